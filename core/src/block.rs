@@ -1,0 +1,57 @@
+//! What the collector decides: a block's task graph. Accept, fire, send ranges, retry, revoke, fail.
+//!
+//! Every function reads a node's row as it is *after* the accept-first write of whatever is in hand, and returns data; the drive loop
+//! (`push0_runtime::drive::block`) performs it. What is to be sent is always a function of the row, so a redelivered message that
+//! changes nothing still gets sent what a crash left unsent.
+
+mod failure;
+mod ranges;
+mod task;
+
+pub use failure::{Decision, Failure, Revocation, on_dead_letter, on_failure, revoke};
+pub use ranges::{Piece, RangeStep, piece_of, pieces, range_step};
+pub use task::{Fire, Graph, fire};
+
+use crate::id::BlockHash;
+use crate::message::FailureKind;
+use crate::plan::Plan;
+use crate::record::{ManifestSlot, Run};
+
+/// Why a report changes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Ignored {
+    #[error("already accepted")]
+    Settled,
+    #[error("of an attempt that has been given up")]
+    Stale,
+    #[error("there is no such node")]
+    Unknown,
+}
+
+/// Whether the result of `split` is this block's; the reason if not. Nothing else of a run is ever trusted to be about the right block.
+pub fn check_split(run: &Run, slot: &ManifestSlot) -> Result<(), String> {
+    if slot.hash != run.hash {
+        let (found, wanted) = (slot.hash, run.hash);
+        return Err(format!("the witness holds block {found}, but {wanted} was submitted: replace the block"));
+    }
+    if let (Some(found), Some(wanted)) = (slot.parent_hash, run.parent_hash)
+        && found != wanted
+    {
+        return Err(parent_differs(found, wanted));
+    }
+    Plan::new(&run.pipeline, slot.segments).map(|_| ()).map_err(|error| error.to_string())
+}
+
+fn parent_differs(found: BlockHash, wanted: BlockHash) -> String {
+    format!("the header names parent {found}, but the block was submitted with parent {wanted}: replace the block")
+}
+
+/// How a failure is called where people read it.
+pub fn kind_name(kind: FailureKind) -> &'static str {
+    match kind {
+        FailureKind::Retryable => "retryable",
+        FailureKind::Permanent => "permanent",
+        FailureKind::BadInput => "bad input",
+        FailureKind::Lost => "lost",
+    }
+}

@@ -1,0 +1,309 @@
+//! What a failure leads to. Decided here, centrally, from the node's row; a worker only reports.
+//!
+//! - Only a failure of the node's current attempt moves it.
+//! - `retryable` and lost: again, later, and not on the worker that failed if another is to be had.
+//! - `permanent`: from the trusted pool the block fails; from elsewhere a second worker must say the same.
+//! - `bad_input`: from the trusted pool the accused children are revoked; from elsewhere when the same children, with the same bytes,
+//!   have been accused before. Until then it counts as retryable.
+//! - When the attempts are used up the block fails.
+
+use crate::id::{Attempt, Millis, Sha256, WorkerId};
+use crate::message::{FailureKind, TaskMessage};
+use crate::pipeline::StagePolicy;
+use crate::record::{FailureNote, MAX_ERROR, NodeView, Try};
+
+use super::{Ignored, kind_name};
+
+/// Failures remembered a node: the newest.
+const MAX_NOTES: usize = 8;
+
+/// Longest message kept with a note, bytes: eight notes must stay well within a row.
+const NOTE: usize = MAX_ERROR / 8;
+
+/// Most workers a task avoids: with more, a small pool would have nobody left.
+const MAX_AVOID: usize = 2;
+
+/// A failed attempt as reported, or as found in the dead-letter queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    pub attempt: Attempt,
+    pub worker: Option<WorkerId>,
+    pub kind: FailureKind,
+    pub message: String,
+    /// Positions among the inputs.
+    pub children: Vec<u32>,
+    /// Whether it comes from the trusted pool.
+    pub trusted: bool,
+    pub at: Millis,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// Set the node's `try` to this.
+    Again(Try),
+    /// Revoke these children's artifacts, and set the node's `try` to this, in one transaction.
+    Revoke { children: Vec<(u32, Sha256)>, then: Try },
+    /// Fail the block for this reason.
+    Fail(String),
+    /// Send the current attempt again as it is: it never started.
+    Resend,
+}
+
+/// What `failure` of the node with row `view` leads to.
+pub fn on_failure(view: &NodeView, failure: &Failure, policy: &StagePolicy) -> Result<Decision, Ignored> {
+    if failure.attempt != view.wanted.attempt {
+        return Err(Ignored::Stale);
+    }
+    let note = note(view, failure);
+    if is_confirmed_permanent(view, failure) {
+        return Ok(Decision::Fail(reason(&note, "")));
+    }
+    if failure.attempt.0 >= policy.attempts {
+        let exhausted = format!(" ({} attempts used up)", policy.attempts);
+        return Ok(Decision::Fail(reason(&note, &exhausted)));
+    }
+    let revoked = confirmed_accusations(view, &note, failure.trusted);
+    let then = next_try(view, note, policy);
+    if revoked.is_empty() { Ok(Decision::Again(then)) } else { Ok(Decision::Revoke { children: revoked, then }) }
+}
+
+/// What a task in the dead-letter queue leads to: one that no worker started goes out again as it is; one that was started has cost
+/// its workers their leases over and over.
+pub fn on_dead_letter(
+    view: &NodeView,
+    task: &TaskMessage,
+    policy: &StagePolicy,
+    at: Millis,
+) -> Result<Decision, Ignored> {
+    let attempt = task.id.attempt;
+    if attempt != view.wanted.attempt {
+        return Err(Ignored::Stale);
+    }
+    let Some(started) = view.started.as_ref().filter(|started| started.attempt == attempt) else {
+        return Ok(Decision::Resend);
+    };
+    let message = "no worker finished it before its lease ran out, as often as the queue allows".to_owned();
+    let worker = Some(started.worker.clone());
+    let lost = Failure { attempt, worker, kind: FailureKind::Lost, message, children: vec![], trusted: false, at };
+    on_failure(view, &lost, policy)
+}
+
+fn note(view: &NodeView, failure: &Failure) -> FailureNote {
+    let mut end = failure.message.len().min(NOTE);
+    while !failure.message.is_char_boundary(end) {
+        end -= 1;
+    }
+    let accused = failure.children.iter().filter_map(|slot| Some((*slot, view.slots.get(slot)?.blob.sha256)));
+    FailureNote {
+        attempt: failure.attempt,
+        worker: failure.worker.clone(),
+        kind: failure.kind,
+        message: failure.message[..end].to_owned(),
+        accused: accused.collect(),
+        at: failure.at,
+    }
+}
+
+fn reason(note: &FailureNote, suffix: &str) -> String {
+    format!("{}: {}{suffix}", kind_name(note.kind), note.message)
+}
+
+/// A failure that no attempt can mend: an accusation of something that is not a child's artifact counts, too.
+fn is_permanent(kind: FailureKind, accused: usize) -> bool {
+    match kind {
+        FailureKind::Permanent => true,
+        FailureKind::BadInput => accused == 0,
+        FailureKind::Retryable | FailureKind::Lost => false,
+    }
+}
+
+fn is_confirmed_permanent(view: &NodeView, failure: &Failure) -> bool {
+    let accused = failure.children.iter().filter(|slot| view.slots.contains_key(slot)).count();
+    let said_before_elsewhere = view.wanted.failures.iter().any(|earlier| {
+        is_permanent(earlier.kind, earlier.accused.len()) && earlier.worker != failure.worker
+    });
+    is_permanent(failure.kind, accused) && (failure.trusted || said_before_elsewhere)
+}
+
+fn confirmed_accusations(view: &NodeView, note: &FailureNote, trusted: bool) -> Vec<(u32, Sha256)> {
+    let accused_before = |accused: &(u32, Sha256)| {
+        view.wanted.failures.iter().any(|earlier| earlier.accused.contains(accused))
+    };
+    note.accused.iter().filter(|accused| trusted || accused_before(accused)).copied().collect()
+}
+
+fn next_try(view: &NodeView, note: FailureNote, policy: &StagePolicy) -> Try {
+    let attempt = view.wanted.attempt.next();
+    let mut avoid = view.wanted.avoid.clone();
+    avoid.retain(|worker| note.worker.as_ref() != Some(worker));
+    avoid.extend(note.worker.clone());
+    let surplus = avoid.len().saturating_sub(MAX_AVOID);
+    avoid.drain(..surplus);
+    let mut failures = view.wanted.failures.clone();
+    failures.push(note);
+    let surplus = failures.len().saturating_sub(MAX_NOTES);
+    failures.drain(..surplus);
+    Try { attempt, delay: policy.backoff_before(attempt.0), avoid, failures }
+}
+
+/// The rows a revocation changes, beside the reader's `try`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revocation {
+    /// New floor of the reader's slot.
+    pub floor: Attempt,
+    /// New `try` of the child, where its present one is below the floor.
+    pub child: Option<Try>,
+}
+
+/// Revokes slot `slot` of `reader` if it still holds `accused`.
+pub fn revoke(reader: &NodeView, slot: u32, accused: Sha256, child: &NodeView) -> Option<Revocation> {
+    let artifact = reader.slots.get(&slot).filter(|artifact| artifact.blob.sha256 == accused)?;
+    let floor = artifact.attempt.next();
+    let child = (child.wanted.attempt < floor).then(|| {
+        let mut avoid = child.wanted.avoid.clone();
+        avoid.retain(|worker| *worker != artifact.worker);
+        avoid.push(artifact.worker.clone());
+        let surplus = avoid.len().saturating_sub(MAX_AVOID);
+        avoid.drain(..surplus);
+        Try { attempt: floor, delay: Millis(0), avoid, failures: child.wanted.failures.clone() }
+    });
+    Some(Revocation { floor, child })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::Kind;
+    use crate::record::{Artifact, BlobRef, Started};
+
+    fn policy() -> StagePolicy {
+        StagePolicy { attempts: 4, backoff: Millis(500), ..StagePolicy::default_for(Kind::Join) }
+    }
+
+    fn worker(name: &str) -> WorkerId {
+        name.parse().unwrap()
+    }
+
+    fn view() -> NodeView {
+        let artifact = |byte: u8| Artifact {
+            attempt: Attempt(1),
+            blob: BlobRef { key: format!("k{byte}"), sha256: Sha256([byte; 32]), size: 1 },
+            worker: worker("w-child"),
+            at: Millis(0),
+        };
+        NodeView { slots: [(0, artifact(1)), (1, artifact(2))].into(), ..NodeView::default() }
+    }
+
+    fn failure(kind: FailureKind, by: &str, attempt: u32) -> Failure {
+        Failure {
+            attempt: Attempt(attempt),
+            worker: Some(worker(by)),
+            kind,
+            message: "why".to_owned(),
+            children: vec![],
+            trusted: false,
+            at: Millis(9),
+        }
+    }
+
+    fn again(view: &NodeView, failure: &Failure) -> NodeView {
+        match on_failure(view, failure, &policy()).unwrap() {
+            Decision::Again(wanted) => NodeView { wanted, ..view.clone() },
+            other => panic!("expected another attempt, got {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_retryable_failure_leads_to_the_next_attempt_elsewhere_and_later() {
+        let after = again(&view(), &failure(FailureKind::Retryable, "w1", 1));
+        assert_eq!(after.wanted.attempt, Attempt(2));
+        assert_eq!(after.wanted.avoid, vec![worker("w1")]);
+        assert_eq!(after.wanted.delay, Millis(500));
+        assert_eq!(after.wanted.failures.len(), 1);
+    }
+
+    #[test]
+    fn a_failure_of_another_attempt_than_the_current_moves_nothing() {
+        for attempt in [0, 2] {
+            let failure = failure(FailureKind::Permanent, "w1", attempt);
+            assert_eq!(on_failure(&view(), &failure, &policy()), Err(Ignored::Stale));
+        }
+    }
+
+    #[test]
+    fn one_workers_permanent_does_not_cost_the_block_a_seconds_does() {
+        let after = again(&view(), &failure(FailureKind::Permanent, "w1", 1));
+        let same = on_failure(&after, &failure(FailureKind::Permanent, "w1", 2), &policy()).unwrap();
+        assert!(matches!(same, Decision::Again(_)), "{same:?}");
+        let second = on_failure(&after, &failure(FailureKind::Permanent, "w2", 2), &policy()).unwrap();
+        assert_eq!(second, Decision::Fail("permanent: why".to_owned()));
+    }
+
+    #[test]
+    fn the_trusted_pools_permanent_fails_the_block_at_once() {
+        let failure = Failure { trusted: true, ..failure(FailureKind::Permanent, "t", 1) };
+        assert!(matches!(on_failure(&view(), &failure, &policy()), Ok(Decision::Fail(_))));
+    }
+
+    #[test]
+    fn attempts_used_up_fail_the_block() {
+        let mut after = view();
+        for attempt in 1..4 {
+            after = again(&after, &failure(FailureKind::Retryable, "w1", attempt));
+        }
+        let last = on_failure(&after, &failure(FailureKind::Retryable, "w1", 4), &policy()).unwrap();
+        assert_eq!(last, Decision::Fail("retryable: why (4 attempts used up)".to_owned()));
+    }
+
+    #[test]
+    fn an_accusation_is_believed_when_it_is_repeated_about_the_same_bytes() {
+        let accuse = |by: &str, attempt| Failure { children: vec![1], ..failure(FailureKind::BadInput, by, attempt) };
+        let after = again(&view(), &accuse("w1", 1));
+        let decision = on_failure(&after, &accuse("w2", 2), &policy()).unwrap();
+        let Decision::Revoke { children, then } = decision else { panic!("{decision:?}") };
+        assert_eq!(children, vec![(1, Sha256([2; 32]))]);
+        assert_eq!(then.attempt, Attempt(3));
+        let mut replaced = after.clone();
+        replaced.slots.get_mut(&1).unwrap().blob.sha256 = Sha256([7; 32]);
+        let decision = on_failure(&replaced, &accuse("w2", 2), &policy()).unwrap();
+        assert!(matches!(decision, Decision::Again(_)), "other bytes were accused: {decision:?}");
+    }
+
+    #[test]
+    fn a_revocation_raises_the_floor_and_the_childs_attempt_but_only_for_the_accused_bytes() {
+        let child = NodeView::default();
+        let revocation = revoke(&view(), 1, Sha256([2; 32]), &child).unwrap();
+        assert_eq!(revocation.floor, Attempt(2));
+        let wanted = revocation.child.unwrap();
+        assert_eq!((wanted.attempt, wanted.avoid), (Attempt(2), vec![worker("w-child")]));
+        assert_eq!(revoke(&view(), 1, Sha256([9; 32]), &child), None);
+        let ahead = NodeView { wanted: Try { attempt: Attempt(5), ..Try::default() }, ..child };
+        assert_eq!(revoke(&view(), 1, Sha256([2; 32]), &ahead).unwrap().child, None);
+    }
+
+    #[test]
+    fn a_dead_letter_that_never_started_goes_out_again_as_it_is() {
+        let task = |attempt: u32| TaskMessage {
+            id: format!("demo/1/e1/0123456789abcdef/2.0.0/a{attempt}c0").parse().unwrap(),
+            stage: "join".parse().unwrap(),
+            kind: Kind::Join,
+            prover: "p".parse().unwrap(),
+            programs: Default::default(),
+            pool: "cpu".parse().unwrap(),
+            class: Default::default(),
+            inputs: vec![],
+            params: serde_json::Value::Null,
+            block_hash: crate::id::BlockHash([0; 32]),
+            time_limit: Millis(1),
+            progress_limit: None,
+            avoid: vec![],
+        };
+        let at = Millis(5);
+        assert_eq!(on_dead_letter(&view(), &task(1), &policy(), at), Ok(Decision::Resend));
+        let started = Started { attempt: Attempt(1), worker: worker("w1"), at };
+        let view = NodeView { started: Some(started), ..view() };
+        let decision = on_dead_letter(&view, &task(1), &policy(), at);
+        assert!(matches!(&decision, Ok(Decision::Again(wanted)) if wanted.attempt == Attempt(2)), "{decision:?}");
+        assert_eq!(on_dead_letter(&view, &task(2), &policy(), at), Err(Ignored::Stale));
+    }
+}

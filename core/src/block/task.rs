@@ -1,0 +1,135 @@
+//! When a node is to be sent to a worker, and what the worker is told.
+
+use crate::id::{Attempt, Class, Node, TaskId};
+use crate::message::TaskMessage;
+use crate::pipeline::{Kind, Policy};
+use crate::plan::{Children, Plan};
+use crate::record::{BlobRef, ManifestSlot, NodeView, Run};
+
+/// A run's task graph, with what its tasks are made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Graph<'r> {
+    pub run: &'r Run,
+    pub manifest: &'r ManifestSlot,
+    pub plan: Plan<'r>,
+    pub policy: &'r Policy,
+}
+
+/// A task to send; when it is sent, `fired` of the node's row moves from `from` to `to`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fire {
+    pub node: Node,
+    pub task: TaskMessage,
+    pub delay: crate::id::Millis,
+    pub from: Option<Attempt>,
+    pub to: Attempt,
+}
+
+impl<'r> Graph<'r> {
+    /// `None` where the manifest does not fit the pipeline, which accepting it has ruled out.
+    pub fn new(run: &'r Run, manifest: &'r ManifestSlot, policy: &'r Policy) -> Option<Self> {
+        let plan = Plan::new(&run.pipeline, manifest.segments).ok()?;
+        Some(Self { run, manifest, plan, policy })
+    }
+
+    /// The segment a leaf reads: its inputs come from the manifest, not from its row.
+    pub fn segment_of(&self, node: Node) -> Option<u32> {
+        match self.plan.children(node) {
+            Children::Segment(segment) => Some(segment),
+            Children::Witness | Children::Nodes(_) => None,
+        }
+    }
+
+    /// What a node reads, once everything is there. `segment` is the leaf's, where it is one.
+    fn inputs(&self, node: Node, view: &NodeView, segment: Option<&BlobRef>) -> Option<Vec<BlobRef>> {
+        let stage = self.run.pipeline.stage(node.stage);
+        match stage.kind {
+            Kind::Split => Some(vec![self.run.witness.clone()]),
+            Kind::Map if self.segment_of(node).is_some() => segment.map(|segment| vec![segment.clone()]),
+            Kind::Map | Kind::Join | Kind::Single => self.accepted(node, view),
+            Kind::Verify => {
+                let mut inputs = self.accepted(node, view)?;
+                inputs.push(self.manifest.header.clone());
+                Some(inputs)
+            }
+        }
+    }
+
+    fn accepted(&self, node: Node, view: &NodeView) -> Option<Vec<BlobRef>> {
+        (0..self.plan.slots(node)).map(|slot| view.slots.get(&slot).map(|artifact| artifact.blob.clone())).collect()
+    }
+}
+
+/// What a node's row says is to be sent now: the wanted attempt, if it has not been and its inputs are there.
+pub fn fire(graph: &Graph<'_>, node: Node, view: &NodeView, segment: Option<&BlobRef>) -> Option<Fire> {
+    let wanted = view.wanted.attempt;
+    // The first attempt of what has no slots was sent by its range or by the dispatcher, without a mark on its own row.
+    let implied = (graph.plan.slots(node) == 0).then_some(Attempt::FIRST);
+    if view.fired.or(implied).is_some_and(|fired| fired >= wanted) {
+        return None;
+    }
+    let inputs = graph.inputs(node, view, segment)?;
+    let task = task(graph.run, graph.policy, node, wanted, inputs, view);
+    Some(Fire { node, task, delay: view.wanted.delay, from: view.fired, to: wanted })
+}
+
+/// The message of one attempt at a node.
+fn task(
+    run: &Run,
+    policy: &Policy,
+    node: Node,
+    attempt: Attempt,
+    inputs: Vec<BlobRef>,
+    view: &NodeView,
+) -> TaskMessage {
+    let stage = run.pipeline.stage(node.stage);
+    let policy = policy.stage(node.stage);
+    TaskMessage {
+        id: TaskId { run: run.id.clone(), tag: run.digest.tag(), node, attempt, copy: 0 },
+        stage: stage.name.clone(),
+        kind: stage.kind,
+        prover: stage.prover.clone(),
+        programs: run.pipeline.programs.get(&stage.prover).cloned().unwrap_or_default(),
+        pool: policy.pool.clone(),
+        class: run.class,
+        inputs,
+        params: stage.params.clone(),
+        block_hash: run.hash,
+        time_limit: policy.time_limit,
+        progress_limit: policy.progress_limit,
+        avoid: view.wanted.avoid.clone(),
+    }
+}
+
+impl Run {
+    /// The first task of a run.
+    pub fn split_task(&self, policy: &Policy) -> TaskMessage {
+        task(self, policy, Node::SPLIT, Attempt::FIRST, vec![self.witness.clone()], &NodeView::default())
+    }
+
+    /// Another attempt at `split`, where its row wants one that was not sent.
+    pub fn fire_split(&self, policy: &Policy, view: &NodeView) -> Option<Fire> {
+        let to = view.wanted.attempt;
+        let fired = view.fired.unwrap_or(Attempt::FIRST);
+        (fired < to).then(|| {
+            let task = task(self, policy, Node::SPLIT, to, vec![self.witness.clone()], view);
+            Fire { node: Node::SPLIT, task, delay: view.wanted.delay, from: view.fired, to }
+        })
+    }
+
+    /// The first attempt at a leaf.
+    pub fn leaf_task(&self, policy: &Policy, segment: u32, blob: BlobRef) -> TaskMessage {
+        let node = Node::new(1, 0, segment);
+        task(self, policy, node, Attempt::FIRST, vec![blob], &NodeView::default())
+    }
+
+    /// Where its tasks stand among others': the chain's urgency first, then the block released longest ago. Lower goes first.
+    pub fn rank(&self) -> i64 {
+        let class = match self.class {
+            Class::Realtime => 0,
+            Class::Standard => 1,
+            Class::Bulk => 2,
+        };
+        (class << 48) + self.released_at.0 as i64
+    }
+}

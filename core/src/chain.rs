@@ -1,0 +1,179 @@
+//! What the dispatcher decides: the order of a chain. Admit, park, release within the window, finalize in order, and the operator's
+//! commands.
+//!
+//! [`decide`] answers an event; [`advance`] says what is to be done next in a state, whatever event is in hand. Both read a [`View`] and
+//! return data: a [`Change`] to be written in one transaction on condition that nothing in the view has changed. The drive loop
+//! (`push0_runtime::drive::chain`) writes it, performs what the rows then say is pending, and asks again until nothing is left.
+
+mod advance;
+mod decide;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{BlockHash, ChainId, Class, Epoch, Millis, PipelineDigest, RunId};
+use crate::message::{Command, Submission};
+use crate::record::{BlobRef, BlockRow, ChainRow, OutboxRow, PendingEffect};
+
+pub use advance::advance;
+pub use decide::decide;
+
+/// Bounds of the window.
+pub const WINDOW: std::ops::RangeInclusive<u32> = 1..=256;
+
+/// How a chain is configured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChainConfig {
+    pub chain: ChainId,
+    /// The number of its first block.
+    pub first: u64,
+    /// That block's parent; unknown: anything goes.
+    pub first_parent: Option<BlockHash>,
+    /// What its blocks are proven with.
+    pub pipeline: PipelineDigest,
+    /// A block is released when its number is less than the cursor plus this: at most so many are being proven at once.
+    pub window: u32,
+    /// Submissions further ahead of the cursor than this are refused.
+    pub distance: u64,
+    pub class: Class,
+    /// New runs after a `bad_proof` before the block fails.
+    pub bad_proof_limit: u32,
+}
+
+impl ChainConfig {
+    pub fn new(chain: ChainId, pipeline: PipelineDigest) -> Self {
+        Self {
+            chain,
+            first: 1,
+            first_parent: None,
+            pipeline,
+            window: 4,
+            distance: 100_000,
+            class: Class::Standard,
+            bad_proof_limit: 2,
+        }
+    }
+
+    /// The row of a chain that has not been heard of yet.
+    pub fn new_row(&self) -> ChainRow {
+        ChainRow {
+            chain: self.chain.clone(),
+            first: self.first,
+            next_final: self.first,
+            next_release: self.first,
+            next_seq: 1,
+            last_hash: self.first_parent,
+            window: None,
+            paused: false,
+            halt: None,
+            pending: Vec::new(),
+        }
+    }
+}
+
+/// What a decision reads: the chain's row, and the rows of the blocks at its cursor, at its release point and of the event.
+#[derive(Debug, Clone, PartialEq)]
+pub struct View {
+    pub chain: ChainRow,
+    pub blocks: BTreeMap<u64, BlockRow>,
+    /// Sequence number of the last published outbox row; 0: none.
+    pub published: u64,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    Submitted(Submission),
+    RunEnded { run: RunId, outcome: Outcome },
+    Command(Command),
+    /// Nothing happened; somebody wants to be sure that nothing is left to do.
+    Tick,
+}
+
+impl Event {
+    /// The block the event is about.
+    pub fn number(&self) -> Option<u64> {
+        match self {
+            Event::Submitted(submission) => Some(submission.number),
+            Event::RunEnded { run, .. } => Some(run.number),
+            Event::Command(command) => command.number(),
+            Event::Tick => None,
+        }
+    }
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Verified. `parent_hash` is the header's, as `split` read it.
+    Proven { pipeline: PipelineDigest, proof: BlobRef, header: BlobRef, parent_hash: Option<BlockHash> },
+    /// The proof does not show what the header says: run again, a bounded number of times.
+    BadProof { message: String },
+    /// The block itself cannot be proven.
+    Failed { reason: String },
+}
+
+/// Rows to write, in one transaction, if the view still holds.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Change {
+    pub chain: Option<ChainRow>,
+    pub block: Option<BlockRow>,
+    pub outbox: Option<OutboxRow>,
+}
+
+/// What is to be done next in a state.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// Perform the oldest pending effect, then write the chain row without it.
+    Perform { effect: PendingEffect, then: ChainRow },
+    /// Send outbox row `seq` to `finalized.fifo`, write its proof blob, then move `published` from `seq - 1` to `seq`.
+    Publish { seq: u64 },
+    Write(Change),
+}
+
+/// Why an event changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Ignored {
+    #[error("already so")]
+    Settled,
+    #[error("what it is about has been overtaken by a later run or a later decision")]
+    Stale,
+    #[error("there is no such block")]
+    Unknown,
+    #[error("block {number} is below the chain's first, {first}")]
+    BelowFirst { number: u64, first: u64 },
+    #[error("block {number} is more than {distance} ahead of the cursor {cursor}: submit it later")]
+    TooFar { number: u64, cursor: u64, distance: u64 },
+    #[error("block {number} is final: what is final stays final")]
+    Final { number: u64 },
+    #[error("block {number} is {status}; only a failed block can be retried (replace or skip it instead)")]
+    NotFailed { number: u64, status: &'static str },
+    #[error("a window is 1 to 256 blocks, not {0}")]
+    Window(u32),
+}
+
+impl View {
+    /// The window in force.
+    pub fn window(&self, config: &ChainConfig) -> u64 {
+        u64::from(self.chain.window.unwrap_or(config.window).clamp(*WINDOW.start(), *WINDOW.end()))
+    }
+
+    pub fn run_id(&self, number: u64, epoch: Epoch) -> RunId {
+        RunId { chain: self.chain.chain.clone(), number, epoch }
+    }
+}
+
+/// An effect that a run of an older epoch asked for is no longer to be performed.
+pub fn is_current(effect: PendingEffect, block: Option<&BlockRow>) -> bool {
+    match effect {
+        PendingEffect::Start { epoch, .. } => block.is_some_and(|block| {
+            block.epoch == epoch && matches!(block.status, crate::record::BlockStatus::Proving)
+        }),
+        PendingEffect::Stop { .. } => true,
+    }
+}
+
+/// Time is passed in; this only keeps signatures short.
+type Now = Millis;

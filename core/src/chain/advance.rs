@@ -1,0 +1,101 @@
+//! What a state of a chain asks for by itself: pending effects, publication, release, finality, in this order.
+
+use super::{Change, ChainConfig, Now, Step, View};
+use crate::record::{BlockRow, BlockStatus, Finality, Halt, OutboxRow, PendingEffect};
+
+/// The next thing to do, or `None`: all is done until something happens.
+pub fn advance(view: &View, now: Now, config: &ChainConfig) -> Option<Step> {
+    pending(view)
+        .or_else(|| publish(view))
+        .or_else(|| release(view, now, config))
+        .or_else(|| finalize(view, now))
+}
+
+/// Effects come before further decisions, so that the list stays short and none is ever overwritten.
+fn pending(view: &View) -> Option<Step> {
+    let effect = *view.chain.pending.first()?;
+    let mut then = view.chain.clone();
+    then.pending.remove(0);
+    Some(Step::Perform { effect, then })
+}
+
+fn publish(view: &View) -> Option<Step> {
+    let seq = view.published + 1;
+    (seq < view.chain.next_seq).then_some(Step::Publish { seq })
+}
+
+fn release(view: &View, now: Now, config: &ChainConfig) -> Option<Step> {
+    let number = view.chain.next_release;
+    let block = view.blocks.get(&number)?;
+    let mut chain = view.chain.clone();
+    chain.next_release = number + 1;
+    match block.status {
+        // Nothing to prove: it passes whatever the window, so that the cursor can pass it too.
+        BlockStatus::Skipped { .. } => Some(Step::Write(Change { chain: Some(chain), ..Change::default() })),
+        BlockStatus::Parked => {
+            let in_window = number < view.chain.next_final + view.window(config);
+            if view.chain.paused || !in_window {
+                return None;
+            }
+            chain.pending.push(PendingEffect::Start { number, epoch: block.epoch });
+            let mut block = block.clone();
+            block.set_status(BlockStatus::Proving, now);
+            block.released_at = Some(now);
+            Some(Step::Write(Change { chain: Some(chain), block: Some(block), outbox: None }))
+        }
+        // The release point stands before a block until it is released: nothing else can have happened to it.
+        BlockStatus::Proving | BlockStatus::Proven | BlockStatus::Failed { .. } | BlockStatus::Final => None,
+    }
+}
+
+fn finalize(view: &View, now: Now) -> Option<Step> {
+    let number = view.chain.next_final;
+    if number >= view.chain.next_release {
+        return None;
+    }
+    let block = view.blocks.get(&number)?;
+    let finality = match &block.status {
+        BlockStatus::Proven => {
+            if let Some(halt) = parent_mismatch(view, block) {
+                let is_known = view.chain.halt.as_ref() == Some(&halt);
+                let chain = crate::record::ChainRow { halt: Some(halt), ..view.chain.clone() };
+                return (!is_known).then_some(Step::Write(Change { chain: Some(chain), ..Change::default() }));
+            }
+            let (pipeline, proof, header) = (block.pipeline?, block.proof.clone()?, block.header.clone()?);
+            Finality::Proof { pipeline, proof, header }
+        }
+        BlockStatus::Skipped { reason } => Finality::Tombstone { reason: reason.clone() },
+        BlockStatus::Parked | BlockStatus::Proving | BlockStatus::Failed { .. } | BlockStatus::Final => return None,
+    };
+    Some(Step::Write(finalized(view, block, finality, now)))
+}
+
+fn parent_mismatch(view: &View, block: &BlockRow) -> Option<Halt> {
+    let (names, last) = (block.parent_hash?, view.chain.last_hash?);
+    (names != last).then_some(Halt::ParentMismatch { number: block.number, names, last })
+}
+
+/// The cursor's move and its outbox row.
+fn finalized(view: &View, block: &BlockRow, finality: Finality, now: Now) -> Change {
+    let mut chain = view.chain.clone();
+    let seq = chain.next_seq;
+    chain.next_seq = seq + 1;
+    chain.next_final = block.number + 1;
+    chain.last_hash = block.hash;
+    chain.halt = None;
+    let outbox = OutboxRow {
+        seq,
+        chain: block.chain.clone(),
+        number: block.number,
+        epoch: block.epoch,
+        hash: block.hash,
+        parent_hash: block.parent_hash,
+        finality,
+    };
+    let mut block = block.clone();
+    block.final_seq = Some(seq);
+    if block.status == BlockStatus::Proven {
+        block.set_status(BlockStatus::Final, now);
+    }
+    Change { chain: Some(chain), block: Some(block), outbox: Some(outbox) }
+}

@@ -1,0 +1,264 @@
+//! An event meets the state of its chain.
+
+use super::{Change, ChainConfig, Event, Ignored, Now, Outcome, View, WINDOW};
+use crate::id::{BlockHash, Epoch, RunId};
+use crate::message::{Command, Submission};
+use crate::record::{BlockRow, BlockStatus, ChainRow, Contender, MAX_CONTENDERS, PendingEffect, clip_error};
+
+/// What `event` changes. Equal inputs, equal outputs.
+pub fn decide(view: &View, event: &Event, now: Now, config: &ChainConfig) -> Result<Change, Ignored> {
+    match event {
+        Event::Submitted(submission) => submitted(view, submission, now, config),
+        Event::RunEnded { run, outcome } => run_ended(view, run, outcome, now, config),
+        Event::Command(Command::Retry { number, .. }) => retry(view, *number, now),
+        Event::Command(Command::Replace(submission)) => replace(view, submission, now, config),
+        Event::Command(Command::Skip { number, reason, .. }) => skip(view, *number, reason, now, config),
+        Event::Command(Command::Pause { .. }) => set_paused(view, true),
+        Event::Command(Command::Resume { .. }) => set_paused(view, false),
+        Event::Command(Command::Window { window, .. }) => set_window(view, *window),
+        Event::Tick => Err(Ignored::Settled),
+    }
+}
+
+fn submitted(view: &View, submission: &Submission, now: Now, config: &ChainConfig) -> Result<Change, Ignored> {
+    let number = submission.number;
+    within_reach(view, number, config)?;
+    let Some(block) = view.blocks.get(&number) else {
+        return Ok(Change { block: Some(admitted(submission, now)), ..Change::default() });
+    };
+    if block.hash == Some(submission.hash) {
+        return Err(Ignored::Settled);
+    }
+    if is_final(block) {
+        return Err(Ignored::Final { number });
+    }
+    if supersedes(submission, block) {
+        return Ok(run_anew(view, block, Some(submission), "superseded by a later fork", now));
+    }
+    contender(block, submission, now)
+}
+
+/// Arrival never chooses a fork: only the submitter's own count does, and only where the parent is known.
+fn supersedes(submission: &Submission, block: &BlockRow) -> bool {
+    submission.parent_hash.is_some() && submission.fork_seq > block.fork_seq
+}
+
+fn contender(block: &BlockRow, submission: &Submission, now: Now) -> Result<Change, Ignored> {
+    if block.contenders.iter().any(|known| known.hash == submission.hash) {
+        return Err(Ignored::Settled);
+    }
+    let mut block = block.clone();
+    block.contenders_seen += 1;
+    if block.contenders.len() < MAX_CONTENDERS {
+        let contender = Contender { hash: submission.hash, witness: submission.witness.clone(), at: now };
+        block.contenders.push(contender);
+    }
+    Ok(Change { block: Some(block), ..Change::default() })
+}
+
+fn run_ended(
+    view: &View,
+    run: &RunId,
+    outcome: &Outcome,
+    now: Now,
+    config: &ChainConfig,
+) -> Result<Change, Ignored> {
+    let block = view.blocks.get(&run.number).ok_or(Ignored::Unknown)?;
+    if block.epoch != run.epoch || block.status != BlockStatus::Proving {
+        return Err(Ignored::Stale);
+    }
+    match outcome {
+        Outcome::Proven { pipeline, proof, header, parent_hash } => {
+            let mut block = block.clone();
+            block.set_status(BlockStatus::Proven, now);
+            block.parent_hash = block.parent_hash.or(*parent_hash);
+            block.pipeline = Some(*pipeline);
+            block.proof = Some(proof.clone());
+            block.header = Some(header.clone());
+            Ok(Change { block: Some(block), ..Change::default() })
+        }
+        Outcome::BadProof { message } if block.bad_proofs < config.bad_proof_limit => {
+            let mut change = run_anew(view, block, None, &format!("bad proof: {message}"), now);
+            if let Some(block) = &mut change.block {
+                block.bad_proofs += 1;
+            }
+            Ok(change)
+        }
+        Outcome::BadProof { message } => {
+            let runs = block.bad_proofs + 1;
+            Ok(failed(view, block, &format!("{runs} runs ended in a bad proof; the last: {message}"), now))
+        }
+        Outcome::Failed { reason } => Ok(failed(view, block, reason, now)),
+    }
+}
+
+fn failed(view: &View, block: &BlockRow, reason: &str, now: Now) -> Change {
+    let mut chain = view.chain.clone();
+    chain.pending.push(PendingEffect::Stop { number: block.number, epoch: block.epoch });
+    let mut block = block.clone();
+    block.set_status(BlockStatus::Failed { reason: clip_error(reason) }, now);
+    Change { chain: Some(chain), block: Some(block), outbox: None }
+}
+
+fn retry(view: &View, number: u64, now: Now) -> Result<Change, Ignored> {
+    let block = view.blocks.get(&number).ok_or(Ignored::Unknown)?;
+    if !matches!(block.status, BlockStatus::Failed { .. }) {
+        return Err(Ignored::NotFailed { number, status: block.status.name() });
+    }
+    let mut change = run_anew(view, block, None, "retried by an operator", now);
+    if let Some(block) = &mut change.block {
+        block.bad_proofs = 0;
+    }
+    Ok(change)
+}
+
+fn replace(view: &View, submission: &Submission, now: Now, config: &ChainConfig) -> Result<Change, Ignored> {
+    let number = submission.number;
+    within_reach(view, number, config)?;
+    let Some(block) = view.blocks.get(&number) else {
+        return Ok(Change { block: Some(admitted(submission, now)), ..Change::default() });
+    };
+    if is_final(block) {
+        return Err(Ignored::Final { number });
+    }
+    // A redelivered command must not start a second run of what it has put in place already.
+    if block.hash == Some(submission.hash)
+        && block.witness.as_ref() == Some(&submission.witness)
+        && !matches!(block.status, BlockStatus::Failed { .. } | BlockStatus::Skipped { .. })
+    {
+        return Err(Ignored::Settled);
+    }
+    let mut change = run_anew(view, block, Some(submission), "replaced by an operator", now);
+    if let Some(block) = &mut change.block {
+        block.bad_proofs = 0;
+    }
+    Ok(change)
+}
+
+fn skip(view: &View, number: u64, reason: &str, now: Now, config: &ChainConfig) -> Result<Change, Ignored> {
+    within_reach(view, number, config)?;
+    let mut chain = view.chain.clone();
+    lift_halt(&mut chain, number);
+    let block = match view.blocks.get(&number) {
+        None => vacant(view, number, now),
+        Some(block) if is_final(block) => return Err(Ignored::Final { number }),
+        Some(BlockRow { status: BlockStatus::Skipped { .. }, .. }) => return Err(Ignored::Settled),
+        Some(block) => {
+            if block.status == BlockStatus::Proving {
+                chain.pending.push(PendingEffect::Stop { number, epoch: block.epoch });
+            }
+            let mut block = block.clone();
+            block.next_epoch("skipped by an operator", now);
+            block
+        }
+    };
+    let status = BlockStatus::Skipped { reason: clip_error(reason) };
+    Ok(Change { chain: Some(chain), block: Some(BlockRow { status, ..block }), outbox: None })
+}
+
+fn set_paused(view: &View, paused: bool) -> Result<Change, Ignored> {
+    if view.chain.paused == paused {
+        return Err(Ignored::Settled);
+    }
+    Ok(Change { chain: Some(ChainRow { paused, ..view.chain.clone() }), ..Change::default() })
+}
+
+fn set_window(view: &View, window: u32) -> Result<Change, Ignored> {
+    if !WINDOW.contains(&window) {
+        return Err(Ignored::Window(window));
+    }
+    if view.chain.window == Some(window) {
+        return Err(Ignored::Settled);
+    }
+    Ok(Change { chain: Some(ChainRow { window: Some(window), ..view.chain.clone() }), ..Change::default() })
+}
+
+fn within_reach(view: &View, number: u64, config: &ChainConfig) -> Result<(), Ignored> {
+    let chain = &view.chain;
+    if number < chain.first {
+        return Err(Ignored::BelowFirst { number, first: chain.first });
+    }
+    if number < chain.next_final && !view.blocks.contains_key(&number) {
+        return Err(Ignored::Final { number });
+    }
+    if number > chain.next_final.saturating_add(config.distance) {
+        return Err(Ignored::TooFar { number, cursor: chain.next_final, distance: config.distance });
+    }
+    Ok(())
+}
+
+fn is_final(block: &BlockRow) -> bool {
+    block.final_seq.is_some()
+}
+
+fn admitted(submission: &Submission, now: Now) -> BlockRow {
+    BlockRow {
+        chain: submission.chain.clone(),
+        number: submission.number,
+        epoch: Epoch::FIRST,
+        status: BlockStatus::Parked,
+        hash: Some(submission.hash),
+        parent_hash: submission.parent_hash,
+        witness: Some(submission.witness.clone()),
+        fork_seq: submission.fork_seq,
+        submitted_at: now,
+        released_at: None,
+        changed_at: now,
+        pipeline: None,
+        proof: None,
+        header: None,
+        final_seq: None,
+        bad_proofs: 0,
+        contenders: Vec::new(),
+        contenders_seen: 0,
+        history: Vec::new(),
+    }
+}
+
+/// The row of a number nothing was ever submitted for.
+fn vacant(view: &View, number: u64, now: Now) -> BlockRow {
+    let nothing = Submission {
+        chain: view.chain.chain.clone(),
+        number,
+        hash: BlockHash([0; 32]),
+        parent_hash: None,
+        witness: crate::record::BlobRef { key: String::new(), sha256: crate::id::Sha256([0; 32]), size: 0 },
+        fork_seq: None,
+    };
+    BlockRow { hash: None, witness: None, ..admitted(&nothing, now) }
+}
+
+/// Ends the block's current run and begins the next: at once where the number has been released, else when its turn comes.
+fn run_anew(view: &View, block: &BlockRow, with: Option<&Submission>, reason: &str, now: Now) -> Change {
+    let number = block.number;
+    let mut chain = view.chain.clone();
+    if block.status == BlockStatus::Proving {
+        chain.pending.push(PendingEffect::Stop { number, epoch: block.epoch });
+    }
+    let mut block = block.clone();
+    block.next_epoch(&clip_error(reason), now);
+    if let Some(submission) = with {
+        block.hash = Some(submission.hash);
+        block.parent_hash = submission.parent_hash;
+        block.witness = Some(submission.witness.clone());
+        block.fork_seq = submission.fork_seq.max(block.fork_seq);
+        block.contenders.retain(|contender| contender.hash != submission.hash);
+        block.submitted_at = now;
+    }
+    lift_halt(&mut chain, number);
+    if number < chain.next_release {
+        block.status = BlockStatus::Proving;
+        block.released_at = Some(now);
+        chain.pending.push(PendingEffect::Start { number, epoch: block.epoch });
+    } else {
+        block.status = BlockStatus::Parked;
+    }
+    Change { chain: Some(chain), block: Some(block), outbox: None }
+}
+
+/// What an operator does to the block that halts the chain ends the halt; `advance` finds out whether it was enough.
+fn lift_halt(chain: &mut ChainRow, number: u64) {
+    if chain.next_final == number {
+        chain.halt = None;
+    }
+}

@@ -1,0 +1,67 @@
+//! The numbered invariants, as predicates. `docs/invariants.md` lists them; the drive loops, the simulator's auditor and the model
+//! checker use these same functions.
+
+use crate::record::{BlockRow, BlockStatus, ChainRow, NodeView, OutboxRow};
+
+/// A broken invariant.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{id}: {what}")]
+pub struct Violation {
+    pub id: &'static str,
+    pub what: String,
+}
+
+pub type Check = Result<(), Violation>;
+
+fn hold(holds: bool, id: &'static str, what: impl FnOnce() -> String) -> Check {
+    if holds { Ok(()) } else { Err(Violation { id, what: what() }) }
+}
+
+/// I1: `first <= next_final <= next_release <= next_final + 256 + (numbers skipped ahead)`.
+/// I2: one outbox row a number: `next_seq - 1 == next_final - first`.
+/// I3: cursor, release point and sequence never move back.
+pub fn chain(before: Option<&ChainRow>, after: &ChainRow) -> Check {
+    hold(after.first <= after.next_final && after.next_final <= after.next_release, "I1", || format!("{after:?}"))?;
+    hold(after.next_seq - 1 == after.next_final - after.first, "I2", || format!("{after:?}"))?;
+    let Some(before) = before else { return Ok(()) };
+    let forward = before.next_final <= after.next_final
+        && before.next_release <= after.next_release
+        && before.next_seq <= after.next_seq;
+    hold(forward, "I3", || format!("{before:?} became {after:?}"))
+}
+
+/// I4: an epoch never falls, and a run that ended is never taken up again: leaving `Failed` or `Skipped` takes a new epoch.
+/// I5: what is final never changes.
+/// I6: a proven or final block has its proof and header.
+pub fn block(before: Option<&BlockRow>, after: &BlockRow) -> Check {
+    let proven = matches!(after.status, BlockStatus::Proven | BlockStatus::Final);
+    hold(!proven || (after.proof.is_some() && after.header.is_some()), "I6", || format!("{after:?}"))?;
+    let Some(before) = before else { return Ok(()) };
+    let ended = matches!(before.status, BlockStatus::Failed { .. } | BlockStatus::Skipped { .. });
+    let revived = ended && before.status.name() != after.status.name();
+    hold(after.epoch >= before.epoch && (!revived || after.epoch > before.epoch), "I4", || {
+        format!("{before:?} became {after:?}")
+    })?;
+    hold(before.final_seq.is_none() || before == after, "I5", || format!("{before:?} became {after:?}"))
+}
+
+/// I7: outbox row `seq` is about number `first + seq - 1`, and follows the row before it.
+pub fn outbox(chain: &ChainRow, row: &OutboxRow) -> Check {
+    hold(row.number == chain.first + row.seq - 1 && row.seq == chain.next_seq - 1, "I7", || {
+        format!("{row:?} with {chain:?}")
+    })
+}
+
+/// I8: nothing is published before the cursor has passed it.
+pub fn published(chain: &ChainRow, seq: u64) -> Check {
+    hold(seq < chain.next_seq, "I8", || format!("published {seq} with {chain:?}"))
+}
+
+/// I9: a node is sent only when every one of its slots is filled, each by an attempt at or above its floor.
+pub fn sent(view: &NodeView, slots: u32) -> Check {
+    let filled = (0..slots).all(|slot| {
+        let floor = view.floors.get(&slot).map_or(0, |floor| floor.0);
+        view.slots.get(&slot).is_some_and(|artifact| artifact.attempt.0 >= floor)
+    });
+    hold(filled, "I9", || format!("{view:?} of {slots} slots"))
+}

@@ -1,0 +1,24 @@
+//! push0's decisions, without I/O, clock, randomness or async: the same inputs give the same outputs, in production, in the simulator
+//! and under the model checker.
+//!
+//! - [`chain`]: what the **dispatcher** decides: the order of a chain.
+//! - [`block`]: what the **collector** decides: the task graph of a block, which [`plan`] names.
+//! - [`pipeline`]: the workflow a block is proven with.
+//! - [`record`] and [`message`]: what is stored and sent. [`id`]: what it is named by.
+//! - [`invariant`]: what must always hold.
+//! - [`topology`]: the queues, tables, buckets and functions all this runs on.
+
+pub mod block;
+pub mod chain;
+pub mod id;
+pub mod invariant;
+pub mod message;
+pub mod pipeline;
+pub mod plan;
+pub mod record;
+pub mod topology;
+
+pub use id::{
+    Attempt, BlockHash, ChainId, Class, Epoch, InvalidId, Millis, Node, PipelineDigest, Pool, ProverName, RunId,
+    Sha256, StageName, TaskId, WorkerId,
+};

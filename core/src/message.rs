@@ -1,0 +1,27 @@
+//! What is sent: one file a message. Every message carries its version `v` and fits in 64 KiB.
+
+mod chain;
+mod range;
+mod report;
+mod task;
+
+pub use chain::{ChainMessage, Command, Submission};
+pub use range::RangeMessage;
+pub use report::{FailureKind, Report, ReportEvent};
+pub use task::TaskMessage;
+
+use crate::id::{Class, Pool};
+
+/// Names of queues; their attributes are in `infra/topology.json`.
+pub mod queue {
+    pub const SUBMISSIONS: &str = "submissions.fifo";
+    pub const FINALIZED: &str = "finalized.fifo";
+    pub const RESULTS: &str = "results";
+    pub const VERDICTS: &str = "verdicts";
+    pub const RANGES: &str = "ranges";
+}
+
+/// The queue that workers of a pool take tasks of a class from.
+pub fn work_queue(pool: &Pool, class: Class) -> String {
+    format!("work-{pool}-{}", class.as_str())
+}

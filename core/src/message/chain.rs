@@ -1,0 +1,79 @@
+//! `submissions.fifo`, group = chain: what a chain is told from outside.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{BlockHash, ChainId};
+use crate::record::BlobRef;
+use crate::record::codec::versioned;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "message", rename_all = "snake_case")]
+pub enum ChainMessage {
+    Submit(Submission),
+    Command(Command),
+}
+
+/// A block whose witness is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Submission {
+    pub chain: ChainId,
+    pub number: u64,
+    pub hash: BlockHash,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent_hash: Option<BlockHash>,
+    /// Its digest is pinned when the block is admitted.
+    pub witness: BlobRef,
+    /// With `parent_hash`, and higher than that of the block already there: this one supersedes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fork_seq: Option<u64>,
+}
+
+/// What an operator tells a chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case")]
+pub enum Command {
+    /// Prove a failed block again, from the same witness.
+    Retry { chain: ChainId, number: u64 },
+    /// Prove this instead of what is there under the number.
+    Replace(Submission),
+    /// Leave the number out: a tombstone takes its place.
+    Skip { chain: ChainId, number: u64, reason: String },
+    /// Release no more blocks; those being proven go on.
+    Pause { chain: ChainId },
+    Resume { chain: ChainId },
+    /// Blocks that may be proven at once, 1 to 256.
+    Window { chain: ChainId, window: u32 },
+}
+
+impl ChainMessage {
+    pub fn chain(&self) -> &ChainId {
+        match self {
+            ChainMessage::Submit(submission) => &submission.chain,
+            ChainMessage::Command(command) => command.chain(),
+        }
+    }
+}
+
+impl Command {
+    pub fn chain(&self) -> &ChainId {
+        match self {
+            Command::Replace(submission) => &submission.chain,
+            Command::Retry { chain, .. }
+            | Command::Skip { chain, .. }
+            | Command::Pause { chain }
+            | Command::Resume { chain }
+            | Command::Window { chain, .. } => chain,
+        }
+    }
+
+    /// The block it is about, where it is about one.
+    pub fn number(&self) -> Option<u64> {
+        match self {
+            Command::Replace(submission) => Some(submission.number),
+            Command::Retry { number, .. } | Command::Skip { number, .. } => Some(*number),
+            Command::Pause { .. } | Command::Resume { .. } | Command::Window { .. } => None,
+        }
+    }
+}
+
+versioned! { ChainMessage = 1, "chain message"; }

@@ -1,0 +1,59 @@
+//! `results` and `verdicts`: what workers say. `split` and `verify` count only from `verdicts`, everything else only from `results`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{BlockHash, Millis, Sha256, TaskId, WorkerId};
+use crate::record::codec::versioned;
+use crate::record::{BlobRef, Verdict};
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    pub task: TaskId,
+    pub worker: WorkerId,
+    /// The worker's clock: for people, never for a decision.
+    pub at: Millis,
+    pub event: ReportEvent,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum ReportEvent {
+    Started,
+    /// `map`, `join`, `single`: the artifact is stored.
+    Done { artifact: BlobRef },
+    /// `split`: the manifest and everything it names is stored.
+    Split {
+        manifest: BlobRef,
+        segments: u32,
+        header: BlobRef,
+        hash: BlockHash,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        parent_hash: Option<BlockHash>,
+    },
+    /// `verify`, of the artifact with digest `root`.
+    Verified {
+        verdict: Verdict,
+        root: Sha256,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        message: Option<String>,
+    },
+    Failed {
+        kind: FailureKind,
+        message: String,
+        /// `bad_input`: positions among the task's inputs.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        children: Vec<u32>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    Retryable,
+    Permanent,
+    BadInput,
+    /// No worker said so: the task came to the dead-letter queue after its attempt had started.
+    Lost,
+}
+
+versioned! { Report = 1, "report"; }

@@ -1,0 +1,203 @@
+//! The workflow: what is computed (stages, arities, parameters, programs: [`Pipeline`], covered by its digest) and how it is run
+//! (pools, limits, attempts: [`Policy`], outside the digest).
+//!
+//! Invariants of a parsed pipeline: exactly one `split`, first; exactly one `verify`, last; between them at least one `map`, then at
+//! most one `join`, then any number of `single`, in this order of kinds; stage names are unique. So there is one root whatever n is.
+
+mod parse;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::Digest as _;
+
+use crate::id::{Millis, PipelineDigest, Pool, ProverName, Sha256, StageName};
+
+pub use parse::{Mistakes, PipelineFile, parse};
+
+/// Most segments a block may be split into.
+pub const MAX_SEGMENTS: u32 = 100_000;
+
+/// Bounds of a join's arity.
+pub const ARITY: std::ops::RangeInclusive<u32> = 2..=16;
+
+/// What a stage does to the block's task graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// 1 → n; n is known only when it has run.
+    Split,
+    /// n → n.
+    Map,
+    /// n → 1, as a tree.
+    Join,
+    /// 1 → 1.
+    Single,
+    /// 1 → verdict.
+    Verify,
+}
+
+impl Kind {
+    /// Whether only the trusted pool may run it.
+    pub fn is_trusted(self) -> bool {
+        matches!(self, Kind::Split | Kind::Verify)
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Split => "split",
+            Kind::Map => "map",
+            Kind::Join => "join",
+            Kind::Single => "single",
+            Kind::Verify => "verify",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Stage {
+    pub name: StageName,
+    pub kind: Kind,
+    /// Which prover of the file runs it.
+    pub prover: ProverName,
+    /// `join`: inputs of a join; of a join of the first layer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arity: Option<Arity>,
+    /// Handed to the prover as they are.
+    #[serde(default)]
+    pub params: Value,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Arity {
+    pub first: u32,
+    pub rest: u32,
+}
+
+/// What a block is proven with. Its digest names it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Pipeline {
+    pub name: StageName,
+    pub stages: Vec<Stage>,
+    /// Prover → program or verifying-key name → SHA-256: a prover's `hello` must say the same.
+    #[serde(default)]
+    pub programs: BTreeMap<ProverName, BTreeMap<String, Sha256>>,
+}
+
+impl Pipeline {
+    pub fn stage(&self, position: u16) -> &Stage {
+        &self.stages[position as usize]
+    }
+
+    pub fn verify_position(&self) -> u16 {
+        self.stages.len() as u16 - 1
+    }
+
+    pub fn stage_named(&self, name: &str) -> Option<(u16, &Stage)> {
+        let position = self.stages.iter().position(|stage| stage.name.as_str() == name)?;
+        Some((position as u16, &self.stages[position]))
+    }
+
+    /// SHA-256 of the canonical JSON (keys sorted, no white space) of stages and programs, prefixed with the format's version.
+    pub fn digest(&self) -> PipelineDigest {
+        let mut canonical = String::from("push0-pipeline-1\n");
+        let stages = serde_json::to_value(&self.stages).expect("stages are plain data");
+        let programs = serde_json::to_value(&self.programs).expect("programs are plain data");
+        write_canonical(&mut canonical, &stages);
+        write_canonical(&mut canonical, &programs);
+        PipelineDigest(sha2::Sha256::digest(canonical.as_bytes()).into())
+    }
+}
+
+/// JSON with sorted keys: independent of how the map type in use orders them.
+fn write_canonical(out: &mut String, value: &Value) {
+    match value {
+        Value::Object(map) => {
+            let sorted: BTreeMap<&String, &Value> = map.iter().collect();
+            out.push('{');
+            for (position, (key, value)) in sorted.into_iter().enumerate() {
+                if position > 0 {
+                    out.push(',');
+                }
+                out.push_str(&Value::String(key.clone()).to_string());
+                out.push(':');
+                write_canonical(out, value);
+            }
+            out.push('}');
+        }
+        Value::Array(items) => {
+            out.push('[');
+            for (position, item) in items.iter().enumerate() {
+                if position > 0 {
+                    out.push(',');
+                }
+                write_canonical(out, item);
+            }
+            out.push(']');
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => out.push_str(&value.to_string()),
+    }
+}
+
+/// How a stage is run. Changing it changes no digest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StagePolicy {
+    pub pool: Pool,
+    /// A run of the prover that takes longer is killed and counts as a retryable failure.
+    pub time_limit: Millis,
+    /// Where set: a prover silent for longer (no `progress`) is killed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress_limit: Option<Millis>,
+    /// Attempts at one node before the block fails.
+    pub attempts: u32,
+    /// Delay before the second attempt; doubles with each further one, up to a minute.
+    pub backoff: Millis,
+}
+
+impl StagePolicy {
+    pub fn default_for(kind: Kind) -> Self {
+        let pool = if kind.is_trusted() { Pool::trusted() } else { "cpu".parse().expect("a pool name") };
+        Self { pool, time_limit: Millis::from_secs(600), progress_limit: None, attempts: 4, backoff: Millis(500) }
+    }
+
+    /// Delay before attempt number `attempt`.
+    pub fn backoff_before(&self, attempt: u32) -> Millis {
+        let doublings = attempt.saturating_sub(2).min(16);
+        Millis((self.backoff.0 << doublings).min(60_000))
+    }
+}
+
+/// How the stages of a pipeline are run, by position.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    pub stages: Vec<StagePolicy>,
+}
+
+impl Policy {
+    pub fn default_for(pipeline: &Pipeline) -> Self {
+        Self { stages: pipeline.stages.iter().map(|stage| StagePolicy::default_for(stage.kind)).collect() }
+    }
+
+    pub fn stage(&self, position: u16) -> &StagePolicy {
+        &self.stages[position as usize]
+    }
+}
+
+/// How a worker starts a prover.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProverCommand {
+    pub form: Form,
+    /// Program and arguments. A program without `/` is looked up beside the `push0` binary, then in `PATH`.
+    pub command: Vec<String>,
+    /// Address-space limit of the prover's process, in MiB; none by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_limit_mib: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Form {
+    Session,
+    Exec,
+}

@@ -1,0 +1,438 @@
+//! Reading a pipeline file: every mistake listed at once, each with its place.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
+
+use toml::{Table, Value};
+
+use super::{ARITY, Arity, Form, Kind, Pipeline, Policy, ProverCommand, Stage, StagePolicy};
+use crate::id::{Millis, ProverName, Sha256, StageName};
+
+/// A pipeline file as parsed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PipelineFile {
+    pub pipeline: Pipeline,
+    pub policy: Policy,
+    pub provers: BTreeMap<ProverName, ProverCommand>,
+}
+
+/// Everything that is wrong with a pipeline file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistakes(pub Vec<String>);
+
+impl fmt::Display for Mistakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.join("\n"))
+    }
+}
+
+impl std::error::Error for Mistakes {}
+
+/// Parses a pipeline file (TOML; `examples/rollup.toml` has every key with its meaning).
+pub fn parse(text: &str) -> Result<PipelineFile, Mistakes> {
+    let table: Table = text.parse().map_err(|error: toml::de::Error| Mistakes(vec![error.to_string()]))?;
+    let mut reader = Reader::default();
+    let file = reader.file(&table);
+    match file {
+        Some(file) if reader.mistakes.is_empty() => Ok(file),
+        _ => Err(Mistakes(reader.mistakes)),
+    }
+}
+
+/// Collects mistakes while it reads; a `None` from any method has left at least one.
+#[derive(Default)]
+struct Reader {
+    mistakes: Vec<String>,
+}
+
+impl Reader {
+    fn mistake(&mut self, at: &str, what: impl fmt::Display) {
+        self.mistakes.push(if at.is_empty() { what.to_string() } else { format!("{at}: {what}") });
+    }
+
+    fn file(&mut self, table: &Table) -> Option<PipelineFile> {
+        self.only_keys(table, "", &["name", "stage", "policy", "prover"]);
+        let name = self.required(table, "", "name");
+        let provers = self.provers(table);
+        let stages = self.stages(table, provers.keys());
+        let policy = self.policy(table, &stages);
+        self.order_of_kinds(&stages);
+        let programs = provers
+            .iter()
+            .filter(|(_, (_, programs))| !programs.is_empty())
+            .map(|(name, (_, programs))| (name.clone(), programs.clone()))
+            .collect();
+        let provers = provers.into_iter().map(|(name, (command, _))| (name, command)).collect();
+        Some(PipelineFile { pipeline: Pipeline { name: name?, stages, programs }, policy, provers })
+    }
+
+    fn only_keys(&mut self, table: &Table, at: &str, known: &[&str]) {
+        for key in table.keys().filter(|key| !known.contains(&key.as_str())) {
+            self.mistake(at, format_args!("unknown key `{key}`; known here: {}", known.join(", ")));
+        }
+    }
+
+    fn required<T: FromStr<Err: fmt::Display>>(&mut self, table: &Table, at: &str, key: &str) -> Option<T> {
+        if !table.contains_key(key) {
+            self.mistake(at, format_args!("`{key}` is missing"));
+        }
+        self.text(table, at, key)
+    }
+
+    /// An optional text value, parsed.
+    fn text<T: FromStr<Err: fmt::Display>>(&mut self, table: &Table, at: &str, key: &str) -> Option<T> {
+        let Some(text) = table.get(key)?.as_str() else {
+            self.mistake(at, format_args!("`{key}` must be text"));
+            return None;
+        };
+        text.parse().map_err(|error| self.mistake(at, format_args!("`{key}`: {error}"))).ok()
+    }
+
+    fn integer(&mut self, table: &Table, at: &str, key: &str, range: std::ops::RangeInclusive<u64>) -> Option<u64> {
+        let number = table.get(key)?.as_integer().and_then(|number| u64::try_from(number).ok());
+        let within = number.filter(|number| range.contains(number));
+        if within.is_none() {
+            self.mistake(at, format_args!("`{key}` must be a whole number from {} to {}", range.start(), range.end()));
+        }
+        within
+    }
+
+    fn subtable<'t>(&mut self, table: &'t Table, at: &str, key: &str) -> Option<&'t Table> {
+        let value = table.get(key)?;
+        if value.as_table().is_none() {
+            self.mistake(at, format_args!("`{key}` must be a table"));
+        }
+        value.as_table()
+    }
+
+    #[allow(clippy::type_complexity)]
+    fn provers(&mut self, table: &Table) -> BTreeMap<ProverName, (ProverCommand, BTreeMap<String, Sha256>)> {
+        let mut provers = BTreeMap::new();
+        let Some(tables) = self.subtable(table, "", "prover") else {
+            self.mistake("", "no prover is described: add a [prover.NAME] table with `form` and `command`");
+            return provers;
+        };
+        for (name, value) in tables {
+            let at = format!("[prover.{name}]");
+            let Some(prover) = value.as_table() else {
+                self.mistake(&at, "must be a table");
+                continue;
+            };
+            self.only_keys(prover, &at, &["form", "command", "programs", "memory_limit_mib"]);
+            let form = self.required::<FormText>(prover, &at, "form").map(|text| text.0);
+            let command = self.command(prover, &at);
+            let programs = self.programs(prover, &at);
+            let memory_limit_mib = self.integer(prover, &at, "memory_limit_mib", 1..=1 << 30);
+            let name = name.parse::<ProverName>().map_err(|error| self.mistake(&at, error)).ok();
+            if let (Some(name), Some(form), Some(command)) = (name, form, command) {
+                provers.insert(name, (ProverCommand { form, command, memory_limit_mib }, programs));
+            }
+        }
+        provers
+    }
+
+    fn command(&mut self, prover: &Table, at: &str) -> Option<Vec<String>> {
+        let words = prover.get("command").and_then(Value::as_array);
+        let command: Option<Vec<String>> =
+            words.and_then(|words| words.iter().map(|word| word.as_str().map(str::to_owned)).collect());
+        let command = command.filter(|command| !command.is_empty());
+        if command.is_none() {
+            self.mistake(at, "`command` must be a list of texts: the program, then its arguments");
+        }
+        command
+    }
+
+    fn programs(&mut self, prover: &Table, at: &str) -> BTreeMap<String, Sha256> {
+        let mut programs = BTreeMap::new();
+        let Some(table) = self.subtable(prover, at, "programs") else { return programs };
+        for name in table.keys() {
+            if let Some(digest) = self.text(table, &format!("{at} programs"), name) {
+                programs.insert(name.clone(), digest);
+            }
+        }
+        programs
+    }
+
+    fn stages<'p>(&mut self, table: &Table, provers: impl Iterator<Item = &'p ProverName>) -> Vec<Stage> {
+        let provers: Vec<&ProverName> = provers.collect();
+        let Some(items) = table.get("stage").and_then(Value::as_array) else {
+            self.mistake("", "there are no stages: add [[stage]] tables, from `split` to `verify`");
+            return Vec::new();
+        };
+        let mut seen = BTreeSet::new();
+        let mut stages = Vec::new();
+        for (position, item) in items.iter().enumerate() {
+            let at = format!("stage {}", position + 1);
+            let Some(stage) = item.as_table() else {
+                self.mistake(&at, "must be a table");
+                continue;
+            };
+            self.only_keys(stage, &at, &["name", "kind", "prover", "arity", "first_arity", "params"]);
+            let name = self.required::<StageName>(stage, &at, "name");
+            let at = name.as_ref().map_or(at, |name| format!("stage {name:?}", name = name.as_str()));
+            if let Some(name) = &name
+                && !seen.insert(name.clone())
+            {
+                self.mistake(&at, "the name is used twice");
+            }
+            let kind = self.required::<KindText>(stage, &at, "kind").map(|text| text.0);
+            let prover = self.stage_prover(stage, &at, &provers);
+            let arity = kind.and_then(|kind| self.arity(stage, &at, kind));
+            let params = self.params(stage, &at);
+            if let (Some(name), Some(kind), Some(prover)) = (name, kind, prover) {
+                stages.push(Stage { name, kind, prover, arity, params });
+            }
+        }
+        stages
+    }
+
+    /// The stage's prover; where the file describes just one, it need not be named.
+    fn stage_prover(&mut self, stage: &Table, at: &str, provers: &[&ProverName]) -> Option<ProverName> {
+        if !stage.contains_key("prover") {
+            if let [only] = provers {
+                return Some((*only).clone());
+            }
+            self.mistake(at, "`prover` is missing (it may be left out only where the file describes one prover)");
+            return None;
+        }
+        let name: ProverName = self.text(stage, at, "prover")?;
+        if !provers.contains(&&name) {
+            self.mistake(at, format_args!("prover `{name}` has no [prover.{name}] table"));
+        }
+        Some(name)
+    }
+
+    fn arity(&mut self, stage: &Table, at: &str, kind: Kind) -> Option<Arity> {
+        if kind != Kind::Join {
+            for key in ["arity", "first_arity"].into_iter().filter(|key| stage.contains_key(*key)) {
+                self.mistake(at, format_args!("`{key}` belongs to `join` stages only"));
+            }
+            return None;
+        }
+        let range = u64::from(*ARITY.start())..=u64::from(*ARITY.end());
+        let rest = self.integer(stage, at, "arity", range.clone()).unwrap_or(2) as u32;
+        let first = self.integer(stage, at, "first_arity", range).map_or(rest, |first| first as u32);
+        Some(Arity { first, rest })
+    }
+
+    fn params(&mut self, stage: &Table, at: &str) -> serde_json::Value {
+        let empty = serde_json::Value::Object(serde_json::Map::new());
+        let Some(params) = self.subtable(stage, at, "params") else { return empty };
+        serde_json::to_value(params).unwrap_or_else(|error| {
+            self.mistake(at, format_args!("`params` cannot be written as JSON: {error}"));
+            empty
+        })
+    }
+
+    fn order_of_kinds(&mut self, stages: &[Stage]) {
+        let kinds: Vec<Kind> = stages.iter().map(|stage| stage.kind).collect();
+        let count = |kind| kinds.iter().filter(|&&k| k == kind).count();
+        if count(Kind::Split) != 1 || kinds.first() != Some(&Kind::Split) {
+            self.mistake("", "there must be exactly one `split` stage, the first");
+        }
+        if count(Kind::Verify) != 1 || kinds.last() != Some(&Kind::Verify) {
+            self.mistake("", "there must be exactly one `verify` stage, the last");
+        }
+        if count(Kind::Map) == 0 {
+            self.mistake("", "there must be at least one `map` stage: it proves the segments");
+        }
+        if count(Kind::Join) > 1 {
+            self.mistake("", "there can be one `join` stage: after it nothing is left to join");
+        }
+        if !kinds.is_sorted() {
+            let order: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
+            let wanted = "split, map…, join, single…, verify";
+            self.mistake("", format_args!("stages are out of order: {} (wanted: {wanted})", order.join(", ")));
+        }
+        if stages.len() > 64 {
+            self.mistake("", "there can be at most 64 stages");
+        }
+    }
+
+    fn policy(&mut self, table: &Table, stages: &[Stage]) -> Policy {
+        let mut policies: Vec<StagePolicy> = stages.iter().map(|s| StagePolicy::default_for(s.kind)).collect();
+        let Some(policy) = self.subtable(table, "", "policy") else { return Policy { stages: policies } };
+        // `[policy.default]` first, so that a stage's own table wins whatever the order in the file.
+        if let Some(default) = self.subtable(policy, "[policy]", "default") {
+            for (stage, policy) in stages.iter().zip(&mut policies) {
+                self.stage_policy(default, "[policy.default]", stage.kind, policy, true);
+            }
+        }
+        for (name, value) in policy.iter().filter(|(name, _)| name.as_str() != "default") {
+            let at = format!("[policy.{name}]");
+            let position = stages.iter().position(|stage| stage.name.as_str() == name);
+            match (position, value.as_table()) {
+                (Some(position), Some(table)) => {
+                    self.stage_policy(table, &at, stages[position].kind, &mut policies[position], false);
+                }
+                (None, _) => self.mistake(&at, "there is no stage of this name"),
+                (_, None) => self.mistake(&at, "must be a table"),
+            }
+        }
+        self.mistakes.dedup();
+        Policy { stages: policies }
+    }
+
+    fn stage_policy(&mut self, table: &Table, at: &str, kind: Kind, policy: &mut StagePolicy, is_default: bool) {
+        self.only_keys(table, at, &["pool", "time_limit_s", "progress_limit_s", "attempts", "backoff_ms"]);
+        if let Some(pool) = self.text(table, at, "pool") {
+            if !kind.is_trusted() {
+                policy.pool = pool;
+                if policy.pool.is_trusted() {
+                    self.mistake(at, "pool `trusted` runs `split` and `verify` only");
+                }
+            } else if !is_default {
+                self.mistake(at, format_args!("`pool` cannot be set: `{}` runs in pool `trusted`", kind.as_str()));
+            }
+        }
+        if let Some(seconds) = self.integer(table, at, "time_limit_s", 1..=43_200) {
+            policy.time_limit = Millis::from_secs(seconds);
+        }
+        if let Some(seconds) = self.integer(table, at, "progress_limit_s", 1..=43_200) {
+            policy.progress_limit = Some(Millis::from_secs(seconds));
+        }
+        if let Some(attempts) = self.integer(table, at, "attempts", 1..=100) {
+            policy.attempts = attempts as u32;
+        }
+        if let Some(backoff) = self.integer(table, at, "backoff_ms", 0..=60_000) {
+            policy.backoff = Millis(backoff);
+        }
+    }
+}
+
+struct KindText(Kind);
+
+impl FromStr for KindText {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        [Kind::Split, Kind::Map, Kind::Join, Kind::Single, Kind::Verify]
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
+            .map(Self)
+            .ok_or("must be one of split, map, join, single, verify")
+    }
+}
+
+struct FormText(Form);
+
+impl FromStr for FormText {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "session" => Ok(Self(Form::Session)),
+            "exec" => Ok(Self(Form::Exec)),
+            _ => Err("must be `session` or `exec`"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+        name = "p"
+        [[stage]]
+        name = "split"
+        kind = "split"
+        params = { segments = 4 }
+        [[stage]]
+        name = "prove"
+        kind = "map"
+        [[stage]]
+        name = "join"
+        kind = "join"
+        arity = 3
+        first_arity = 4
+        [[stage]]
+        name = "verify"
+        kind = "verify"
+        [prover.echo]
+        form = "session"
+        command = ["push0-echo"]
+        [policy.default]
+        attempts = 2
+        pool = "gpu"
+        [policy.prove]
+        attempts = 7
+    "#;
+
+    #[test]
+    fn a_good_file_parses_and_a_stage_policy_wins_over_the_default() {
+        let file = parse(GOOD).unwrap();
+        assert_eq!(file.pipeline.stages[2].arity, Some(Arity { first: 4, rest: 3 }));
+        assert_eq!(file.policy.stage(1).attempts, 7);
+        assert_eq!(file.policy.stage(2).attempts, 2);
+        assert_eq!(file.policy.stage(2).pool.as_str(), "gpu");
+        assert!(file.policy.stage(0).pool.is_trusted());
+    }
+
+    #[test]
+    fn the_digest_covers_what_is_computed_and_nothing_else() {
+        let digest = |text: &str| parse(text).unwrap().pipeline.digest();
+        let base = digest(GOOD);
+        for same in [GOOD.replace("attempts = 7", "attempts = 8"), GOOD.replace("push0-echo", "./other")] {
+            assert_eq!(digest(&same), base);
+        }
+        for other in [
+            GOOD.replace("arity = 3", "arity = 2"),
+            GOOD.replace("segments = 4", "segments = 5"),
+            GOOD.replace("\"prove\"", "\"proof\"").replace("[policy.prove]", "[policy.proof]"),
+        ] {
+            assert_ne!(digest(&other), base);
+        }
+    }
+
+    #[test]
+    fn every_mistake_is_listed_at_once() {
+        let text = r#"
+            nam = "p"
+            [[stage]]
+            name = "prove"
+            kind = "map"
+            arity = 2
+            [[stage]]
+            name = "prove"
+            kind = "joint"
+            [[stage]]
+            name = "agg"
+            kind = "join"
+            arity = 17
+            prover = "nobody"
+            [prover.echo]
+            form = "daemon"
+            command = []
+            [policy.wrap]
+            attempts = 0
+        "#;
+        let mistakes = parse(text).unwrap_err().0;
+        for expected in [
+            "unknown key `nam`",
+            "`name` is missing",
+            "`arity` belongs to `join` stages only",
+            "the name is used twice",
+            "must be one of split, map, join",
+            "from 2 to 16",
+            "has no [prover.nobody] table",
+            "must be `session` or `exec`",
+            "`command` must be a list",
+            "exactly one `split`",
+            "exactly one `verify`",
+            "[policy.wrap]: there is no stage of this name",
+        ] {
+            assert!(mistakes.iter().any(|m| m.contains(expected)), "{expected} is not among {mistakes:#?}");
+        }
+    }
+
+    #[test]
+    fn stages_out_of_order_are_refused() {
+        let text = GOOD.replace("kind = \"join\"\n        arity = 3\n        first_arity = 4", "kind = \"single\"");
+        assert!(parse(&text).is_ok());
+        let swapped = text.replacen("kind = \"map\"", "kind = \"single\"", 1).replacen("name = \"join\"\n        kind = \"single\"", "name = \"join\"\n        kind = \"map\"", 1);
+        let mistakes = parse(&swapped).unwrap_err();
+        assert!(mistakes.to_string().contains("out of order"), "{mistakes}");
+    }
+}

@@ -1,0 +1,113 @@
+//! What is stored: one file a record, each with its key layout. Keys are text; numbers in keys are zero-padded so that byte order is
+//! number order.
+//!
+//! Table rows (partition, sort):
+//!
+//! | row | partition | sort | nature |
+//! |---|---|---|---|
+//! | [`ChainRow`] | `chain/{chain}` | `chain` | versioned |
+//! | [`BlockRow`] | `chain/{chain}` | `block/{number:020}` | versioned |
+//! | [`OutboxRow`] | `outbox/{chain}` | `seq/{seq:020}` | versioned, written once |
+//! | published | `outbox/{chain}` | `published` | accept-first |
+//! | run | `run/{chain}/{number}/e{epoch}` | `run` | accept-first |
+//! | ranges | same | `ranges` | accept-first |
+//! | node | same | `node/{stage:03}/{layer:02}/{index:06}` | accept-first |
+//!
+//! Blobs: `witnesses/…` (whatever the submitter chose), `artifacts/{pool}/{task}`, `control/{chain}/{number}/e{epoch}`,
+//! `proofs/{chain}/{number:020}`.
+
+mod block;
+mod chain;
+pub(crate) mod codec;
+mod manifest;
+mod outbox;
+mod run;
+
+pub use block::{BlockRow, BlockStatus, Contender, EpochEnd, MAX_CONTENDERS, MAX_HISTORY};
+pub use chain::{ChainRow, Halt, PendingEffect};
+pub use codec::{DecodeError, Versioned};
+pub use manifest::{MANIFEST_PAGE, Manifest, ManifestPage};
+pub use outbox::{Finality, OutboxRow};
+pub use run::{Artifact, FailureNote, ManifestSlot, NodeView, Run, RunView, Started, Try, Verdict, VerdictSlot, attribute};
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ChainId, Node, RunId, Sha256};
+
+/// Longest error text kept, bytes.
+pub const MAX_ERROR: usize = 4096;
+
+/// A stored blob, pinned by its digest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobRef {
+    pub key: String,
+    pub sha256: Sha256,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// Where a table row lives.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RowKey {
+    pub partition: String,
+    pub sort: String,
+}
+
+impl RowKey {
+    fn new(partition: String, sort: String) -> Self {
+        Self { partition, sort }
+    }
+
+    pub fn chain(chain: &ChainId) -> Self {
+        Self::new(format!("chain/{chain}"), "chain".to_owned())
+    }
+
+    pub fn block(chain: &ChainId, number: u64) -> Self {
+        Self::new(format!("chain/{chain}"), format!("block/{number:020}"))
+    }
+
+    pub fn outbox(chain: &ChainId, seq: u64) -> Self {
+        Self::new(format!("outbox/{chain}"), format!("seq/{seq:020}"))
+    }
+
+    pub fn published(chain: &ChainId) -> Self {
+        Self::new(format!("outbox/{chain}"), "published".to_owned())
+    }
+
+    pub fn run(run: &RunId) -> Self {
+        Self::new(format!("run/{run}"), "run".to_owned())
+    }
+
+    pub fn ranges(run: &RunId) -> Self {
+        Self::new(format!("run/{run}"), "ranges".to_owned())
+    }
+
+    pub fn node(run: &RunId, node: Node) -> Self {
+        Self::new(format!("run/{run}"), format!("node/{:03}/{:02}/{:06}", node.stage, node.layer, node.index))
+    }
+
+    /// The node a node row's sort key names.
+    pub fn parse_node(sort: &str) -> Option<Node> {
+        let mut parts = sort.strip_prefix("node/")?.split('/');
+        Some(Node::new(parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+    }
+}
+
+/// The blob that tells workers to stop a run.
+pub fn control_key(run: &RunId) -> String {
+    format!("control/{run}")
+}
+
+/// The blob a finalized block is handed on as.
+pub fn proof_key(chain: &ChainId, number: u64) -> String {
+    format!("proofs/{chain}/{number:020}")
+}
+
+/// Cuts a text for people down to [`MAX_ERROR`] bytes, on a character boundary.
+pub fn clip_error(text: &str) -> String {
+    let mut end = text.len().min(MAX_ERROR);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}

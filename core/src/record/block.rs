@@ -1,0 +1,126 @@
+//! The row of a block number: its current run, and what came before.
+
+use serde::{Deserialize, Serialize};
+
+use super::BlobRef;
+use super::codec::versioned;
+use crate::id::{BlockHash, ChainId, Epoch, Millis, PipelineDigest};
+
+/// Contenders remembered a number; further ones are dropped, the count goes on.
+pub const MAX_CONTENDERS: usize = 8;
+
+/// Ended epochs remembered a number: the newest.
+pub const MAX_HISTORY: usize = 16;
+
+/// Versioned; key `chain/{chain}`, `block/{number:020}`.
+///
+/// Invariant: `epoch` never falls, and rises whenever a run ends without finality. What is `Final` or a finalized tombstone
+/// (`final_seq` set) never changes again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockRow {
+    pub chain: ChainId,
+    pub number: u64,
+    pub epoch: Epoch,
+    pub status: BlockStatus,
+    /// Unknown only for a number skipped before anything was submitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash: Option<BlockHash>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent_hash: Option<BlockHash>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub witness: Option<BlobRef>,
+    /// The submitter's count of its own reorganisations; a higher one supersedes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fork_seq: Option<u64>,
+    pub submitted_at: Millis,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub released_at: Option<Millis>,
+    /// When the block was proven, failed, skipped: the status is as it is since then.
+    pub changed_at: Millis,
+    /// What it was proven with, once it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pipeline: Option<PipelineDigest>,
+    /// The root's artifact, once proven.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<BlobRef>,
+    /// The header that proof was verified against.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header: Option<BlobRef>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub final_seq: Option<u64>,
+    /// Runs that ended in `bad_proof`.
+    #[serde(default)]
+    pub bad_proofs: u32,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contenders: Vec<Contender>,
+    #[serde(default)]
+    pub contenders_seen: u32,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<EpochEnd>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "snake_case")]
+pub enum BlockStatus {
+    /// Admitted; waits for its turn.
+    Parked,
+    /// Being proven.
+    Proving,
+    /// Verified; waits for its predecessor to become final.
+    Proven,
+    /// Will not be proven without an operator.
+    Failed { reason: String },
+    /// Left out by an operator.
+    Skipped { reason: String },
+    Final,
+}
+
+impl BlockStatus {
+    pub fn name(&self) -> &'static str {
+        match self {
+            BlockStatus::Parked => "parked",
+            BlockStatus::Proving => "proving",
+            BlockStatus::Proven => "proven",
+            BlockStatus::Failed { .. } => "failed",
+            BlockStatus::Skipped { .. } => "skipped",
+            BlockStatus::Final => "final",
+        }
+    }
+}
+
+/// Another block of the same number that did not get in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contender {
+    pub hash: BlockHash,
+    pub witness: BlobRef,
+    pub at: Millis,
+}
+
+/// How an epoch ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpochEnd {
+    pub epoch: Epoch,
+    pub reason: String,
+    pub at: Millis,
+}
+
+impl BlockRow {
+    /// Ends the current epoch for `reason` and begins the next.
+    pub fn next_epoch(&mut self, reason: &str, at: Millis) {
+        self.history.push(EpochEnd { epoch: self.epoch, reason: reason.to_owned(), at });
+        let surplus = self.history.len().saturating_sub(MAX_HISTORY);
+        self.history.drain(..surplus);
+        self.epoch = self.epoch.next();
+        self.pipeline = None;
+        self.proof = None;
+        self.header = None;
+        self.changed_at = at;
+    }
+
+    pub fn set_status(&mut self, status: BlockStatus, at: Millis) {
+        self.status = status;
+        self.changed_at = at;
+    }
+}
+
+versioned! { BlockRow = 1, "block row"; }

@@ -1,0 +1,226 @@
+//! The rows of a run: its plan record, and one row a node. All are accept-first: each attribute below is changed alone, by accept-first,
+//! set-if or a transaction, so no writer can erase another's.
+//!
+//! | row | attribute | holds | changed by |
+//! |---|---|---|---|
+//! | run | `run` | [`Run`] | set-if, once: the dispatcher |
+//! | run | `manifest` | [`ManifestSlot`] | accept-first |
+//! | run | `verdict` | [`VerdictSlot`] | accept-first |
+//! | run | `failed` | the reason, text | set-if, once |
+//! | run | `stopped` | `true` | set-if, once: the dispatcher |
+//! | ranges | `opened` | `true`: the fan-out was sent on | set-if, once |
+//! | ranges | `piece.{k:03}` | `true`: its tasks were sent | set-if, once |
+//! | node | `slot.{i}` | [`Artifact`] accepted from child i | accept-first; cleared by a revocation |
+//! | node | `floor.{i}` | least attempt of child i that counts | a revocation |
+//! | node | `try` | [`Try`]: the attempt wanted now (absent: the first) | set-if; a revocation |
+//! | node | `fired` | the attempt last sent (absent: none; for leaves and `split`: the first) | set-if |
+//! | node | `started` | [`Started`] | set-if |
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::BlobRef;
+use super::codec::versioned;
+use crate::id::{Attempt, BlockHash, Class, Millis, PipelineDigest, RunId, Sha256, WorkerId};
+use crate::message::FailureKind;
+use crate::pipeline::Pipeline;
+
+/// Names of attributes.
+pub mod attribute {
+    pub const RUN: &str = "run";
+    pub const MANIFEST: &str = "manifest";
+    pub const VERDICT: &str = "verdict";
+    pub const FAILED: &str = "failed";
+    pub const STOPPED: &str = "stopped";
+    pub const OPENED: &str = "opened";
+    pub const TRY: &str = "try";
+    pub const FIRED: &str = "fired";
+    pub const STARTED: &str = "started";
+    /// `published` row: the last published sequence number.
+    pub const SEQ: &str = "seq";
+
+    pub fn piece(piece: u32) -> String {
+        format!("piece.{piece:03}")
+    }
+
+    pub fn slot(slot: u32) -> String {
+        format!("slot.{slot}")
+    }
+
+    pub fn floor(slot: u32) -> String {
+        format!("floor.{slot}")
+    }
+
+    /// The floor that `manifest` and `verdict` are accepted against; nothing sets it yet.
+    pub const NO_FLOOR: &str = "floor";
+}
+
+/// The immutable part of a run: everything its tasks are derived from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    pub id: RunId,
+    pub hash: BlockHash,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent_hash: Option<BlockHash>,
+    pub witness: BlobRef,
+    pub pipeline: Pipeline,
+    pub digest: PipelineDigest,
+    pub class: Class,
+    /// When the block was released: what its tasks are ranked by.
+    pub released_at: Millis,
+}
+
+/// An accepted artifact: which attempt's, and what it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Artifact {
+    pub attempt: Attempt,
+    pub blob: BlobRef,
+    pub worker: WorkerId,
+    pub at: Millis,
+}
+
+/// The accepted result of `split`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestSlot {
+    pub attempt: Attempt,
+    pub manifest: BlobRef,
+    pub segments: u32,
+    pub header: BlobRef,
+    pub hash: BlockHash,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent_hash: Option<BlockHash>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    Ok,
+    BadProof,
+    BadBlock,
+}
+
+/// The accepted verdict; counts only for the digest it names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerdictSlot {
+    pub attempt: Attempt,
+    pub verdict: Verdict,
+    /// Digest of the root artifact that was verified.
+    pub root: Sha256,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// The attempt wanted at a node, and how it came to that.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Try {
+    pub attempt: Attempt,
+    /// Not handed out before this long after it is sent.
+    #[serde(default)]
+    pub delay: Millis,
+    /// Workers that shall not get it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub avoid: Vec<WorkerId>,
+    /// Failures of earlier attempts, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failures: Vec<FailureNote>,
+}
+
+impl Default for Try {
+    fn default() -> Self {
+        Self { attempt: Attempt::FIRST, delay: Millis(0), avoid: Vec::new(), failures: Vec::new() }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailureNote {
+    pub attempt: Attempt,
+    pub worker: Option<WorkerId>,
+    pub kind: FailureKind,
+    pub message: String,
+    /// `bad_input`: accused slots with the digest each then held.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accused: Vec<(u32, Sha256)>,
+    pub at: Millis,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    pub attempt: Attempt,
+    pub worker: WorkerId,
+    pub at: Millis,
+}
+
+versioned! { Run = 1, "plan record"; }
+
+/// Reads an attribute; what does not parse is as good as absent here, and reported where the row was loaded.
+fn read<T: serde::de::DeserializeOwned>(attributes: &BTreeMap<String, Value>, name: &str) -> Option<T> {
+    attributes.get(name).and_then(|value| serde_json::from_value(value.clone()).ok())
+}
+
+/// A run row as read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunView {
+    pub run: Run,
+    pub manifest: Option<ManifestSlot>,
+    pub verdict: Option<VerdictSlot>,
+    pub failed: Option<String>,
+    pub stopped: bool,
+}
+
+impl RunView {
+    /// `None` where the row has no (readable) plan record: there is no such run.
+    pub fn read(attributes: &BTreeMap<String, Value>) -> Option<Self> {
+        let run = Run::from_value_ref(attributes.get(attribute::RUN)?)?;
+        Some(Self {
+            run,
+            manifest: read(attributes, attribute::MANIFEST),
+            verdict: read(attributes, attribute::VERDICT),
+            failed: read(attributes, attribute::FAILED),
+            stopped: read(attributes, attribute::STOPPED).unwrap_or(false),
+        })
+    }
+
+    /// Nothing more is to be started for this run.
+    pub fn is_over(&self) -> bool {
+        self.stopped || self.failed.is_some() || self.verdict.is_some()
+    }
+}
+
+impl Run {
+    fn from_value_ref(value: &Value) -> Option<Self> {
+        super::Versioned::from_value(value.clone()).ok()
+    }
+}
+
+/// A node row as read. A row that does not exist reads as the default.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct NodeView {
+    pub wanted: Try,
+    /// The attempt last sent, where the row says so.
+    pub fired: Option<Attempt>,
+    pub started: Option<Started>,
+    pub slots: BTreeMap<u32, Artifact>,
+    pub floors: BTreeMap<u32, Attempt>,
+}
+
+impl NodeView {
+    pub fn read(attributes: &BTreeMap<String, Value>) -> Self {
+        let numbered = |name: &str, prefix: &str| -> Option<u32> { name.strip_prefix(prefix)?.parse().ok() };
+        let mut view = Self {
+            wanted: read(attributes, attribute::TRY).unwrap_or_default(),
+            fired: read(attributes, attribute::FIRED),
+            started: read(attributes, attribute::STARTED),
+            ..Self::default()
+        };
+        for name in attributes.keys() {
+            if let Some(slot) = numbered(name, "slot.") {
+                view.slots.extend(read(attributes, name).map(|artifact| (slot, artifact)));
+            } else if let Some(slot) = numbered(name, "floor.") {
+                view.floors.extend(read(attributes, name).map(|floor| (slot, floor)));
+            }
+        }
+        view
+    }
+}

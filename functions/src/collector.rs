@@ -1,0 +1,46 @@
+//! The collector: reports, ranges and dead letters → the block loop.
+
+use async_trait::async_trait;
+use push0_core::message::{RangeMessage, Report, TaskMessage, queue};
+use push0_core::record::Versioned;
+use push0_runtime::drive::{Context, block};
+use push0_runtime::host::{Failure, Function};
+use push0_runtime::port::Delivery;
+
+use crate::{from_decode, from_drive};
+
+pub struct Collector {
+    context: Context,
+}
+
+impl Collector {
+    pub fn new(context: Context) -> Self {
+        Self { context }
+    }
+}
+
+#[async_trait]
+impl Function for Collector {
+    async fn handle(&self, source: &str, message: &Delivery) -> Result<(), Failure> {
+        let body = &message.body;
+        match source {
+            queue::RANGES => {
+                let range = RangeMessage::from_json(body).map_err(from_decode)?;
+                block::on_range(&self.context, &range).await.map_err(from_drive)
+            }
+            queue::RESULTS | queue::VERDICTS => {
+                let report = Report::from_json(body).map_err(from_decode)?;
+                let handled = block::on_report(&self.context, source, &report).await.map_err(from_drive)?;
+                tracing::debug!(task = %report.task, worker = %report.worker, ?handled, "report");
+                Ok(())
+            }
+            // Every other source is the dead-letter queue of a work queue.
+            _ => {
+                let task = TaskMessage::from_json(body).map_err(from_decode)?;
+                let handled = block::on_dead_letter(&self.context, &task).await.map_err(from_drive)?;
+                tracing::warn!(task = %task.id, queue = source, ?handled, "task came to its dead-letter queue");
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! The functions: adapters that decode a message, drive, and say whether it is done with. What is decided stands in
+//! `push0_core::chain` (dispatcher) and `push0_core::block` (collector).
+
+mod collector;
+mod dispatcher;
+mod reaper;
+
+pub use collector::Collector;
+pub use dispatcher::Dispatcher;
+pub use reaper::Reaper;
+
+use push0_core::record::DecodeError;
+use push0_runtime::drive::DriveError;
+use push0_runtime::host::Failure;
+
+fn from_drive(error: DriveError) -> Failure {
+    let reason = error.to_string();
+    if error.is_poison() { Failure::Poison { reason } } else { Failure::Retry { reason } }
+}
+
+fn from_decode(error: DecodeError) -> Failure {
+    Failure::Poison { reason: error.to_string() }
+}

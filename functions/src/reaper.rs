@@ -1,0 +1,67 @@
+//! The reaper: on a timer, heals what a crash or a lost message left behind.
+//!
+//! It reads the chains' rows, the rows of the blocks being proven and, of those, the plan records: never the nodes.
+
+use push0_core::ChainId;
+use push0_core::chain::Event;
+use push0_core::message::queue;
+use push0_core::record::{BlockRow, BlockStatus, RowKey, RunView, Versioned};
+use push0_runtime::drive::{Context, DriveError, block, chain};
+use push0_runtime::port::Key;
+
+/// Most blocks looked at a chain and turn: the widest window, and some.
+const BLOCKS: usize = 300;
+
+pub struct Reaper {
+    context: Context,
+}
+
+impl Reaper {
+    pub fn new(context: Context) -> Self {
+        Self { context }
+    }
+
+    /// One turn over all configured chains. A chain that fails is reported and does not stop the others.
+    pub async fn turn(&self) {
+        for chain in self.context.catalog.chains.keys() {
+            if let Err(error) = self.chain(chain).await {
+                tracing::warn!(%chain, %error, "reaper could not look after this chain; it will try again");
+            }
+        }
+    }
+
+    async fn chain(&self, chain: &ChainId) -> Result<(), DriveError> {
+        // Pending effects, an unpublished outbox row, a cursor that could move.
+        let _ = chain::drive(&self.context, chain, &Event::Tick).await?;
+        let ranges = self.context.queue.stats(queue::RANGES).await?;
+        let ranges_idle = ranges.visible + ranges.in_flight + ranges.delayed == 0;
+        for block in self.unfinished(chain).await? {
+            let run = push0_core::RunId { chain: chain.clone(), number: block.number, epoch: block.epoch };
+            let row = RowKey::run(&run);
+            let row = self.context.table.get(&Key::new(row.partition, row.sort)).await?;
+            let Some(view) = row.and_then(|row| RunView::read(&row.attributes)) else { continue };
+            // Ended, and the chain does not know.
+            block::tell_chain(&self.context, &view).await?;
+            if ranges_idle {
+                let reopened = block::reopen(&self.context, &view).await?;
+                if reopened > 0 {
+                    tracing::warn!(%run, pieces = reopened, "pieces sent again: their range message was lost");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Blocks being proven: they lie between the cursor and the release point.
+    async fn unfinished(&self, chain: &ChainId) -> Result<Vec<BlockRow>, DriveError> {
+        let at = RowKey::chain(chain);
+        let row = self.context.table.get(&Key::new(at.partition.clone(), at.sort)).await?;
+        let Some(row) = row.and_then(|row| push0_core::record::ChainRow::from_value(row.doc()?.clone()).ok()) else {
+            return Ok(Vec::new());
+        };
+        let after = row.next_final.checked_sub(1).map(|before| RowKey::block(chain, before).sort);
+        let rows = self.context.table.query(&at.partition, "block/", after.as_deref(), BLOCKS).await?;
+        let blocks = rows.iter().filter_map(|row| BlockRow::from_value(row.doc()?.clone()).ok());
+        Ok(blocks.filter(|block| block.status == BlockStatus::Proving).collect())
+    }
+}

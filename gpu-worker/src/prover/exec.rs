@@ -1,0 +1,97 @@
+//! The exec form: one process a task. Its answer is an exit code and, where the kind needs one, a `result.json`.
+
+use std::path::Path;
+
+use push0_core::pipeline::ProverCommand;
+use push0_prover::wire::{self, EXIT_RETRYABLE, FromProver, TASK_ENV, ToProver};
+
+use super::process::{Log, describe};
+use super::{Failure, Job, Launcher, Outcome, Watch, answer};
+
+/// Largest `result.json` read, bytes.
+const MAX_RESULT: u64 = 1 << 20;
+
+/// Runs the prover for one task. It is killed when the task is cancelled.
+pub(super) async fn prove(
+    launcher: &Launcher,
+    prover: &ProverCommand,
+    job: &Job,
+    watch: &Watch,
+    started: impl FnOnce(Log),
+) -> Outcome {
+    let told = answer::task(job).and_then(|(task, output)| {
+        let described = output.with_file_name("task.json");
+        let json = serde_json::to_vec(&ToProver::Task(task.clone())).map_err(|error| Failure::retryable(error.to_string()))?;
+        std::fs::write(&described, json)
+            .map_err(|error| Failure::retryable(format!("cannot write {}: {error}", described.display())))?;
+        Ok((task, output, described))
+    });
+    let (task, output, described) = match told {
+        Ok(told) => told,
+        Err(failure) => return failure.into(),
+    };
+    let arguments = |command: &mut tokio::process::Command| {
+        command.arg("--stage").arg(&task.stage);
+        task.inputs.iter().for_each(|input| {
+            command.arg("--input-path").arg(input);
+        });
+        command.arg("--output-path").arg(&output).env(TASK_ENV, &described);
+        // Its stdout is not read: nothing it prints there may block it.
+        command.stdout(std::process::Stdio::null());
+    };
+    let mut process = match launcher.launch(&job.task.prover, prover, arguments).await {
+        Ok(process) => process,
+        Err(why) => return Failure::retryable(why).into(),
+    };
+    started(process.log());
+    tokio::select! {
+        biased;
+        status = process.wait() => if let Err(error) = status {
+            return Failure::retryable(format!("cannot wait for prover {}: {error}", job.task.prover)).into();
+        },
+        () = watch.cancelled() => return Failure::retryable("cancelled").into(),
+    }
+    let (status, last_words) = process.end(watch.clock()).await;
+    let result = read_result(&output.with_file_name("result.json"));
+    match status.and_then(|status| status.code()) {
+        Some(0) => match result {
+            Ok(Some(Answer::Result(result))) => answer::done(job, &output, result),
+            Ok(None) => answer::done(job, &output, wire::TaskResult::default()),
+            Ok(Some(Answer::Failed(failure))) => answer::failed(job, failure),
+            Err(why) => Failure::retryable(why).into(),
+        },
+        code => {
+            if let Ok(Some(Answer::Failed(failure))) = result {
+                return answer::failed(job, failure);
+            }
+            let how = format!("prover {} {}\n{last_words}", job.task.prover, describe(status));
+            match code {
+                None | Some(EXIT_RETRYABLE) => Failure::retryable(how.trim_end()).into(),
+                Some(_) => Failure::permanent(how.trim_end()).into(),
+            }
+        }
+    }
+}
+
+enum Answer {
+    Result(wire::TaskResult),
+    Failed(wire::Failure),
+}
+
+/// `None`: there is none.
+fn read_result(path: &Path) -> Result<Option<Answer>, String> {
+    let size = match path.metadata() {
+        Ok(metadata) => metadata.len(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(format!("cannot read result.json: {error}")),
+    };
+    if size > MAX_RESULT {
+        return Err(format!("result.json has {size} bytes, more than {MAX_RESULT}"));
+    }
+    let bytes = std::fs::read(path).map_err(|error| format!("cannot read result.json: {error}"))?;
+    if let Ok(FromProver::Failed { failure, .. }) = serde_json::from_slice(&bytes) {
+        return Ok(Some(Answer::Failed(failure)));
+    }
+    let result = serde_json::from_slice(&bytes).map_err(|error| format!("result.json is no result: {error}"))?;
+    Ok(Some(Answer::Result(result)))
+}

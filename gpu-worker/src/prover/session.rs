@@ -1,0 +1,233 @@
+//! The session form: a long-lived child, newline-delimited JSON on its stdin and stdout.
+//!
+//! A session is given up, and its process killed, as soon as it breaks the protocol: nothing after that can be trusted to line up.
+
+use std::sync::Arc;
+
+use push0_core::ProverName;
+use push0_core::message::TaskMessage;
+use push0_core::pipeline::ProverCommand;
+use push0_prover::wire::{self, FromProver, Hello, PROTOCOL_VERSION, ToProver};
+use push0_runtime::port::Clock;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::process::{ChildStdin, ChildStdout};
+use tokio::sync::mpsc;
+use tracing::{debug, info};
+
+use super::process::{Log, Process, describe};
+use super::{Failure, Job, Launcher, Outcome, Watch, answer};
+
+/// Longest line taken from a prover, bytes.
+const MAX_LINE: usize = 1 << 20;
+
+/// Messages read ahead; a prover that talks more than is listened to waits.
+const READ_AHEAD: usize = 16;
+
+pub(super) struct Session {
+    name: ProverName,
+    process: Process,
+    stdin: ChildStdin,
+    said: mpsc::Receiver<Said>,
+    hello: Hello,
+    clock: Arc<dyn Clock>,
+}
+
+enum Said {
+    Message(FromProver),
+    /// Not a message of the protocol: the beginning of the line, or what is wrong with it.
+    Garbage(String),
+}
+
+impl Session {
+    /// Starts the prover and waits for its `hello`.
+    pub(super) async fn start(
+        launcher: &Launcher,
+        name: &ProverName,
+        prover: &ProverCommand,
+        clock: Arc<dyn Clock>,
+        started: impl FnOnce(Log),
+    ) -> Result<Self, Failure> {
+        let piped = |command: &mut tokio::process::Command| {
+            command.stdin(std::process::Stdio::piped());
+        };
+        let mut process = launcher.launch(name, prover, piped).await.map_err(Failure::retryable)?;
+        started(process.log());
+        let (Some(stdin), Some(stdout)) = (process.take_stdin(), process.take_stdout()) else {
+            return Err(Failure::retryable(format!("prover {name} has no stdin or stdout")));
+        };
+        let (say, mut said) = mpsc::channel(READ_AHEAD);
+        tokio::spawn(listen(stdout, say));
+
+        let hello = match said.recv().await {
+            Some(Said::Message(FromProver::Hello(hello))) => hello,
+            Some(Said::Message(_)) => {
+                return Err(Failure::retryable(format!("prover {name} did not begin with hello")));
+            }
+            Some(Said::Garbage(line)) => {
+                return Err(Failure::retryable(format!("prover {name} said what is not in the protocol: {line}")));
+            }
+            None => return Err(crashed(name, &mut process, &*clock).await),
+        };
+        if hello.protocol != PROTOCOL_VERSION {
+            return Err(Failure::retryable(format!(
+                "prover {name} speaks protocol {}, this worker {PROTOCOL_VERSION}",
+                hello.protocol
+            )));
+        }
+        info!(prover = %name, version = hello.version, device = hello.device, "prover is ready");
+        Ok(Self { name: name.clone(), process, stdin, said, hello, clock })
+    }
+
+    pub(super) fn name(&self) -> &ProverName {
+        &self.name
+    }
+
+    pub(super) fn is_running(&mut self) -> bool {
+        self.process.is_running() && !self.said.is_closed()
+    }
+
+    /// Whether this prover is the one that the task's pipeline pins.
+    pub(super) fn suits(&self, task: &TaskMessage) -> Result<(), Failure> {
+        let wanted = wire::StageOffer { name: task.stage.to_string(), kind: answer::wire_kind(task.kind) };
+        if !self.hello.stages.contains(&wanted) {
+            return Err(Failure::retryable(format!(
+                "prover {} {} on this worker does not offer stage {} of kind {}",
+                self.name,
+                self.hello.version,
+                task.stage,
+                task.kind.as_str()
+            )));
+        }
+        for (program, pinned) in &task.programs {
+            let offered = self.hello.programs.get(program).map(String::as_str);
+            if offered.map(str::to_ascii_lowercase) != Some(pinned.to_string()) {
+                let offered = offered.unwrap_or("none of that name");
+                return Err(Failure::retryable(format!(
+                    "prover {} on this worker has another program {program} than the pipeline pins: {offered}, not {pinned}",
+                    self.name
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Proves one task. The session comes back where it can take another.
+    pub(super) async fn prove(mut self, job: &Job, watch: &Watch) -> (Outcome, Option<Self>) {
+        let (task, output) = match answer::task(job) {
+            Ok(told) => told,
+            Err(failure) => return (failure.into(), Some(self)),
+        };
+        let id = task.id.clone();
+        if self.tell(&ToProver::Task(task)).await.is_err() {
+            return (self.crash().await, None);
+        }
+        let mut cancelled = false;
+        loop {
+            let said = tokio::select! {
+                biased;
+                said = self.said.recv() => said,
+                () = watch.cancelled(), if !cancelled => {
+                    cancelled = true;
+                    debug!(task = id, "cancelling");
+                    // A prover that does not listen is killed when its grace is over.
+                    let _ = self.tell(&ToProver::Cancel { id: id.clone() }).await;
+                    continue;
+                }
+            };
+            match said {
+                Some(Said::Message(FromProver::Progress { id: about, fraction, message })) => {
+                    if about == id {
+                        watch.progressed();
+                        debug!(task = id, fraction, message, "progress");
+                    }
+                }
+                Some(Said::Message(FromProver::Done { id: about, result })) if about == id => {
+                    return (answer::done(job, &output, result), Some(self));
+                }
+                Some(Said::Message(FromProver::Failed { id: about, failure })) if about == id => {
+                    return (answer::failed(job, failure), Some(self));
+                }
+                Some(Said::Message(_)) => {
+                    let why = format!("prover {} answered what it was not asked, and was killed", self.name);
+                    return (Failure::retryable(why).into(), None);
+                }
+                Some(Said::Garbage(line)) => {
+                    let why = format!("prover {} said what is not in the protocol, and was killed: {line}", self.name);
+                    return (Failure::retryable(why).into(), None);
+                }
+                None => return (self.crash().await, None),
+            }
+        }
+    }
+
+    async fn tell(&mut self, message: &ToProver) -> std::io::Result<()> {
+        let mut line = serde_json::to_vec(message)?;
+        line.push(b'\n');
+        self.stdin.write_all(&line).await?;
+        self.stdin.flush().await
+    }
+
+    async fn crash(mut self) -> Outcome {
+        crashed(&self.name, &mut self.process, &*self.clock).await.into()
+    }
+
+    /// Ends it: the end of stdin means exit; what does not, is killed.
+    pub(super) async fn close(self) {
+        let Self { mut process, stdin, said, clock, .. } = self;
+        drop((stdin, said));
+        process.end(&*clock).await;
+    }
+}
+
+async fn crashed(name: &ProverName, process: &mut Process, clock: &dyn Clock) -> Failure {
+    let (status, last_words) = process.end(clock).await;
+    let how = describe(status);
+    info!(prover = %name, how, "prover crashed");
+    Failure::retryable(format!("prover {name} {how}\n{last_words}").trim_end())
+}
+
+/// Reads stdout line by line, until it ends or is no longer listened to.
+async fn listen(stdout: ChildStdout, say: mpsc::Sender<Said>) {
+    let mut stdout = BufReader::new(stdout);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let said = match read_line(&mut stdout, &mut line).await {
+            Ok(false) => return,
+            Ok(true) if line.trim_ascii().is_empty() => continue,
+            Ok(true) => match serde_json::from_slice(&line) {
+                Ok(message) => Said::Message(message),
+                Err(error) => Said::Garbage(format!("{error} in {:?}", excerpt(&line))),
+            },
+            Err(error) => Said::Garbage(error.to_string()),
+        };
+        let is_over = matches!(said, Said::Garbage(_));
+        if say.send(said).await.is_err() || is_over {
+            return;
+        }
+    }
+}
+
+/// Reads up to a newline or the end; false at the end.
+async fn read_line(stdout: &mut BufReader<ChildStdout>, line: &mut Vec<u8>) -> std::io::Result<bool> {
+    loop {
+        let buffer = stdout.fill_buf().await?;
+        if buffer.is_empty() {
+            return Ok(!line.is_empty());
+        }
+        let newline = buffer.iter().position(|byte| *byte == b'\n');
+        let count = newline.map_or(buffer.len(), |at| at + 1);
+        line.extend_from_slice(&buffer[..count]);
+        stdout.consume(count);
+        if newline.is_some() {
+            return Ok(true);
+        }
+        if line.len() > MAX_LINE {
+            return Err(std::io::Error::other(format!("a line of more than {MAX_LINE} bytes")));
+        }
+    }
+}
+
+fn excerpt(line: &[u8]) -> String {
+    String::from_utf8_lossy(&line[..line.len().min(200)]).trim_end().to_owned()
+}

@@ -1,0 +1,471 @@
+//! One task, from its message to its acknowledgement.
+//!
+//! [`handle`] is the whole of it: [`prepare`] (look whether it is wanted, fetch its inputs), [`prove`], [`finish`] (store, report,
+//! acknowledge). A worker's slot runs the three parts of different tasks at the same time; a simulator may call `handle`. All is
+//! written against the ports and [`Prover`]; nothing here spawns or uses another clock than [`Env::clock`], and with
+//! [`Store::Memory`] nothing touches the file system.
+//!
+//! Invariants:
+//! - A message is acknowledged only after its report was sent, or after its run was seen stopped.
+//! - The artifact is stored before it is reported, under the task's own key, and never overwritten: what is reported is what is stored.
+//! - After [`End::Lost`] nothing more is sent about the task.
+
+mod fetch;
+mod upload;
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use push0_core::message::{Report, ReportEvent, TaskMessage, queue};
+use push0_core::record::{BlobRef, Manifest, Versioned as _, clip_error, control_key};
+use push0_core::{Millis, Pool, WorkerId, pipeline::Kind};
+use push0_runtime::port::{BlobInfo, Blobs, Clock, Delivery, Outgoing, Queue};
+use tracing::{debug, error, info, warn};
+
+use crate::lease::{End, Held, Hold, Leases};
+use crate::prover::{Failure, Job, Outcome, Prover, Watch};
+use crate::retry::{GaveUp, Health, persist};
+
+/// Everything a task needs around it.
+pub struct Env {
+    pub worker: WorkerId,
+    /// The pool whose tasks this worker takes; a task of another is poison.
+    pub pool: Pool,
+    pub queue: Arc<dyn Queue>,
+    pub blobs: Arc<dyn Blobs>,
+    pub clock: Arc<dyn Clock>,
+    pub leases: Arc<Leases>,
+    pub store: Store,
+    /// Where starts are announced; see [`send_starts`].
+    pub starts: UnboundedSender<Start>,
+    pub limits: Limits,
+    pub health: Health,
+}
+
+/// Where inputs are put and outputs found.
+#[derive(Debug, Clone)]
+pub enum Store {
+    /// Each task gets a directory under this one, which it loses at its end.
+    Disk(PathBuf),
+    Memory,
+}
+
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// A worker named in `avoid` takes the task all the same at this receive count.
+    pub avoid_bound: u32,
+    /// How long a released task of that kind stays hidden.
+    pub avoid_delay: Millis,
+    /// How long a cancelled prover has before it is killed.
+    pub cancel_grace: Millis,
+    /// How long a prover may take to get ready.
+    pub start_limit: Millis,
+    /// Bytes.
+    pub max_artifact: u64,
+    /// Segments uploaded at a time.
+    pub uploads: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            avoid_bound: 4,
+            avoid_delay: Millis(300),
+            cancel_grace: Millis(5_000),
+            start_limit: Millis::from_secs(120),
+            max_artifact: 1 << 30,
+            uploads: 8,
+        }
+    }
+}
+
+/// How a delivery was disposed of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settled {
+    /// Reported and acknowledged.
+    Reported(ReportEvent),
+    /// Its run was stopped: acknowledged.
+    Stopped,
+    /// This worker shall not take it: released.
+    Avoided,
+    /// Handed back unproven.
+    Released,
+    /// The lease is over.
+    Lost,
+    /// The report could not be sent: not acknowledged, so it comes again.
+    Unreported(String),
+    /// Not a task of this pool: released, until the queue gives it up.
+    Poison(String),
+}
+
+/// A task whose inputs are at hand.
+pub struct Ready {
+    pub job: Job,
+    pub(crate) watch: Watch,
+    _dir: Option<fetch::TaskDir>,
+}
+
+impl Ready {
+    pub fn task(&self) -> &TaskMessage {
+        &self.job.task
+    }
+
+    pub(crate) fn held(&self) -> &Held {
+        &self.watch.held
+    }
+}
+
+/// What [`prepare`] comes to.
+pub enum Prepared {
+    Ready(Box<Ready>),
+    Settled(Settled),
+}
+
+/// What [`prove`] comes to.
+#[derive(Debug)]
+pub enum Proved {
+    Outcome(Outcome),
+    /// A limit of the stage was hit: the prover was killed, and this is what is reported.
+    Hung(Failure),
+    Ended(End),
+}
+
+/// The whole life of a delivery received from `queue`.
+pub async fn handle(env: &Env, queue: &str, delivery: Delivery, prover: &mut dyn Prover) -> Settled {
+    let held = env.leases.hold(queue, &delivery.receipt);
+    match prepare(env, held, &delivery).await {
+        Prepared::Settled(settled) => settled,
+        Prepared::Ready(ready) => {
+            let proved = prove(env, &ready, prover).await;
+            finish(env, &ready, proved).await
+        }
+    }
+}
+
+/// Looks whether the task is to be proven by this worker at all, and fetches its inputs.
+pub async fn prepare(env: &Env, held: Held, delivery: &Delivery) -> Prepared {
+    let task = match decode(env, &delivery.body) {
+        Ok(task) => task,
+        Err(reason) => {
+            error!(queue = %held.queue, message = %delivery.id, reason, "message is no task for this worker");
+            release(env, &held, Millis::from_secs(1)).await;
+            return Prepared::Settled(Settled::Poison(reason));
+        }
+    };
+    held.belongs_to(&task.id.run);
+
+    let outcome = async {
+        let stopped = persist(&*env.clock, &env.health, &held, || env.blobs.head(&control_key(&task.id.run)));
+        if stopped.await?.is_some() {
+            return Err(Turn::Ended(End::Stopped));
+        }
+        if task.avoid.contains(&env.worker) && delivery.receive_count < env.limits.avoid_bound {
+            return Err(Turn::Avoid);
+        }
+        if let Some(event) = stored_earlier(env, &task, &held).await? {
+            info!(task = %task.id, "already proven by an earlier delivery");
+            return Err(Turn::Report(event));
+        }
+        let (inputs, dir) = fetch::inputs(env, &task, &held).await?;
+        Ok((inputs, dir))
+    };
+    match outcome.await {
+        Ok((inputs, dir)) => {
+            let job = Job { task, inputs, dir: dir.as_ref().map(|dir| dir.path().to_owned()) };
+            let watch = Watch::new(held, Arc::clone(&env.clock));
+            Prepared::Ready(Box::new(Ready { job, watch, _dir: dir }))
+        }
+        Err(turn) => Prepared::Settled(settle(env, &task, &held, turn).await),
+    }
+}
+
+fn decode(env: &Env, body: &str) -> Result<TaskMessage, String> {
+    let task = TaskMessage::from_json(body).map_err(|error| error.to_string())?;
+    if task.pool != env.pool {
+        return Err(format!("a task of pool {} in the queue of pool {}", task.pool, env.pool));
+    }
+    Ok(task)
+}
+
+/// Runs the prover, within the stage's limits and for as long as the task is this worker's.
+pub async fn prove(env: &Env, ready: &Ready, prover: &mut dyn Prover) -> Proved {
+    let (task, watch) = (ready.task(), &ready.watch);
+    let start_by = env.clock.now().plus(env.limits.start_limit);
+    match bounded(env, watch, prover.ready(task), || start_by).await {
+        Bounded::Done(Ok(())) => {}
+        Bounded::Done(Err(failure)) => return Proved::Outcome(failure.into()),
+        Bounded::Ended(end) => return Proved::Ended(end),
+        Bounded::Late => {
+            let limit = env.limits.start_limit.0;
+            return Proved::Hung(killed(prover, format!("the prover was not ready after {limit} ms and was killed")));
+        }
+    }
+
+    let progress_limit = task.progress_limit.filter(|_| prover.shows_progress(task));
+    watch.begin(task.time_limit, progress_limit);
+    debug!(task = %task.id, stage = %task.stage, "proving");
+    let start = Start { queue: report_queue(task.kind), report: report(env, task, ReportEvent::Started) };
+    let _ = env.starts.unbounded_send(start);
+    let deadline = || watch.deadline(1).unwrap_or(start_by);
+    match bounded(env, watch, prover.prove(&ready.job, watch), deadline).await {
+        Bounded::Done(outcome) => Proved::Outcome(outcome),
+        Bounded::Ended(end) => Proved::Ended(end),
+        Bounded::Late => {
+            let ran = watch.begun().map_or(Millis(0), |begun| env.clock.now().since(begun.at));
+            let why = match progress_limit {
+                Some(limit) if ran < task.time_limit => format!("silent for {} ms, its progress limit", limit.0),
+                _ => format!("still running after {} ms, its time limit", task.time_limit.0),
+            };
+            warn!(task = %task.id, ran_ms = ran.0, why, "prover killed");
+            Proved::Hung(killed(prover, format!("the prover was killed: {why}")))
+        }
+    }
+}
+
+fn killed(prover: &dyn Prover, what: String) -> Failure {
+    match prover.last_words() {
+        words if words.is_empty() => Failure::retryable(what),
+        words => Failure::retryable(format!("{what}\n{words}")),
+    }
+}
+
+/// Completes when the prover has used half of a limit: nothing else should wait behind it then.
+pub(crate) async fn until_suspect(env: &Env, ready: &Ready) {
+    let ready_by = env.clock.now().plus(Millis(env.limits.start_limit.0 / 2));
+    loop {
+        let at = ready.watch.deadline(2).unwrap_or(ready_by);
+        if env.clock.now() >= at {
+            return;
+        }
+        env.clock.sleep_until(at).await;
+    }
+}
+
+enum Bounded<T> {
+    Done(T),
+    Ended(End),
+    Late,
+}
+
+/// Drives `work` until it is done, past its (moving) deadline, or given up after its task ended and the cancel grace is over.
+async fn bounded<T>(
+    env: &Env,
+    watch: &Watch,
+    work: impl Future<Output = T>,
+    deadline: impl Fn() -> Millis,
+) -> Bounded<T> {
+    let mut work = pin!(work);
+    let end = loop {
+        tokio::select! {
+            biased;
+            end = watch.held.until_ended() => break end,
+            done = &mut work => return Bounded::Done(done),
+            () = env.clock.sleep_until(deadline()) => {
+                if env.clock.now() >= deadline() {
+                    return Bounded::Late;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        _ = work => {}
+        () = env.clock.sleep_until(env.clock.now().plus(env.limits.cancel_grace)) => {}
+    }
+    Bounded::Ended(end)
+}
+
+/// Stores what the prover made, reports it, and only then acknowledges.
+pub async fn finish(env: &Env, ready: &Ready, proved: Proved) -> Settled {
+    let (task, held) = (ready.task(), ready.held());
+    let turn = match proved {
+        Proved::Ended(end) => Turn::Ended(end),
+        Proved::Hung(failure) | Proved::Outcome(Outcome::Failed(failure)) => Turn::Failed(failure),
+        Proved::Outcome(Outcome::Done(output)) => match upload::output(env, task, held, output).await {
+            Ok(event) => Turn::Report(event),
+            Err(turn) => turn,
+        },
+    };
+    settle(env, task, held, turn).await
+}
+
+/// Hands the task back as it came.
+pub(crate) async fn hand_back(env: &Env, ready: &Ready) -> Settled {
+    release(env, ready.held(), Millis(0)).await;
+    Settled::Released
+}
+
+/// What ends the work on a task early.
+enum Turn {
+    Ended(End),
+    Avoid,
+    Failed(Failure),
+    Report(ReportEvent),
+}
+
+impl From<GaveUp> for Turn {
+    fn from(gave_up: GaveUp) -> Self {
+        match gave_up {
+            GaveUp::Ended(end) => Turn::Ended(end),
+            GaveUp::Failed(error) => Turn::Failed(Failure::retryable(format!("the worker's storage failed: {error}"))),
+        }
+    }
+}
+
+async fn settle(env: &Env, task: &TaskMessage, held: &Hold, turn: Turn) -> Settled {
+    match turn {
+        Turn::Ended(end) => settle_end(env, task, held, end).await,
+        Turn::Avoid => {
+            debug!(task = %task.id, "another worker shall take it");
+            release(env, held, env.limits.avoid_delay).await;
+            Settled::Avoided
+        }
+        Turn::Report(event) => send_report(env, task, held, event).await,
+        Turn::Failed(Failure { kind, message, children }) => {
+            warn!(task = %task.id, ?kind, message, "task failed");
+            let event = ReportEvent::Failed { kind, message: clip_error(&message), children };
+            send_report(env, task, held, event).await
+        }
+    }
+}
+
+async fn settle_end(env: &Env, task: &TaskMessage, held: &Hold, end: End) -> Settled {
+    match end {
+        End::Lost => {
+            info!(task = %task.id, "lease lost, task dropped");
+            Settled::Lost
+        }
+        End::Stopped => {
+            info!(task = %task.id, "run was stopped, task dropped");
+            acknowledge(env, held).await;
+            Settled::Stopped
+        }
+    }
+}
+
+/// The queue that reports on a kind of stage count from.
+fn report_queue(kind: Kind) -> &'static str {
+    if kind.is_trusted() { queue::VERDICTS } else { queue::RESULTS }
+}
+
+fn report(env: &Env, task: &TaskMessage, event: ReportEvent) -> Report {
+    Report { task: task.id.clone(), worker: env.worker.clone(), at: env.clock.now(), event }
+}
+
+fn outgoing(report: &Report) -> Outgoing {
+    Outgoing { body: report.to_json(), group: Some(report.task.run.chain.to_string()), ..Outgoing::default() }
+}
+
+async fn send_report(env: &Env, task: &TaskMessage, held: &Hold, event: ReportEvent) -> Settled {
+    let message = outgoing(&report(env, task, event.clone()));
+    let queue = report_queue(task.kind);
+    let sent = persist(&*env.clock, &env.health, held, || env.queue.send(queue, vec![message.clone()])).await;
+    match sent {
+        Ok(()) => {
+            acknowledge(env, held).await;
+            Settled::Reported(event)
+        }
+        Err(GaveUp::Ended(end)) => settle_end(env, task, held, end).await,
+        Err(GaveUp::Failed(error)) => {
+            error!(task = %task.id, queue, %error, "report was refused");
+            Settled::Unreported(error.to_string())
+        }
+    }
+}
+
+/// A message that cannot be acknowledged comes again, and is recognised by its artifact or its stopped run.
+async fn acknowledge(env: &Env, held: &Hold) {
+    let give_up = env.clock.now().plus(env.leases.lease());
+    let mut backoff = crate::retry::Backoff::new();
+    while let Err(error) = env.queue.ack(&held.queue, &held.receipt).await {
+        let transient = matches!(error.kind(), push0_runtime::port::ErrorKind::Transient { .. });
+        if !transient || env.clock.now() >= give_up {
+            debug!(queue = %held.queue, %error, "could not acknowledge");
+            return;
+        }
+        env.clock.sleep_until(env.clock.now().plus(backoff.step())).await;
+    }
+}
+
+/// A message that cannot be released returns when its lease ends.
+pub(crate) async fn release(env: &Env, held: &Hold, delay: Millis) {
+    if let Err(error) = env.queue.release(&held.queue, &held.receipt, delay).await {
+        debug!(queue = %held.queue, %error, "could not release");
+    }
+}
+
+/// What an earlier delivery of this very task has stored completely.
+async fn stored_earlier(env: &Env, task: &TaskMessage, held: &Hold) -> Result<Option<ReportEvent>, Turn> {
+    let key = match task.kind {
+        Kind::Verify => return Ok(None),
+        Kind::Split => upload::manifest_key(task),
+        Kind::Map | Kind::Join | Kind::Single => task.artifact_key(),
+    };
+    let Some(info) = persist(&*env.clock, &env.health, held, || env.blobs.head(&key)).await? else {
+        return Ok(None);
+    };
+    own(task, &info)?;
+    if task.kind != Kind::Split {
+        return Ok(Some(ReportEvent::Done { artifact: blob_ref(info) }));
+    }
+    let bytes = persist(&*env.clock, &env.health, held, || env.blobs.get(&key)).await?;
+    let manifest = bytes.and_then(|bytes| Manifest::from_json(&String::from_utf8_lossy(&bytes)).ok());
+    let Some(manifest) = manifest else {
+        return Err(Turn::Failed(Failure::retryable(format!("{key} is stored but is no manifest"))));
+    };
+    Ok(Some(upload::split_event(blob_ref(info), manifest)))
+}
+
+/// Fails where something else than this task has written under its key, which its identity makes impossible.
+fn own(task: &TaskMessage, info: &BlobInfo) -> Result<(), Turn> {
+    if info.writer == task.id.to_string() {
+        return Ok(());
+    }
+    let message = format!("{} was written by {:?}, which is not this task: somebody else uses its key", info.key, info.writer);
+    Err(Turn::Failed(Failure::permanent(message)))
+}
+
+fn blob_ref(info: BlobInfo) -> BlobRef {
+    BlobRef { key: info.key, sha256: info.sha256, size: info.size }
+}
+
+/// That a prover was started, and where to say so.
+#[derive(Debug)]
+pub struct Start {
+    queue: &'static str,
+    report: Report,
+}
+
+/// A channel for [`Env::starts`].
+pub fn starts() -> (UnboundedSender<Start>, UnboundedReceiver<Start>) {
+    unbounded()
+}
+
+/// Sends starts as they come, those that are waiting together, until every [`Env`] is gone. A start that cannot be sent is dropped:
+/// without it a straggler is only noticed later.
+pub async fn send_starts(mut starts: UnboundedReceiver<Start>, queue: &dyn Queue) {
+    const MOST: usize = 10;
+    while let Some(first) = starts.next().await {
+        let mut waiting = vec![first];
+        while waiting.len() < MOST {
+            match starts.try_recv() {
+                Ok(start) => waiting.push(start),
+                Err(_) => break,
+            }
+        }
+        for name in [queue::RESULTS, queue::VERDICTS] {
+            let batch: Vec<Outgoing> =
+                waiting.iter().filter(|start| start.queue == name).map(|start| outgoing(&start.report)).collect();
+            if batch.is_empty() {
+                continue;
+            }
+            if let Err(error) = queue.send(name, batch).await {
+                debug!(%error, "starts were not announced");
+            }
+        }
+    }
+}

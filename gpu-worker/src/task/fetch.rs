@@ -1,0 +1,116 @@
+//! Getting a task's inputs, each checked against the digest the task names.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use push0_core::Sha256;
+use push0_core::message::TaskMessage;
+use push0_core::pipeline::Kind;
+use push0_core::record::BlobRef;
+use push0_runtime::port::{ErrorKind, PortResult};
+use tracing::warn;
+
+use super::{Env, Store, Turn};
+use crate::lease::Hold;
+use crate::prover::{Data, Failure};
+use crate::retry::{GaveUp, persist};
+
+/// Inputs fetched at a time.
+const DOWNLOADS: usize = 4;
+
+/// A task's own directory: `in/0`, `in/1`, … and `out/`. Removed on drop.
+pub(crate) struct TaskDir(PathBuf);
+
+impl TaskDir {
+    fn new(scratch: &Path) -> std::io::Result<Self> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let dir = scratch.join(format!("task-{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
+        std::fs::create_dir_all(dir.join("in"))?;
+        std::fs::create_dir_all(dir.join("out"))?;
+        Ok(Self(dir))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for TaskDir {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            warn!(dir = %self.0.display(), %error, "could not remove a task's directory");
+        }
+    }
+}
+
+/// All inputs, in order.
+pub(super) async fn inputs(env: &Env, task: &TaskMessage, held: &Hold) -> Result<(Vec<Data>, Option<TaskDir>), Turn> {
+    let dir = match &env.store {
+        Store::Memory => None,
+        Store::Disk(scratch) => Some(TaskDir::new(scratch).map_err(|error| {
+            Turn::Failed(Failure::retryable(format!("cannot use the scratch directory {}: {error}", scratch.display())))
+        })?),
+    };
+    let at = dir.as_ref().map(TaskDir::path);
+    let fetched: Vec<Data> = stream::iter(0..task.inputs.len())
+        .map(|position| input(env, task, held, position, at))
+        .buffered(DOWNLOADS)
+        .try_collect()
+        .await?;
+    Ok((fetched, dir))
+}
+
+async fn input(
+    env: &Env,
+    task: &TaskMessage,
+    held: &Hold,
+    position: usize,
+    dir: Option<&Path>,
+) -> Result<Data, Turn> {
+    let wanted = &task.inputs[position];
+    let path = dir.map(|dir| dir.join("in").join(position.to_string()));
+    let fetched = match &path {
+        Some(path) => persist(&*env.clock, &env.health, held, || to_file(env, &wanted.key, path)).await,
+        None => persist(&*env.clock, &env.health, held, || to_memory(env, &wanted.key)).await,
+    };
+    let (data, found) = match fetched {
+        Ok(Some(fetched)) => fetched,
+        Ok(None) => {
+            let message = format!("stale: input {position} is not stored any more ({})", wanted.key);
+            return Err(Turn::Failed(Failure::retryable(message)));
+        }
+        Err(GaveUp::Failed(error)) if error.kind() == ErrorKind::Corrupt => {
+            return Err(not_what_was_pinned(task, position, wanted, &error.to_string()));
+        }
+        Err(gave_up) => return Err(gave_up.into()),
+    };
+    if found != wanted.sha256 {
+        return Err(not_what_was_pinned(task, position, wanted, &format!("its SHA-256 is {found}")));
+    }
+    Ok(data)
+}
+
+async fn to_file(env: &Env, key: &str, path: &Path) -> PortResult<Option<(Data, Sha256)>> {
+    // What a try before this one may have left.
+    let _ = std::fs::remove_file(path);
+    let info = env.blobs.get_file(key, path).await?;
+    Ok(info.map(|info| (Data::File(path.to_owned()), info.sha256)))
+}
+
+async fn to_memory(env: &Env, key: &str) -> PortResult<Option<(Data, Sha256)>> {
+    let bytes = env.blobs.get(key).await?;
+    Ok(bytes.map(|bytes| {
+        let sha256 = Sha256::of(&bytes);
+        (Data::Memory(bytes), sha256)
+    }))
+}
+
+/// A child's artifact can be made again, so the child is accused; the witness cannot.
+fn not_what_was_pinned(task: &TaskMessage, position: usize, wanted: &BlobRef, why: &str) -> Turn {
+    let message = format!("input {position} ({}) is not the one pinned as {}: {why}", wanted.key, wanted.sha256);
+    Turn::Failed(match task.kind {
+        Kind::Split => Failure::permanent(message),
+        Kind::Map | Kind::Join | Kind::Single | Kind::Verify => Failure::bad_input(vec![position as u32], message),
+    })
+}

@@ -1,0 +1,158 @@
+//! The worker process: slots, the lease thread, starting and draining.
+//!
+//! Threads: the caller's runtime runs the slots; one thread of the worker's own keeps the leases, so that no load on the runtime can
+//! starve them; one starts the provers ([`crate::prover::Launcher`]). Both end with [`run`].
+
+use std::fs::{File, TryLockError};
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use push0_core::message::work_queue;
+use push0_runtime::port::{Blobs, Clock, Queue};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::{error, info};
+
+use crate::config::WorkerConfig;
+use crate::lease::Leases;
+use crate::prover::{Launcher, Provers};
+use crate::retry::Health;
+use crate::slot::{Phase, Slot, draining};
+use crate::task::{Env, Store, send_starts, starts};
+
+/// Why a worker could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    #[error("cannot use the scratch directory {path}: {source}")]
+    Scratch { path: PathBuf, source: std::io::Error },
+    #[error("another worker named {id} runs in the scratch directory {path}: give this one another id")]
+    Taken { id: String, path: PathBuf },
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// Works until `shutdown` completes, then drains: no new tasks, what waits goes back at once, what is being proven may finish within
+/// the grace. Needs a tokio runtime. Dropping the future kills the provers; the tasks in hand come again when their leases end.
+pub async fn run(
+    config: WorkerConfig,
+    queue: Arc<dyn Queue>,
+    blobs: Arc<dyn Blobs>,
+    clock: Arc<dyn Clock>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), WorkerError> {
+    let (scratch, _lock) = own_scratch(&config)?;
+    let launcher = Launcher::new(config.shim.clone()).map_err(WorkerError::Thread)?;
+    let leases = Leases::new(config.lease);
+    let lease_client = config.lease_client.clone().unwrap_or_else(|| (Arc::clone(&queue), Arc::clone(&blobs)));
+    let _lease_thread = keep_leases(Arc::clone(&leases), lease_client, Arc::clone(&clock)).map_err(WorkerError::Thread)?;
+
+    let (starts, started) = starts();
+    let env = Arc::new(Env {
+        worker: config.id.clone(),
+        pool: config.pool.clone(),
+        queue: Arc::clone(&queue),
+        blobs,
+        clock: Arc::clone(&clock),
+        leases,
+        store: Store::Disk(scratch),
+        starts,
+        limits: config.limits.clone(),
+        health: Health::new("queues and blobs"),
+    });
+    let queues = Arc::new(queues(&config));
+    let commands = Arc::new(config.provers.clone());
+    let (phase, phases) = watch::channel(Phase::Running);
+    info!(worker = %config.id, pool = %config.pool, slots = config.slots, queues = ?queues, "worker is up");
+
+    let mut background = JoinSet::new();
+    background.spawn(async move { send_starts(started, &*queue).await });
+    let mut slots = JoinSet::new();
+    for _ in 0..config.slots.max(1) {
+        let provers = Provers::new(Arc::clone(&commands), launcher.clone(), Arc::clone(&clock), config.warm_sessions);
+        let slot = Slot {
+            env: Arc::clone(&env),
+            queues: Arc::clone(&queues),
+            provers,
+            prefetch: config.prefetch,
+            phase: phases.clone(),
+        };
+        slots.spawn(slot.run());
+    }
+
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut shutdown, if *phase.borrow() == Phase::Running => {
+                info!(worker = %config.id, in_hand = env.leases.count(), "draining");
+                phase.send_replace(Phase::Draining { until: clock.now().plus(config.drain_grace) });
+            }
+            ended = slots.join_next() => match ended {
+                Some(Ok(())) => {}
+                Some(Err(error)) => error!(%error, "a slot panicked"),
+                None => break,
+            },
+        }
+    }
+    drop((draining(phases), background));
+    info!(worker = %config.id, "worker is down");
+    Ok(())
+}
+
+/// The work queues of the pool, the most urgent first.
+fn queues(config: &WorkerConfig) -> Vec<String> {
+    let mut classes = config.classes.clone();
+    classes.sort_unstable();
+    classes.dedup();
+    classes.into_iter().map(|class| work_queue(&config.pool, class)).collect()
+}
+
+/// Makes `{scratch}/{id}` this worker's, and empties it. The lock goes with the process.
+fn own_scratch(config: &WorkerConfig) -> Result<(PathBuf, File), WorkerError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| WorkerError::Scratch { path, source }
+    };
+    std::fs::create_dir_all(&config.scratch).map_err(failed(&config.scratch))?;
+    // Provers are told absolute paths.
+    let scratch = config.scratch.canonicalize().map_err(failed(&config.scratch))?;
+    let lock_path = scratch.join(format!("{}.lock", config.id));
+    let lock = File::create(&lock_path).map_err(failed(&lock_path))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            return Err(WorkerError::Taken { id: config.id.to_string(), path: scratch });
+        }
+        Err(TryLockError::Error(error)) => return Err(failed(&lock_path)(error)),
+    }
+    let own = scratch.join(config.id.as_str());
+    match std::fs::remove_dir_all(&own) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(&own)(error)),
+    }
+    std::fs::create_dir_all(&own).map_err(failed(&own))?;
+    Ok((own, lock))
+}
+
+/// Ends the lease thread when dropped.
+struct LeaseThread(#[expect(dead_code, reason = "held for its drop")] watch::Sender<()>);
+
+fn keep_leases(
+    leases: Arc<Leases>,
+    (queue, blobs): (Arc<dyn Queue>, Arc<dyn Blobs>),
+    clock: Arc<dyn Clock>,
+) -> std::io::Result<LeaseThread> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (running, mut ended) = watch::channel(());
+    std::thread::Builder::new().name("push0-leases".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = ended.changed() => {}
+                () = leases.keep(&*queue, &*blobs, &*clock) => {}
+            }
+        });
+    })?;
+    Ok(LeaseThread(running))
+}

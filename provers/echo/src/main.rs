@@ -1,0 +1,253 @@
+//! `push0-echo`: a prover that proves nothing, for tests and benches of push0 itself.
+//!
+//! It takes as long as it is told and fails as it is told, and its outputs are digests of its inputs, so that a test
+//! can see that every segment was used once and in order. Stages may have any name: what it does depends on the
+//! task's kind. Its parameters (of the stage, or of a JSON witness) are listed at [`params::Params`].
+//!
+//! Session form by default; exec form with `--stage`. `PUSH0_ECHO_LOG` names a file to which every task started
+//! appends its id as one line; `PUSH0_ECHO_STATE` a directory in which failure rules count across processes.
+
+mod files;
+mod params;
+mod script;
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use push0_prover::{Ctx, Failure, Hello, Kind, Prover, Task, TaskResult, Verdict, hello};
+use sha2::{Digest, Sha256};
+
+use crate::files::{Artifact, Header, SegmentFile};
+use crate::params::{Params, Witness};
+use crate::script::Action;
+
+/// Environment variable naming the log of task ids.
+const LOG_ENV: &str = "PUSH0_ECHO_LOG";
+
+struct Echo;
+
+impl Prover for Echo {
+    fn hello(&self) -> Hello {
+        hello("push0-echo", env!("CARGO_PKG_VERSION"))
+            .stage("split", Kind::Split)
+            .stage("prove", Kind::Map)
+            .stage("lift", Kind::Map)
+            .stage("join", Kind::Join)
+            .stage("wrap", Kind::Single)
+            .stage("verify", Kind::Verify)
+            .program("echo", &hex::encode(Sha256::digest(b"push0-echo/1")))
+    }
+
+    fn run(&mut self, task: &Task, ctx: &Ctx) -> Result<TaskResult, Failure> {
+        log_task(&task.id)?;
+        let params = Params::of(&task.params)?;
+        match script::action(&params, task)? {
+            None => {}
+            Some(Action::Fail(failure)) => return Err(failure),
+            Some(Action::Hang) => loop {
+                sleep(Duration::from_secs(3600));
+            },
+            Some(Action::Crash) => std::process::abort(),
+            Some(Action::Garbage) => garbage()?,
+            Some(Action::BadVerdict) => {
+                return Ok(TaskResult::verdict(Verdict::BadProof, "the failure script says so"));
+            }
+        }
+        match task.kind {
+            Kind::Split => split(task, &params, ctx),
+            Kind::Map | Kind::Single => {
+                wait(params.duration_ms, ctx)?;
+                one(task, &params)
+            }
+            Kind::Join => {
+                wait(params.duration_ms, ctx)?;
+                join(task, &params)
+            }
+            Kind::Verify => {
+                wait(params.duration_ms, ctx)?;
+                verify(task)
+            }
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    push0_prover::main(Echo)
+}
+
+/// One line a task started, in one write, so that lines of several processes never mix.
+fn log_task(id: &str) -> Result<(), Failure> {
+    let Some(path) = std::env::var_os(LOG_ENV) else {
+        return Ok(());
+    };
+    let file = fs::OpenOptions::new().create(true).append(true).open(path);
+    file.and_then(|mut file| file.write_all(format!("{id}\n").as_bytes()))
+        .map_err(Failure::retryable)
+}
+
+/// Breaks the protocol: a line on stdout that is no message.
+fn garbage() -> Result<(), Failure> {
+    let mut stdout = std::io::stdout();
+    stdout
+        .write_all(b"this is not the prover protocol\n")
+        .and_then(|()| stdout.flush())
+        .map_err(Failure::retryable)
+}
+
+/// Takes its time, with progress about ten times a second; a cancel ends it.
+fn wait(duration_ms: u64, ctx: &Ctx) -> Result<(), Failure> {
+    let (start, total) = (Instant::now(), Duration::from_millis(duration_ms));
+    let mut told = start;
+    while let Some(left) = total.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) {
+        ctx.check()?;
+        if told.elapsed() >= Duration::from_millis(100) {
+            told = Instant::now();
+            ctx.progress(start.elapsed().as_secs_f64() / total.as_secs_f64(), "");
+        }
+        sleep(left.min(Duration::from_millis(10)));
+    }
+    ctx.check()
+}
+
+fn split(task: &Task, params: &Params, ctx: &Ctx) -> Result<TaskResult, Failure> {
+    let [input] = &task.inputs[..] else {
+        return Err(Failure::permanent("split takes one input"));
+    };
+    // A witness that is no such JSON is fine: then the stage's parameters and the block say it all.
+    let witness: Witness = serde_json::from_slice(&read(input)?).unwrap_or_default();
+    wait(witness.duration_ms.unwrap_or(params.duration_ms), ctx)?;
+    let segments = witness.segments.unwrap_or(params.segments);
+    let block = &task.block;
+    let header = Header {
+        chain: block.chain.clone(),
+        number: block.number,
+        hash: witness.hash.unwrap_or_else(|| block.hash.clone()),
+        parent_hash: witness.parent_hash,
+        segments,
+    };
+    let directory = task.output.join("segments");
+    fs::create_dir_all(&directory).map_err(Failure::retryable)?;
+    for segment in 0..segments {
+        let content = SegmentFile {
+            block: header.hash.clone(),
+            segment,
+        };
+        write(&directory.join(format!("{segment:06}")), &files::line(&content))?;
+    }
+    write(&task.output.join("header"), &files::line(&header))?;
+    Ok(TaskResult::split(segments, header.hash, header.parent_hash))
+}
+
+/// `map` and `single`: one input, a segment or an artifact.
+fn one(task: &Task, params: &Params) -> Result<TaskResult, Failure> {
+    let [input] = &task.inputs[..] else {
+        return Err(Failure::permanent(format!(
+            "{} takes one input, not {}",
+            task.stage,
+            task.inputs.len()
+        )));
+    };
+    let bytes = read(input)?;
+    let (block, first, last) = files::range(&bytes).map_err(|why| Failure::bad_input([0], why))?;
+    finish(
+        task,
+        params,
+        &[bytes],
+        Artifact {
+            digest: String::new(),
+            block,
+            first,
+            last,
+        },
+    )
+}
+
+fn join(task: &Task, params: &Params) -> Result<TaskResult, Failure> {
+    if task.inputs.len() < 2 {
+        return Err(Failure::permanent("join takes at least two inputs"));
+    }
+    let mut contents = Vec::with_capacity(task.inputs.len());
+    let mut joined: Option<Artifact> = None;
+    for (at, input) in (0..).zip(&task.inputs) {
+        let bytes = read(input)?;
+        let (block, first, last) = files::range(&bytes).map_err(|why| Failure::bad_input([at], why))?;
+        joined = Some(match joined {
+            None => Artifact {
+                digest: String::new(),
+                block,
+                first,
+                last,
+            },
+            Some(left) if left.block != block => {
+                return Err(Failure::bad_input([at], format!("input {at} is of another block")));
+            }
+            Some(left) if left.last + 1 != first => {
+                let message = format!("segments {}-{} are followed by {first}-{last}", left.first, left.last);
+                return Err(Failure::bad_input([at - 1, at], message));
+            }
+            Some(left) => Artifact { last, ..left },
+        });
+        contents.push(bytes);
+    }
+    finish(
+        task,
+        params,
+        &contents,
+        joined.ok_or_else(|| Failure::permanent("join takes at least two inputs"))?,
+    )
+}
+
+/// Writes an artifact whose digest is over the stage and the inputs' contents: equal for every attempt.
+fn finish(task: &Task, params: &Params, inputs: &[Vec<u8>], artifact: Artifact) -> Result<TaskResult, Failure> {
+    let mut sha = Sha256::new();
+    sha.update(format!("{:?}-{}\n", task.kind, task.stage));
+    for input in inputs {
+        sha.update(Sha256::digest(input));
+    }
+    let mut bytes = files::line(&Artifact {
+        digest: hex::encode(sha.finalize()),
+        ..artifact
+    });
+    bytes.resize(bytes.len().max(params.output_bytes), b'\n');
+    write(&task.output, &bytes)?;
+    Ok(TaskResult::default())
+}
+
+fn verify(task: &Task) -> Result<TaskResult, Failure> {
+    let [root, header] = &task.inputs[..] else {
+        return Err(Failure::permanent("verify takes the root and the header"));
+    };
+    let (root, header) = (read(root)?, read(header)?);
+    let verdict = |verdict, message: String| Ok(TaskResult::verdict(verdict, message));
+    let header: Header = match serde_json::from_slice(&header) {
+        Ok(header) => header,
+        Err(error) => return verdict(Verdict::BadBlock, format!("the header: {error}")),
+    };
+    if header.hash != task.block.hash || header.number != task.block.number || header.chain != task.block.chain {
+        return verdict(Verdict::BadBlock, "the header is of another block".to_owned());
+    }
+    match files::range(&root) {
+        Err(why) => verdict(Verdict::BadProof, why),
+        Ok((block, ..)) if block != header.hash => verdict(Verdict::BadProof, format!("the root is of block {block}")),
+        Ok((_, 0, last)) if last + 1 == header.segments => verdict(Verdict::Ok, String::new()),
+        Ok((_, first, last)) => verdict(
+            Verdict::BadProof,
+            format!("the root covers {first}-{last} of {} segments", header.segments),
+        ),
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    fs::read(path).map_err(|error| Failure::retryable(format!("{}: {error}", path.display())))
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    fs::write(path, bytes).map_err(|error| Failure::retryable(format!("{}: {error}", path.display())))
+}
+
+#[cfg(test)]
+mod tests;

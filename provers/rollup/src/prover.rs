@@ -1,0 +1,282 @@
+//! The prover's stages: `split`, `prove`, `lift`, `join`, `verify`.
+//!
+//! A stage builds the one circuit it needs when it first needs it, checks it against its pinned key and keeps it for
+//! the session. Every proof that comes in is verified before anything is done with it, so that a bad one is named
+//! (`bad_input`) instead of failing a join that had no fault.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use push0_prover::{Ctx, Failure, Hello, Kind, Prover, Task, TaskResult, Verdict, hello};
+
+use crate::block::{Header, Witness};
+use crate::circuit::{JoinCircuit, LeafCircuit, LiftCircuit};
+use crate::keys::{self, Shape};
+use crate::proof::{ProofFile, VerifiedProof, Verifier};
+use crate::segment::{DEFAULT_SIZE, SIZES, Segment, cut};
+
+/// The stage parameter of `split` that says how many transfers a segment holds.
+pub const SIZE_PARAM: &str = "transfers_per_segment";
+
+/// The rollup's prover, with the circuits it has built so far.
+#[derive(Default)]
+pub struct Rollup {
+    verifier: Verifier,
+    leaves: BTreeMap<u16, LeafCircuit>,
+    lifts: BTreeMap<u16, LiftCircuit>,
+    joins: BTreeMap<u16, JoinCircuit>,
+}
+
+impl Prover for Rollup {
+    fn hello(&self) -> Hello {
+        let offer = hello("push0-rollup", env!("CARGO_PKG_VERSION"))
+            .stage("split", Kind::Split)
+            .stage("prove", Kind::Map)
+            .stage("lift", Kind::Map)
+            .stage("join", Kind::Join)
+            .stage("verify", Kind::Verify);
+        keys::digests()
+            .iter()
+            .fold(offer, |offer, (name, sha256)| offer.program(name, sha256))
+    }
+
+    fn run(&mut self, task: &Task, ctx: &Ctx) -> Result<TaskResult, Failure> {
+        ctx.check()?;
+        match task.stage.as_str() {
+            "split" => split(task),
+            "prove" => self.prove(task, ctx),
+            "lift" => self.lift(task, ctx),
+            "join" => self.join(task, ctx),
+            "verify" => self.verify(task),
+            other => Err(Failure::permanent(format!(
+                "no stage {other}: there are split, prove, lift, join and verify"
+            ))),
+        }
+    }
+}
+
+fn split(task: &Task) -> Result<TaskResult, Failure> {
+    let [input] = inputs(task)?;
+    let size = segment_size(&task.params)?;
+    let witness =
+        Witness::from_bytes(&read(input)?).map_err(|error| Failure::permanent(format!("the witness: {error}")))?;
+    let header = &witness.header;
+    let (chain, number) = (&task.block.chain, task.block.number);
+    // The exec form without a task file has no block to compare with.
+    if !chain.is_empty() && (*chain != header.chain || number != header.number) {
+        let message = format!(
+            "the witness is of block {} of {}, not {number} of {chain}",
+            header.number, header.chain
+        );
+        return Err(Failure::permanent(message));
+    }
+    let segments = cut(&witness, size).map_err(Failure::permanent)?;
+    let directory = task.output.join("segments");
+    fs::create_dir_all(&directory).map_err(|error| io_failure(&directory, &error))?;
+    for (at, segment) in segments.iter().enumerate() {
+        write(&directory.join(format!("{at:06}")), &segment.to_bytes())?;
+    }
+    write(&task.output.join("header"), &header.to_bytes())?;
+    let count = u32::try_from(segments.len()).map_err(Failure::permanent)?;
+    Ok(TaskResult::split(
+        count,
+        hex::encode(header.hash()),
+        Some(hex::encode(header.parent_hash)),
+    ))
+}
+
+/// The stage's segment size: a parameter, or the default.
+fn segment_size(params: &serde_json::Value) -> Result<u16, Failure> {
+    let Some(value) = params.get(SIZE_PARAM) else {
+        return Ok(DEFAULT_SIZE);
+    };
+    SIZES
+        .into_iter()
+        .find(|size| value.as_u64() == Some(u64::from(*size)))
+        .ok_or_else(|| Failure::permanent(format!("{SIZE_PARAM} is {value}; there are circuits for {SIZES:?}")))
+}
+
+impl Rollup {
+    fn prove(&mut self, task: &Task, ctx: &Ctx) -> Result<TaskResult, Failure> {
+        let [input] = inputs(task)?;
+        let segment = Segment::from_bytes(&read(input)?).map_err(|error| Failure::bad_input([0], error))?;
+        let size = u16::try_from(segment.steps.len()).unwrap_or(u16::MAX);
+        if !SIZES.contains(&size) {
+            return Err(Failure::bad_input(
+                [0],
+                format!("the segment has {size} steps; there are circuits for {SIZES:?}"),
+            ));
+        }
+        let circuit = self.leaves.entry(size).or_insert_with(|| {
+            ctx.progress(0.0, "building the leaf circuit");
+            let circuit = LeafCircuit::build(size);
+            keys::check(Shape::Leaf, size, &circuit.data.verifier_data());
+            circuit
+        });
+        ctx.check()?;
+        ctx.progress(0.2, "proving the segment");
+        let proof = circuit
+            .prove(&segment)
+            .map_err(|error| Failure::bad_input([0], format!("the segment cannot be proven: {error}")))?;
+        self.deliver(
+            task,
+            ProofFile {
+                shape: Shape::Leaf,
+                size,
+                proof,
+            },
+        )
+    }
+
+    fn lift(&mut self, task: &Task, ctx: &Ctx) -> Result<TaskResult, Failure> {
+        let [input] = inputs(task)?;
+        let leaf = self.checked(0, input)?;
+        let ProofFile {
+            shape: Shape::Leaf,
+            size,
+            proof,
+        } = leaf.file()
+        else {
+            return Err(Failure::bad_input(
+                [0],
+                format!("lift takes a leaf proof, not a {}", leaf.file().shape.name()),
+            ));
+        };
+        let (size, keys) = (*size, &self.verifier);
+        let key = |shape| keys.key(shape, size).expect("a verified proof is of a size with keys");
+        let circuit = self.lifts.entry(size).or_insert_with(|| {
+            ctx.progress(0.0, "building the lift circuit");
+            let circuit = LiftCircuit::build(key(Shape::Leaf), &key(Shape::Lift).common);
+            keys::check(Shape::Lift, size, &circuit.data.verifier_data());
+            circuit
+        });
+        ctx.check()?;
+        ctx.progress(0.2, "lifting the proof");
+        let proof = circuit
+            .prove(proof, &key(Shape::Join).verifier_only)
+            .map_err(Failure::retryable)?;
+        self.deliver(
+            task,
+            ProofFile {
+                shape: Shape::Lift,
+                size,
+                proof,
+            },
+        )
+    }
+
+    fn join(&mut self, task: &Task, ctx: &Ctx) -> Result<TaskResult, Failure> {
+        let [left, right] = inputs(task)?;
+        let (left, right) = match (self.checked(0, left), self.checked(1, right)) {
+            (Ok(left), Ok(right)) => (left, right),
+            (Err(one), Err(two)) if !one.children.is_empty() && !two.children.is_empty() => {
+                return Err(Failure::bad_input([0, 1], format!("{}; {}", one.message, two.message)));
+            }
+            (Err(failure), _) | (_, Err(failure)) => return Err(failure),
+        };
+        for (at, child) in (0..).zip([&left, &right]) {
+            if child.file().shape == Shape::Leaf {
+                return Err(Failure::bad_input([at], "join takes lifts and joins, not a leaf proof"));
+            }
+        }
+        let size = left.file().size;
+        if right.file().size != size {
+            return Err(Failure::bad_input([0, 1], "the proofs are of different segment sizes"));
+        }
+        if !left.statement().meets(right.statement()) {
+            let message = "the right proof does not begin where the left one ends: a gap, or the wrong order";
+            return Err(Failure::bad_input([0, 1], message));
+        }
+        let lift = self
+            .verifier
+            .key(Shape::Lift, size)
+            .expect("a verified proof is of a size with keys");
+        let circuit = self.joins.entry(size).or_insert_with(|| {
+            ctx.progress(0.0, "building the join circuit");
+            let circuit = JoinCircuit::build(lift);
+            keys::check(Shape::Join, size, &circuit.data.verifier_data());
+            circuit
+        });
+        ctx.check()?;
+        ctx.progress(0.2, "joining the proofs");
+        let children = [&left, &right].map(|child| (&child.file().proof, child.file().shape == Shape::Join));
+        let proof = circuit.prove(children).map_err(Failure::retryable)?;
+        self.deliver(
+            task,
+            ProofFile {
+                shape: Shape::Join,
+                size,
+                proof,
+            },
+        )
+    }
+
+    fn verify(&self, task: &Task) -> Result<TaskResult, Failure> {
+        let [proof, header] = inputs(task)?;
+        let (proof, header) = (read(proof)?, read(header)?);
+        let bad_block = |message: String| Ok(TaskResult::verdict(Verdict::BadBlock, message));
+        let header = match Header::from_bytes(&header) {
+            Ok(header) => header,
+            Err(error) => return bad_block(format!("the header: {error}")),
+        };
+        let (block, hash) = (&task.block, hex::encode(header.hash()));
+        if hash != block.hash || header.chain != block.chain || header.number != block.number {
+            return bad_block(format!(
+                "the header is of block {} of {} with hash {hash}, not {} of {} with hash {}",
+                header.number, header.chain, block.number, block.chain, block.hash
+            ));
+        }
+        if let Some(contradiction) = header.contradiction() {
+            return bad_block(contradiction.to_owned());
+        }
+        match self.verifier.verify_block(&proof, &header) {
+            Ok(_) => Ok(TaskResult::verdict(Verdict::Ok, "")),
+            Err(error) => Ok(TaskResult::verdict(Verdict::BadProof, error)),
+        }
+    }
+
+    /// Reads and verifies the proof at input `at`.
+    fn checked(&self, at: u32, path: &Path) -> Result<VerifiedProof, Failure> {
+        self.verifier
+            .verify(&read(path)?)
+            .map_err(|error| Failure::bad_input([at], format!("input {at}: {error}")))
+    }
+
+    /// Writes a proof, if it verifies: a machine that miscalculates must not cost others their time.
+    fn deliver(&self, task: &Task, file: ProofFile) -> Result<TaskResult, Failure> {
+        let bytes = file.to_bytes();
+        self.verifier
+            .verify(&bytes)
+            .map_err(|error| Failure::retryable(format!("the proof just made does not verify: {error}")))?;
+        write(&task.output, &bytes)?;
+        Ok(TaskResult::default())
+    }
+}
+
+/// The task's inputs, if there are as many as the stage takes.
+fn inputs<const N: usize>(task: &Task) -> Result<[&Path; N], Failure> {
+    let inputs: Vec<&Path> = task.inputs.iter().map(AsRef::as_ref).collect();
+    let given = inputs.len();
+    inputs
+        .try_into()
+        .map_err(|_| Failure::permanent(format!("{} takes {N} inputs, not {given}", task.stage)))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    fs::read(path).map_err(|error| io_failure(path, &error))
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    fs::write(path, bytes).map_err(|error| io_failure(path, &error))
+}
+
+fn io_failure(path: &Path, error: &std::io::Error) -> Failure {
+    let hint = if error.kind() == ErrorKind::StorageFull {
+        " (the disk is full)"
+    } else {
+        ""
+    };
+    Failure::retryable(format!("{}: {error}{hint}", path.display()))
+}

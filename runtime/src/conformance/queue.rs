@@ -1,0 +1,539 @@
+//! What a [`Queue`] promises.
+
+use futures::FutureExt as _;
+use push0_core::Millis;
+
+use super::{Passing, both, refused};
+use crate::port::{Delivery, ErrorKind, Outgoing, Queue};
+
+pub(super) const STANDARD: &str = "conformance";
+pub(super) const FIFO: &str = "conformance.fifo";
+pub(super) const REDRIVE: &str = "conformance-redrive";
+pub(super) const REDRIVE_FIFO: &str = "conformance-redrive.fifo";
+pub(super) const DEAD: &str = "conformance-dead";
+pub(super) const DEAD_FIFO: &str = "conformance-dead.fifo";
+
+const LEASE: Millis = Millis::from_secs(30);
+const NOW: Millis = Millis(0);
+
+/// Runs every check on the queues of [`super::queues`], which must be there and empty, and leaves them empty. `salt` keeps the dedup ids
+/// of one run apart from those of another.
+pub async fn queue_suite(queue: &dyn Queue, time: &dyn Passing, salt: &str) {
+    let suite = Suite { queue, time, salt };
+    suite.a_sent_message_arrives_as_it_was_sent().await;
+    suite.an_unknown_queue_is_permanent().await;
+    suite.limits_are_checked_and_refuse_the_whole_send().await;
+    suite.a_receive_takes_at_most_max().await;
+    suite.a_receive_without_wait_answers_at_once().await;
+    suite.a_waiting_receive_is_woken_by_a_send().await;
+    suite.a_waiting_receive_ends_empty_when_its_wait_ends().await;
+    suite.a_dropped_receive_loses_nothing().await;
+    suite.a_leased_message_is_not_handed_out_again().await;
+    suite.an_expired_lease_returns_the_message_and_voids_the_receipt().await;
+    suite.a_waiting_receive_is_woken_by_an_expiry().await;
+    suite.extending_keeps_the_message().await;
+    suite.extending_may_shorten().await;
+    suite.a_lease_cannot_outlast_twelve_hours().await;
+    suite.releasing_hands_the_message_on().await;
+    suite.releasing_with_delay_hides_the_message_meanwhile().await;
+    suite.acknowledged_is_gone_and_its_receipt_void().await;
+    suite.a_delayed_message_arrives_after_its_delay().await;
+    suite.a_standard_queue_does_not_deduplicate().await;
+    suite.a_standard_queue_does_not_block_a_group().await;
+    suite.too_many_receives_lead_to_the_dead_letter_queue().await;
+    suite.fifo_needs_group_and_dedup_and_refuses_delay().await;
+    suite.fifo_keeps_order_within_a_group().await;
+    suite.fifo_blocks_a_group_in_flight_and_no_other().await;
+    suite.fifo_wakes_who_waits_for_a_blocked_group().await;
+    suite.fifo_returns_expired_and_released_at_the_head().await;
+    suite.fifo_release_with_delay_keeps_the_group_blocked().await;
+    suite.fifo_swallows_a_dedup_id_for_five_minutes_even_after_deletion().await;
+    suite.fifo_dead_letters_keep_group_and_order_and_free_the_group().await;
+    suite.stats_count_what_is_there().await;
+}
+
+struct Suite<'a> {
+    queue: &'a dyn Queue,
+    time: &'a dyn Passing,
+    salt: &'a str,
+}
+
+fn plain(body: &str) -> Outgoing {
+    Outgoing { body: body.to_owned(), ..Outgoing::default() }
+}
+
+fn bodies(deliveries: &[Delivery]) -> Vec<&str> {
+    deliveries.iter().map(|delivery| delivery.body.as_str()).collect()
+}
+
+fn sorted(deliveries: &[Delivery]) -> Vec<&str> {
+    let mut bodies = bodies(deliveries);
+    bodies.sort_unstable();
+    bodies
+}
+
+impl Suite<'_> {
+    fn grouped(&self, group: &str, body: &str) -> Outgoing {
+        self.deduped(group, body, body)
+    }
+
+    fn deduped(&self, group: &str, dedup: &str, body: &str) -> Outgoing {
+        Outgoing {
+            body: body.to_owned(),
+            group: Some(group.to_owned()),
+            dedup: Some(format!("{}-{dedup}", self.salt)),
+            ..Outgoing::default()
+        }
+    }
+
+    async fn send(&self, queue: &str, messages: Vec<Outgoing>) {
+        self.queue.send(queue, messages).await.expect("sends");
+    }
+
+    async fn take(&self, queue: &str) -> Vec<Delivery> {
+        self.queue.receive(queue, 10, NOW, LEASE).await.expect("receives")
+    }
+
+    async fn one(&self, queue: &str) -> Delivery {
+        let mut deliveries = self.queue.receive(queue, 1, NOW, LEASE).await.expect("receives");
+        assert_eq!(deliveries.len(), 1, "one message from {queue}");
+        deliveries.remove(0)
+    }
+
+    async fn none(&self, queue: &str) {
+        let deliveries = self.take(queue).await;
+        assert!(deliveries.is_empty(), "{queue} should have nothing to hand out: {deliveries:?}");
+    }
+
+    async fn ack(&self, queue: &str, deliveries: &[Delivery]) {
+        for delivery in deliveries {
+            self.queue.ack(queue, &delivery.receipt).await.expect("acknowledges");
+        }
+    }
+
+    async fn void(&self, queue: &str, delivery: &Delivery) {
+        refused(self.queue.extend(queue, &delivery.receipt, LEASE).await, ErrorKind::Fenced);
+        refused(self.queue.release(queue, &delivery.receipt, NOW).await, ErrorKind::Fenced);
+        refused(self.queue.ack(queue, &delivery.receipt).await, ErrorKind::Fenced);
+    }
+
+    async fn a_sent_message_arrives_as_it_was_sent(&self) {
+        let body = "{\"text\": \"\u{00e9}\u{1F980} \\n\"}\n";
+        self.send(STANDARD, vec![Outgoing { group: Some("chain-a".to_owned()), ..plain(body) }]).await;
+        let delivery = self.one(STANDARD).await;
+        assert_eq!(delivery.body, body);
+        assert_eq!(delivery.group.as_deref(), Some("chain-a"));
+        assert_eq!(delivery.receive_count, 1);
+        self.ack(STANDARD, &[delivery]).await;
+    }
+
+    async fn an_unknown_queue_is_permanent(&self) {
+        let unknown = "no-such-queue";
+        refused(self.queue.send(unknown, vec![plain("x")]).await, ErrorKind::Permanent);
+        refused(self.queue.receive(unknown, 1, NOW, LEASE).await, ErrorKind::Permanent);
+        refused(self.queue.stats(unknown).await, ErrorKind::Permanent);
+    }
+
+    async fn limits_are_checked_and_refuse_the_whole_send(&self) {
+        let large = "x".repeat(64 * 1024);
+        let too_large = format!("{large}x");
+        refused(self.queue.send(STANDARD, vec![plain("small"), plain(&too_large)]).await, ErrorKind::Permanent);
+        let delayed = Outgoing { delay: Millis(15 * 60 * 1000 + 1), ..plain("late") };
+        refused(self.queue.send(STANDARD, vec![plain("small"), delayed]).await, ErrorKind::Permanent);
+        self.none(STANDARD).await;
+        for max in [0, 11] {
+            refused(self.queue.receive(STANDARD, max, NOW, LEASE).await, ErrorKind::Permanent);
+        }
+        self.send(STANDARD, vec![plain(&large)]).await;
+        let delivery = self.one(STANDARD).await;
+        assert_eq!(delivery.body.len(), large.len());
+        self.ack(STANDARD, &[delivery]).await;
+    }
+
+    async fn a_receive_takes_at_most_max(&self) {
+        let sent: Vec<String> = (10..35).map(|i| format!("m{i}")).collect();
+        self.send(STANDARD, sent.iter().map(|body| plain(body)).collect()).await;
+        let mut got = Vec::new();
+        for _ in 0..100 {
+            let deliveries = self.queue.receive(STANDARD, 7, NOW, LEASE).await.expect("receives");
+            assert!(deliveries.len() <= 7);
+            got.extend(deliveries);
+            if got.len() == sent.len() {
+                break;
+            }
+        }
+        assert_eq!(sorted(&got), sent);
+        self.ack(STANDARD, &got).await;
+    }
+
+    async fn a_receive_without_wait_answers_at_once(&self) {
+        self.none(STANDARD).await;
+        self.none(FIFO).await;
+    }
+
+    async fn a_waiting_receive_is_woken_by_a_send(&self) {
+        let waiting = self.queue.receive(STANDARD, 10, Millis::from_secs(20), LEASE);
+        let sending = async {
+            self.time.settle().await;
+            self.send(STANDARD, vec![plain("wake")]).await;
+        };
+        let (received, ()) = both(waiting, sending).await;
+        let deliveries = received.expect("receives");
+        assert_eq!(bodies(&deliveries), ["wake"]);
+        self.ack(STANDARD, &deliveries).await;
+    }
+
+    async fn a_waiting_receive_ends_empty_when_its_wait_ends(&self) {
+        let waiting = self.queue.receive(STANDARD, 10, Millis::from_secs(2), LEASE);
+        let (received, ()) = both(waiting, self.time.advance(Millis::from_secs(2))).await;
+        assert_eq!(received.expect("receives"), []);
+    }
+
+    async fn a_dropped_receive_loses_nothing(&self) {
+        {
+            let waiting = self.queue.receive(STANDARD, 10, Millis::from_secs(20), LEASE).fuse();
+            let settled = self.time.settle().fuse();
+            futures::pin_mut!(waiting, settled);
+            futures::select_biased! {
+                received = waiting => panic!("nothing was sent: {received:?}"),
+                () = settled => {}
+            }
+        }
+        self.send(STANDARD, vec![plain("kept")]).await;
+        self.time.settle().await;
+        // At the latest when the lease of whoever went away ends.
+        let mut deliveries = self.take(STANDARD).await;
+        if deliveries.is_empty() {
+            self.time.advance(LEASE).await;
+            deliveries = self.take(STANDARD).await;
+        }
+        assert_eq!(bodies(&deliveries), ["kept"]);
+        self.ack(STANDARD, &deliveries).await;
+    }
+
+    async fn a_leased_message_is_not_handed_out_again(&self) {
+        self.send(STANDARD, vec![plain("held")]).await;
+        let delivery = self.one(STANDARD).await;
+        self.time.advance(Millis::from_secs(20)).await;
+        self.none(STANDARD).await;
+        self.ack(STANDARD, &[delivery]).await;
+    }
+
+    async fn an_expired_lease_returns_the_message_and_voids_the_receipt(&self) {
+        self.send(STANDARD, vec![plain("again")]).await;
+        let first = self.one(STANDARD).await;
+        self.time.advance(LEASE).await;
+        // Although nobody else has it.
+        self.void(STANDARD, &first).await;
+        let second = self.one(STANDARD).await;
+        assert_eq!((second.id.as_str(), second.receive_count), (first.id.as_str(), 2));
+        assert_eq!(second.sent_at, first.sent_at);
+        assert_ne!(second.receipt, first.receipt);
+        self.void(STANDARD, &first).await;
+        self.ack(STANDARD, &[second]).await;
+    }
+
+    async fn a_waiting_receive_is_woken_by_an_expiry(&self) {
+        self.send(STANDARD, vec![plain("expires")]).await;
+        let first = self.one(STANDARD).await;
+        let waiting = self.queue.receive(STANDARD, 1, Millis::from_secs(60), LEASE);
+        let (received, ()) = both(waiting, self.time.advance(LEASE)).await;
+        let second = received.expect("receives");
+        assert_eq!(bodies(&second), ["expires"]);
+        self.void(STANDARD, &first).await;
+        self.ack(STANDARD, &second).await;
+    }
+
+    async fn extending_keeps_the_message(&self) {
+        self.send(STANDARD, vec![plain("long")]).await;
+        let delivery = self.one(STANDARD).await;
+        for _ in 0..3 {
+            self.time.advance(Millis::from_secs(20)).await;
+            self.queue.extend(STANDARD, &delivery.receipt, LEASE).await.expect("extends");
+        }
+        self.none(STANDARD).await;
+        self.ack(STANDARD, &[delivery]).await;
+    }
+
+    async fn extending_may_shorten(&self) {
+        self.send(STANDARD, vec![plain("short")]).await;
+        let first = self.one(STANDARD).await;
+        let waiting = self.queue.receive(STANDARD, 1, Millis::from_secs(20), LEASE);
+        let shortening = async {
+            self.time.settle().await;
+            self.queue.extend(STANDARD, &first.receipt, Millis::from_secs(2)).await.expect("extends");
+            self.time.advance(Millis::from_secs(2)).await;
+        };
+        let (received, ()) = both(waiting, shortening).await;
+        let second = received.expect("receives");
+        assert_eq!(bodies(&second), ["short"]);
+        self.ack(STANDARD, &second).await;
+    }
+
+    async fn a_lease_cannot_outlast_twelve_hours(&self) {
+        let (hour, limit) = (Millis::from_secs(3600), Millis::from_secs(12 * 3600));
+        let too_long = limit.plus(Millis(1));
+        refused(self.queue.receive(STANDARD, 1, NOW, too_long).await, ErrorKind::Permanent);
+        self.send(STANDARD, vec![plain("forever")]).await;
+        let first = self.queue.receive(STANDARD, 1, NOW, limit).await.expect("receives");
+        self.time.advance(hour).await;
+        // Clamped or refused: in any case it does not outlast the limit.
+        let _ = self.queue.extend(STANDARD, &first[0].receipt, limit).await;
+        self.time.advance(limit.since(hour)).await;
+        self.void(STANDARD, &first[0]).await;
+        let second = self.take(STANDARD).await;
+        assert_eq!(bodies(&second), ["forever"]);
+        self.ack(STANDARD, &second).await;
+    }
+
+    async fn releasing_hands_the_message_on(&self) {
+        self.send(STANDARD, vec![plain("handed back")]).await;
+        let first = self.one(STANDARD).await;
+        let waiting = self.queue.receive(STANDARD, 1, Millis::from_secs(20), LEASE);
+        let releasing = async {
+            self.time.settle().await;
+            self.queue.release(STANDARD, &first.receipt, NOW).await.expect("releases");
+        };
+        let (received, ()) = both(waiting, releasing).await;
+        let second = received.expect("receives");
+        assert_eq!(bodies(&second), ["handed back"]);
+        assert_eq!(second[0].receive_count, 2);
+        self.void(STANDARD, &first).await;
+        self.ack(STANDARD, &second).await;
+    }
+
+    async fn releasing_with_delay_hides_the_message_meanwhile(&self) {
+        self.send(STANDARD, vec![plain("later")]).await;
+        let first = self.one(STANDARD).await;
+        self.queue.release(STANDARD, &first.receipt, Millis::from_secs(5)).await.expect("releases");
+        self.void(STANDARD, &first).await;
+        self.time.advance(Millis::from_secs(4)).await;
+        self.none(STANDARD).await;
+        self.time.advance(Millis::from_secs(1)).await;
+        let second = self.one(STANDARD).await;
+        self.ack(STANDARD, &[second]).await;
+    }
+
+    async fn acknowledged_is_gone_and_its_receipt_void(&self) {
+        self.send(STANDARD, vec![plain("done")]).await;
+        let delivery = self.one(STANDARD).await;
+        self.ack(STANDARD, std::slice::from_ref(&delivery)).await;
+        self.void(STANDARD, &delivery).await;
+        self.send(STANDARD, vec![plain("another")]).await;
+        let another = self.one(STANDARD).await;
+        assert_ne!((&another.id, &another.receipt), (&delivery.id, &delivery.receipt));
+        self.void(STANDARD, &delivery).await;
+        self.ack(STANDARD, &[another]).await;
+        self.time.advance(LEASE).await;
+        self.none(STANDARD).await;
+    }
+
+    async fn a_delayed_message_arrives_after_its_delay(&self) {
+        self.send(STANDARD, vec![Outgoing { delay: Millis::from_secs(10), ..plain("delayed") }]).await;
+        self.none(STANDARD).await;
+        let waiting = self.queue.receive(STANDARD, 1, Millis::from_secs(20), LEASE);
+        let (received, ()) = both(waiting, self.time.advance(Millis::from_secs(10))).await;
+        let deliveries = received.expect("receives");
+        assert_eq!(bodies(&deliveries), ["delayed"]);
+        self.ack(STANDARD, &deliveries).await;
+    }
+
+    async fn a_standard_queue_does_not_deduplicate(&self) {
+        self.send(STANDARD, vec![self.deduped("g", "same", "copy"), self.deduped("g", "same", "copy")]).await;
+        let deliveries = self.take(STANDARD).await;
+        assert_eq!(bodies(&deliveries), ["copy", "copy"]);
+        assert_ne!(deliveries[0].id, deliveries[1].id);
+        self.ack(STANDARD, &deliveries).await;
+    }
+
+    async fn a_standard_queue_does_not_block_a_group(&self) {
+        self.send(STANDARD, vec![self.grouped("g", "one"), self.grouped("g", "two")]).await;
+        let (first, second) = (self.one(STANDARD).await, self.one(STANDARD).await);
+        assert_ne!(first.body, second.body);
+        self.ack(STANDARD, &[first, second]).await;
+    }
+
+    async fn too_many_receives_lead_to_the_dead_letter_queue(&self) {
+        self.send(REDRIVE, vec![plain("poison")]).await;
+        for receive_count in 1..=2 {
+            let delivery = self.one(REDRIVE).await;
+            assert_eq!(delivery.receive_count, receive_count);
+            self.none(DEAD).await;
+            self.queue.release(REDRIVE, &delivery.receipt, NOW).await.expect("releases");
+        }
+        let waiting = self.queue.receive(DEAD, 10, Millis::from_secs(20), LEASE);
+        let third = async {
+            self.time.settle().await;
+            self.none(REDRIVE).await;
+        };
+        let (received, ()) = both(waiting, third).await;
+        let dead = received.expect("receives");
+        assert_eq!(bodies(&dead), ["poison"]);
+        self.ack(DEAD, &dead).await;
+        self.time.advance(LEASE).await;
+        self.none(REDRIVE).await;
+    }
+
+    async fn fifo_needs_group_and_dedup_and_refuses_delay(&self) {
+        let good = || self.grouped("g", "needs");
+        let without = [
+            Outgoing { group: None, ..good() },
+            Outgoing { dedup: None, ..good() },
+            Outgoing { delay: Millis(1), ..good() },
+        ];
+        for message in without {
+            refused(self.queue.send(FIFO, vec![good(), message]).await, ErrorKind::Permanent);
+        }
+        // Nothing was stored, the dedup id of the good one neither.
+        self.send(FIFO, vec![good()]).await;
+        let deliveries = self.take(FIFO).await;
+        assert_eq!(bodies(&deliveries), ["needs"]);
+        self.ack(FIFO, &deliveries).await;
+    }
+
+    async fn fifo_keeps_order_within_a_group(&self) {
+        let message = |group: &str, i: usize| {
+            // Rank must not matter here.
+            Outgoing { rank: -(i as i64), ..self.grouped(group, &format!("order-{group}{i:02}")) }
+        };
+        let sent = (0..12).flat_map(|i| [message("a", i), message("b", i)]).collect();
+        self.send(FIFO, sent).await;
+        let mut seen: std::collections::BTreeMap<String, Vec<String>> = Default::default();
+        for _ in 0..100 {
+            let deliveries = self.queue.receive(FIFO, 5, NOW, LEASE).await.expect("receives");
+            for delivery in &deliveries {
+                seen.entry(delivery.group.clone().expect("a group")).or_default().push(delivery.body.clone());
+            }
+            self.ack(FIFO, &deliveries).await;
+        }
+        for group in ["a", "b"] {
+            let expected: Vec<String> = (0..12).map(|i| format!("order-{group}{i:02}")).collect();
+            assert_eq!(seen[group], expected);
+        }
+    }
+
+    async fn fifo_blocks_a_group_in_flight_and_no_other(&self) {
+        self.send(FIFO, vec![self.grouped("a", "block-a1"), self.grouped("a", "block-a2")]).await;
+        let first = self.one(FIFO).await;
+        assert_eq!(first.body, "block-a1");
+        self.none(FIFO).await;
+        self.send(FIFO, vec![self.grouped("a", "block-a3"), self.grouped("b", "block-b1")]).await;
+        let other = self.take(FIFO).await;
+        assert_eq!(bodies(&other), ["block-b1"]);
+        self.ack(FIFO, &[first]).await;
+        let rest = self.take(FIFO).await;
+        assert_eq!(bodies(&rest), ["block-a2", "block-a3"]);
+        // A group is blocked until the last of several is done.
+        self.send(FIFO, vec![self.grouped("a", "block-a4")]).await;
+        self.ack(FIFO, &rest[..1]).await;
+        self.none(FIFO).await;
+        self.ack(FIFO, &rest[1..]).await;
+        let last = self.one(FIFO).await;
+        self.ack(FIFO, &[last]).await;
+        self.ack(FIFO, &other).await;
+    }
+
+    async fn fifo_wakes_who_waits_for_a_blocked_group(&self) {
+        self.send(FIFO, vec![self.grouped("a", "free-1"), self.grouped("a", "free-2")]).await;
+        let first = self.one(FIFO).await;
+        let waiting = self.queue.receive(FIFO, 10, Millis::from_secs(20), LEASE);
+        let acknowledging = async {
+            self.time.settle().await;
+            self.ack(FIFO, &[first]).await;
+        };
+        let (received, ()) = both(waiting, acknowledging).await;
+        let second = received.expect("receives");
+        assert_eq!(bodies(&second), ["free-2"]);
+        self.ack(FIFO, &second).await;
+    }
+
+    async fn fifo_returns_expired_and_released_at_the_head(&self) {
+        self.send(FIFO, (1..=3).map(|i| self.grouped("a", &format!("head-{i}"))).collect()).await;
+        let first = self.one(FIFO).await;
+        self.time.advance(LEASE).await;
+        self.void(FIFO, &first).await;
+        let again = self.one(FIFO).await;
+        assert_eq!((again.body.as_str(), again.receive_count), ("head-1", 2));
+        self.queue.release(FIFO, &again.receipt, NOW).await.expect("releases");
+        let all = self.take(FIFO).await;
+        assert_eq!(bodies(&all), ["head-1", "head-2", "head-3"]);
+        // One of several comes back before those sent later.
+        self.send(FIFO, vec![self.grouped("a", "head-4")]).await;
+        self.queue.release(FIFO, &all[1].receipt, NOW).await.expect("releases");
+        self.ack(FIFO, &[all[0].clone(), all[2].clone()]).await;
+        let rest = self.take(FIFO).await;
+        assert_eq!(bodies(&rest), ["head-2", "head-4"]);
+        self.ack(FIFO, &rest).await;
+    }
+
+    async fn fifo_release_with_delay_keeps_the_group_blocked(&self) {
+        self.send(FIFO, vec![self.grouped("a", "pause-1"), self.grouped("a", "pause-2")]).await;
+        let first = self.one(FIFO).await;
+        self.queue.release(FIFO, &first.receipt, Millis::from_secs(5)).await.expect("releases");
+        self.time.advance(Millis::from_secs(4)).await;
+        self.none(FIFO).await;
+        let waiting = self.queue.receive(FIFO, 10, Millis::from_secs(20), LEASE);
+        let (received, ()) = both(waiting, self.time.advance(Millis::from_secs(1))).await;
+        let both_of_them = received.expect("receives");
+        assert_eq!(bodies(&both_of_them), ["pause-1", "pause-2"]);
+        self.ack(FIFO, &both_of_them).await;
+    }
+
+    async fn fifo_swallows_a_dedup_id_for_five_minutes_even_after_deletion(&self) {
+        let message = |body: &str| self.deduped("a", "dup", body);
+        // Within one send, across groups, while stored and after deletion.
+        self.send(FIFO, vec![message("dup-1"), message("dup-2")]).await;
+        self.send(FIFO, vec![self.deduped("b", "dup", "dup-3")]).await;
+        let deliveries = self.take(FIFO).await;
+        assert_eq!(bodies(&deliveries), ["dup-1"]);
+        self.ack(FIFO, &deliveries).await;
+        self.send(FIFO, vec![message("dup-4")]).await;
+        self.none(FIFO).await;
+        self.time.advance(Millis::from_secs(299)).await;
+        self.send(FIFO, vec![message("dup-5")]).await;
+        self.none(FIFO).await;
+        // Counted from the send that was stored, not from those that were swallowed.
+        self.time.advance(Millis::from_secs(1)).await;
+        self.send(FIFO, vec![message("dup-6")]).await;
+        let deliveries = self.take(FIFO).await;
+        assert_eq!(bodies(&deliveries), ["dup-6"]);
+        self.ack(FIFO, &deliveries).await;
+    }
+
+    async fn fifo_dead_letters_keep_group_and_order_and_free_the_group(&self) {
+        self.send(REDRIVE_FIFO, (1..=3).map(|i| self.grouped("a", &format!("bad-{i}"))).collect()).await;
+        for _ in 0..2 {
+            let deliveries = self.queue.receive(REDRIVE_FIFO, 2, NOW, LEASE).await.expect("receives");
+            assert_eq!(bodies(&deliveries), ["bad-1", "bad-2"]);
+            self.time.advance(LEASE).await;
+        }
+        let next = self.take(REDRIVE_FIFO).await;
+        assert_eq!(bodies(&next), ["bad-3"]);
+        let dead = self.take(DEAD_FIFO).await;
+        assert_eq!(bodies(&dead), ["bad-1", "bad-2"]);
+        assert!(dead.iter().all(|delivery| delivery.group.as_deref() == Some("a")));
+        self.ack(REDRIVE_FIFO, &next).await;
+        self.ack(DEAD_FIFO, &dead).await;
+    }
+
+    async fn stats_count_what_is_there(&self) {
+        let stats = self.queue.stats(STANDARD).await.expect("stats");
+        assert_eq!((stats.visible, stats.in_flight, stats.delayed, stats.oldest), (0, 0, 0, None));
+        self.send(STANDARD, vec![Outgoing { delay: Millis::from_secs(60), ..plain("counted-d") }]).await;
+        self.send(STANDARD, vec![plain("counted-1"), plain("counted-2"), plain("counted-3")]).await;
+        let held = self.one(STANDARD).await;
+        self.time.advance(Millis::from_secs(3)).await;
+        let stats = self.queue.stats(STANDARD).await.expect("stats");
+        assert_eq!((stats.visible, stats.in_flight, stats.delayed), (2, 1, 1));
+        assert!(stats.oldest.is_some_and(|age| age >= Millis::from_secs(3)), "{stats:?}");
+        // An expired lease counts as visible although nobody has looked.
+        self.time.advance(LEASE).await;
+        let stats = self.queue.stats(STANDARD).await.expect("stats");
+        assert_eq!((stats.visible, stats.in_flight, stats.delayed), (3, 0, 1));
+        self.void(STANDARD, &held).await;
+        self.time.advance(Millis::from_secs(60)).await;
+        let deliveries = self.take(STANDARD).await;
+        assert_eq!(sorted(&deliveries), ["counted-1", "counted-2", "counted-3", "counted-d"]);
+        self.ack(STANDARD, &deliveries).await;
+    }
+}

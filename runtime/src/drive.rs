@@ -1,0 +1,50 @@
+//! The two drive loops: load → decide → write → effects → mark → (the caller acknowledges).
+//!
+//! [`chain`] drives the chain plane, [`block`] the block plane. The unacknowledged message is only the alarm clock: what is to be done
+//! follows from the rows, so a message delivered twice, late or after a crash does what is left to do, and nothing twice that counts.
+//!
+//! An error from a loop means: not finished, deliver the message again.
+
+pub mod block;
+pub mod chain;
+mod context;
+mod store;
+
+pub use context::{Catalog, Context};
+
+use push0_core::invariant::Violation;
+use push0_core::record::DecodeError;
+
+use crate::port::{ErrorKind, PortError};
+
+/// Why a drive loop stopped before everything was done.
+#[derive(Debug, thiserror::Error)]
+pub enum DriveError {
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// What is stored cannot be read: an operator's matter.
+    #[error("stored {what} cannot be read: {error}")]
+    Stored { what: String, error: DecodeError },
+    /// The message can never be handled; it belongs in the dead-letter queue with this reason.
+    #[error("{0}")]
+    Poison(String),
+}
+
+impl DriveError {
+    /// Whether delivering the message again could help.
+    pub fn is_poison(&self) -> bool {
+        match self {
+            DriveError::Poison(_) => true,
+            DriveError::Stored { .. } => false,
+            DriveError::Port(error) => error.kind() == ErrorKind::Permanent,
+        }
+    }
+}
+
+/// A broken invariant stops a debug build at once; a release build counts it loudly and goes on.
+fn enforce(check: Result<(), Violation>) {
+    if let Err(violation) = check {
+        tracing::error!(invariant = violation.id, what = %violation.what, "invariant broken: this is a bug in push0");
+        debug_assert!(false, "invariant broken: {violation}");
+    }
+}

@@ -1,0 +1,275 @@
+//! Drives the block plane: a worker's report meets its node, then everything the node's row asks for is sent.
+//!
+//! The load is the row that the accept-first write returns; marks are set after the send. A report of a run that is over only makes
+//! sure that the chain knows.
+
+mod fail;
+mod fan_out;
+
+use push0_core::block::{self, Graph};
+use push0_core::chain::{Event, Outcome};
+use push0_core::message::{Report, ReportEvent, queue, work_queue};
+use push0_core::pipeline::{Kind, Policy};
+use push0_core::plan::Parent;
+use push0_core::record::{
+    Artifact, BlobRef, ManifestSlot, NodeView, RowKey, RunView, Started, Verdict, VerdictSlot, attribute,
+};
+use push0_core::{Node, Pool, RunId, Sha256, invariant};
+
+use super::chain::task_message;
+use super::store::key;
+use super::{Context, DriveError, chain, enforce};
+
+pub use fail::on_dead_letter;
+pub use fan_out::{on_range, reopen};
+
+/// What a report led to; for logs and metrics only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handled {
+    Accepted,
+    /// Another attempt, a revocation, or the end of the block.
+    Failed,
+    Noted,
+    Ignored(block::Ignored),
+    /// The run is over; the chain has been told, again.
+    Over,
+}
+
+/// A worker's report. `source` is the queue it came from: who may send to it decides what it can be about.
+pub async fn on_report(context: &Context, source: &str, report: &Report) -> Result<Handled, DriveError> {
+    let view = load_run(context, &report.task.run).await?;
+    if report.task.tag != view.run.digest.tag() {
+        return Err(DriveError::Poison(format!("{} names another pipeline than its run has", report.task)));
+    }
+    let node = report.task.node;
+    let kind = kind_of(&view, node)?;
+    let trusted = source == queue::VERDICTS;
+    if kind.is_trusted() != trusted {
+        let kind = kind.as_str();
+        return Err(DriveError::Poison(format!("a report about a `{kind}` task does not count from `{source}`")));
+    }
+    if view.is_over() {
+        tell_chain(context, &view).await?;
+        return Ok(Handled::Over);
+    }
+    match &report.event {
+        ReportEvent::Started => note_start(context, report).await,
+        ReportEvent::Split { manifest, segments, header, hash, parent_hash } => {
+            let slot = ManifestSlot {
+                attempt: report.task.attempt,
+                manifest: manifest.clone(),
+                segments: *segments,
+                header: header.clone(),
+                hash: *hash,
+                parent_hash: *parent_hash,
+            };
+            expect_kind(kind, &[Kind::Split], report)?;
+            on_split(context, &view, slot).await
+        }
+        ReportEvent::Done { artifact } => {
+            expect_kind(kind, &[Kind::Map, Kind::Join, Kind::Single], report)?;
+            on_done(context, &view, report, artifact).await
+        }
+        ReportEvent::Verified { verdict, root, message } => {
+            expect_kind(kind, &[Kind::Verify], report)?;
+            on_verdict(context, &view, report, *verdict, *root, message.clone()).await
+        }
+        ReportEvent::Failed { kind, message, children } => {
+            fail::on_failed(context, &view, report, *kind, message, children, trusted).await
+        }
+    }
+}
+
+fn expect_kind(kind: Kind, allowed: &[Kind], report: &Report) -> Result<(), DriveError> {
+    if allowed.contains(&kind) {
+        return Ok(());
+    }
+    Err(DriveError::Poison(format!("{} is a `{}` task; the report is about another kind", report.task, kind.as_str())))
+}
+
+fn kind_of(view: &RunView, node: Node) -> Result<Kind, DriveError> {
+    let stage = view.run.pipeline.stages.get(usize::from(node.stage));
+    stage.map(|stage| stage.kind).ok_or_else(|| DriveError::Poison(format!("there is no stage {}", node.stage)))
+}
+
+pub(super) async fn load_run(context: &Context, run: &RunId) -> Result<RunView, DriveError> {
+    let row = context.table.get(&key(RowKey::run(run))).await?;
+    let view = row.as_ref().and_then(|row| RunView::read(&row.attributes));
+    view.ok_or_else(|| DriveError::Poison(format!("there is no run {run}")))
+}
+
+async fn node_view(context: &Context, run: &RunId, node: Node) -> Result<NodeView, DriveError> {
+    let row = context.table.get(&key(RowKey::node(run, node))).await?;
+    Ok(row.map(|row| NodeView::read(&row.attributes)).unwrap_or_default())
+}
+
+fn policy_of(context: &Context, view: &RunView) -> Policy {
+    context.catalog.policy(&view.run)
+}
+
+/// For people only: who works on it since when.
+async fn note_start(context: &Context, report: &Report) -> Result<Handled, DriveError> {
+    let at = key(RowKey::node(&report.task.run, report.task.node));
+    let row = context.table.get(&at).await?;
+    let before = row.as_ref().and_then(|row| row.attribute(attribute::STARTED)).cloned();
+    let known: Option<Started> = before.clone().and_then(|value| serde_json::from_value(value).ok());
+    if known.is_some_and(|known| known.attempt > report.task.attempt) {
+        return Ok(Handled::Ignored(block::Ignored::Stale));
+    }
+    let started = Started { attempt: report.task.attempt, worker: report.worker.clone(), at: context.clock.now() };
+    let value = serde_json::to_value(started).unwrap_or_default();
+    context.table.set_if(&at, attribute::STARTED, before, Some(value)).await?;
+    Ok(Handled::Noted)
+}
+
+async fn on_split(context: &Context, view: &RunView, slot: ManifestSlot) -> Result<Handled, DriveError> {
+    if let Err(reason) = block::check_split(&view.run, &slot) {
+        return fail::fail_run(context, &view.run.id, &reason).await;
+    }
+    let at = key(RowKey::run(&view.run.id));
+    let value = serde_json::to_value(&slot).unwrap_or_default();
+    let attempt = slot.attempt.0;
+    let accepted =
+        context.table.accept_first(&at, attribute::MANIFEST, attribute::NO_FLOOR, attempt, value).await?;
+    let manifest = RunView::read(&accepted.row.attributes).and_then(|view| view.manifest);
+    let segments = manifest.map_or(slot.segments, |manifest| manifest.segments);
+    fan_out::open(context, &view.run.id, segments).await?;
+    Ok(Handled::Accepted)
+}
+
+async fn on_done(
+    context: &Context,
+    view: &RunView,
+    report: &Report,
+    artifact: &BlobRef,
+) -> Result<Handled, DriveError> {
+    let policy = policy_of(context, view);
+    let graph = graph(view, &policy)?;
+    let parent = parent_of(&graph, report)?;
+    check_artifact_key(report, artifact)?;
+    let value = Artifact {
+        attempt: report.task.attempt,
+        blob: artifact.clone(),
+        worker: report.worker.clone(),
+        at: context.clock.now(),
+    };
+    let value = serde_json::to_value(value).unwrap_or_default();
+    let at = key(RowKey::node(&view.run.id, parent.node));
+    let (slot, floor) = (attribute::slot(parent.slot), attribute::floor(parent.slot));
+    let accepted = context.table.accept_first(&at, &slot, &floor, report.task.attempt.0, value).await?;
+    let row = NodeView::read(&accepted.row.attributes);
+    fire(context, &graph, parent.node, row).await?;
+    let settled = Handled::Ignored(block::Ignored::Settled);
+    Ok(if accepted.won { Handled::Accepted } else { settled })
+}
+
+pub(super) fn graph<'v>(view: &'v RunView, policy: &'v Policy) -> Result<Graph<'v>, DriveError> {
+    let manifest = view.manifest.as_ref();
+    let graph = manifest.and_then(|manifest| Graph::new(&view.run, manifest, policy));
+    graph.ok_or_else(|| DriveError::Poison(format!("{} has not been split yet", view.run.id)))
+}
+
+fn parent_of(graph: &Graph<'_>, report: &Report) -> Result<Parent, DriveError> {
+    let node = report.task.node;
+    let parent = graph.plan.contains(node).then(|| graph.plan.parent(node)).flatten();
+    parent.ok_or_else(|| DriveError::Poison(format!("{} has no node {node}", report.task.run)))
+}
+
+/// A worker's artifact stands under its pool's prefix and the task's own identity, nowhere else.
+fn check_artifact_key(report: &Report, artifact: &BlobRef) -> Result<(), DriveError> {
+    let rest = artifact.key.strip_prefix("artifacts/").and_then(|rest| rest.split_once('/'));
+    let is_own = rest.is_some_and(|(pool, task)| pool.parse::<Pool>().is_ok() && task == report.task.to_string());
+    if is_own { Ok(()) } else { Err(DriveError::Poison(format!("{} is not the key of {}", artifact.key, report.task))) }
+}
+
+async fn on_verdict(
+    context: &Context,
+    view: &RunView,
+    report: &Report,
+    verdict: Verdict,
+    root: Sha256,
+    message: Option<String>,
+) -> Result<Handled, DriveError> {
+    let row = node_view(context, &view.run.id, report.task.node).await?;
+    let names_root = row.slots.get(&0).is_some_and(|artifact| artifact.blob.sha256 == root);
+    if !names_root {
+        return Ok(Handled::Ignored(block::Ignored::Stale));
+    }
+    let slot = VerdictSlot { attempt: report.task.attempt, verdict, root, message };
+    let value = serde_json::to_value(slot).unwrap_or_default();
+    let at = key(RowKey::run(&view.run.id));
+    let attempt = report.task.attempt.0;
+    context.table.accept_first(&at, attribute::VERDICT, attribute::NO_FLOOR, attempt, value).await?;
+    let view = load_run(context, &view.run.id).await?;
+    tell_chain(context, &view).await?;
+    Ok(Handled::Accepted)
+}
+
+/// Tells the chain how a run ended, if it has; the chain ignores what it knows.
+pub async fn tell_chain(context: &Context, view: &RunView) -> Result<(), DriveError> {
+    let Some(outcome) = outcome(context, view).await? else { return Ok(()) };
+    let event = Event::RunEnded { run: view.run.id.clone(), outcome };
+    match chain::drive(context, &view.run.id.chain, &event).await? {
+        Ok(()) => {}
+        Err(ignored) => tracing::debug!(run = %view.run.id, %ignored, "the chain knows already"),
+    }
+    Ok(())
+}
+
+async fn outcome(context: &Context, view: &RunView) -> Result<Option<Outcome>, DriveError> {
+    if let Some(reason) = &view.failed {
+        return Ok(Some(Outcome::Failed { reason: reason.clone() }));
+    }
+    let (Some(verdict), Some(manifest)) = (&view.verdict, &view.manifest) else { return Ok(None) };
+    let message = verdict.message.clone().unwrap_or_else(|| "the verifier gave no reason".to_owned());
+    Ok(Some(match verdict.verdict {
+        Verdict::BadBlock => Outcome::Failed { reason: format!("bad block: {message}") },
+        Verdict::BadProof => Outcome::BadProof { message },
+        Verdict::Ok => {
+            let node = Node::new(view.run.pipeline.verify_position(), 0, 0);
+            let row = node_view(context, &view.run.id, node).await?;
+            let root = row.slots.get(&0).filter(|artifact| artifact.blob.sha256 == verdict.root);
+            let Some(root) = root else { return Ok(None) };
+            Outcome::Proven {
+                pipeline: view.run.digest,
+                proof: root.blob.clone(),
+                header: manifest.header.clone(),
+                parent_hash: manifest.parent_hash,
+            }
+        }
+    }))
+}
+
+/// Sends what a node's row asks for, and marks it sent.
+pub(super) async fn fire(
+    context: &Context,
+    graph: &Graph<'_>,
+    node: Node,
+    view: NodeView,
+) -> Result<(), DriveError> {
+    let segment = match graph.segment_of(node) {
+        Some(segment) => Some(fan_out::segment(context, graph.manifest, segment).await?),
+        None => None,
+    };
+    let mut view = view;
+    // Again after the mark: a revocation may have raised the attempt meanwhile.
+    while let Some(fire) = block::fire(graph, node, &view, segment.as_ref()) {
+        enforce(invariant::sent(&view, graph.plan.slots(node)));
+        view = send(context, graph.run, fire).await?;
+    }
+    Ok(())
+}
+
+/// Sends one task and moves the node's `fired`; returns the row as it is then.
+pub(super) async fn send(
+    context: &Context,
+    run: &push0_core::record::Run,
+    fire: block::Fire,
+) -> Result<NodeView, DriveError> {
+    let outgoing = task_message(&fire.task, run, fire.delay);
+    context.queue.send(&work_queue(&fire.task.pool, fire.task.class), vec![outgoing]).await?;
+    let at = key(RowKey::node(&run.id, fire.node));
+    let (from, to) = (fire.from.map(|attempt| attempt.0.into()), Some(fire.to.0.into()));
+    let set = context.table.set_if(&at, attribute::FIRED, from, to).await?;
+    Ok(set.row.map(|row| NodeView::read(&row.attributes)).unwrap_or_default())
+}

@@ -1,0 +1,227 @@
+//! Failures: another attempt, a revocation, or the end of the run.
+
+use push0_core::block::{self, Decision, Failure, Graph, Ignored};
+use push0_core::message::{FailureKind, Report, TaskMessage, work_queue};
+use push0_core::plan::Children;
+use push0_core::record::{NodeView, RowKey, RunView, Try, attribute, clip_error};
+use push0_core::{Node, RunId, Sha256};
+
+use super::{Handled, fire, graph, load_run, node_view, policy_of, send, tell_chain};
+use crate::drive::chain::task_message;
+use crate::drive::store::key;
+use crate::drive::{Context, DriveError};
+use crate::port::{PortError, Value, Write};
+
+/// A worker reports that an attempt failed.
+pub(super) async fn on_failed(
+    context: &Context,
+    view: &RunView,
+    report: &Report,
+    kind: FailureKind,
+    message: &str,
+    children: &[u32],
+    trusted: bool,
+) -> Result<Handled, DriveError> {
+    let failure = Failure {
+        attempt: report.task.attempt,
+        worker: Some(report.worker.clone()),
+        kind,
+        message: message.to_owned(),
+        children: children.to_vec(),
+        trusted,
+        at: context.clock.now(),
+    };
+    tracing::warn!(task = %report.task, worker = %report.worker, kind = block::kind_name(kind), message, "task failed");
+    apply(context, view, report.task.node, |node, policy| block::on_failure(node, &failure, policy)).await
+}
+
+/// A task came to its dead-letter queue.
+pub async fn on_dead_letter(context: &Context, task: &TaskMessage) -> Result<Handled, DriveError> {
+    let view = load_run(context, &task.id.run).await?;
+    if view.is_over() {
+        tell_chain(context, &view).await?;
+        return Ok(Handled::Over);
+    }
+    let now = context.clock.now();
+    let decide = |node: &NodeView, policy: &_| block::on_dead_letter(node, task, policy, now);
+    let handled = apply(context, &view, task.id.node, decide).await?;
+    if handled == Handled::Noted {
+        let outgoing = task_message(task, &view.run, push0_core::Millis(0));
+        context.queue.send(&work_queue(&task.pool, task.class), vec![outgoing]).await?;
+    }
+    Ok(handled)
+}
+
+/// Decides on a node's row as it is now, writes the decision, and sends what the rows then ask for. `Noted`: only a resend is due.
+async fn apply(
+    context: &Context,
+    view: &RunView,
+    node: Node,
+    decide: impl Fn(&NodeView, &push0_core::pipeline::StagePolicy) -> Result<Decision, Ignored>,
+) -> Result<Handled, DriveError> {
+    let policy = policy_of(context, view);
+    let run = &view.run.id;
+    loop {
+        if is_accepted(context, view, &policy, node).await? {
+            return Ok(Handled::Ignored(Ignored::Settled));
+        }
+        let row = node_view(context, run, node).await?;
+        match decide(&row, policy.stage(node.stage)) {
+            // What an earlier delivery decided may still be unsent.
+            Err(ignored) => {
+                settle(context, view, &policy, node).await?;
+                return Ok(Handled::Ignored(ignored));
+            }
+            Ok(Decision::Resend) => return Ok(Handled::Noted),
+            Ok(Decision::Fail(reason)) => {
+                let stage = &view.run.pipeline.stage(node.stage).name;
+                return fail_run(context, run, &format!("stage {stage}, node {node}: {reason}")).await;
+            }
+            Ok(Decision::Again(then)) => {
+                if set_try(context, run, node, then).await? {
+                    settle(context, view, &policy, node).await?;
+                    return Ok(Handled::Failed);
+                }
+            }
+            Ok(Decision::Revoke { children, then }) => {
+                let graph = graph(view, &policy)?;
+                match revoke(context, &graph, node, &row, &children, then).await {
+                    Ok(()) => {
+                        settle(context, view, &policy, node).await?;
+                        return Ok(Handled::Failed);
+                    }
+                    Err(DriveError::Port(error)) if error.is_conflict() => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
+}
+
+/// Whether the node's artifact is accepted already: then no failure of it matters.
+async fn is_accepted(
+    context: &Context,
+    view: &RunView,
+    policy: &push0_core::pipeline::Policy,
+    node: Node,
+) -> Result<bool, DriveError> {
+    if node == Node::SPLIT {
+        return Ok(view.manifest.is_some());
+    }
+    let graph = graph(view, policy)?;
+    if !graph.plan.contains(node) {
+        return Err(DriveError::Poison(format!("{} has no node {node}", view.run.id)));
+    }
+    let Some(parent) = graph.plan.parent(node) else { return Ok(false) };
+    let row = node_view(context, &view.run.id, parent.node).await?;
+    Ok(row.slots.contains_key(&parent.slot))
+}
+
+/// Sends what the node's row, and those of children whose slots were cleared, ask for.
+async fn settle(
+    context: &Context,
+    view: &RunView,
+    policy: &push0_core::pipeline::Policy,
+    node: Node,
+) -> Result<(), DriveError> {
+    let run = &view.run;
+    if node == Node::SPLIT {
+        let mut row = node_view(context, &run.id, node).await?;
+        while let Some(fire) = run.fire_split(policy, &row) {
+            row = send(context, run, fire).await?;
+        }
+        return Ok(());
+    }
+    let graph = graph(view, policy)?;
+    let row = node_view(context, &run.id, node).await?;
+    if let Children::Nodes(children) = graph.plan.children(node) {
+        for (slot, child) in children.into_iter().enumerate() {
+            let slot = slot as u32;
+            let was_cleared = row.floors.contains_key(&slot) && !row.slots.contains_key(&slot);
+            if was_cleared {
+                let child_row = node_view(context, &run.id, child).await?;
+                fire(context, &graph, child, child_row).await?;
+            }
+        }
+    }
+    fire(context, &graph, node, row).await
+}
+
+async fn set_try(context: &Context, run: &RunId, node: Node, then: Try) -> Result<bool, DriveError> {
+    let at = key(RowKey::node(run, node));
+    let before = raw_try(context, run, node).await?;
+    // The decision was made on a row read before this one: the attempt must still be the one it moved on from.
+    if wanted(before.as_ref()).attempt.next() != then.attempt {
+        return Ok(false);
+    }
+    let set = context.table.set_if(&at, attribute::TRY, before, Some(to_value(&then))).await?;
+    Ok(set.done)
+}
+
+async fn raw_try(context: &Context, run: &RunId, node: Node) -> Result<Option<Value>, DriveError> {
+    let row = context.table.get(&key(RowKey::node(run, node))).await?;
+    Ok(row.and_then(|row| row.attribute(attribute::TRY).cloned()))
+}
+
+fn wanted(raw: Option<&Value>) -> Try {
+    raw.and_then(|raw| serde_json::from_value(raw.clone()).ok()).unwrap_or_default()
+}
+
+fn to_value(record: &impl serde::Serialize) -> Value {
+    serde_json::to_value(record).unwrap_or_default()
+}
+
+/// One transaction: the accused slots are cleared if they still hold the accused bytes, their floors raised, the children's attempts
+/// raised to them, the reader's attempt raised.
+async fn revoke(
+    context: &Context,
+    graph: &Graph<'_>,
+    node: Node,
+    reader: &NodeView,
+    accused: &[(u32, Sha256)],
+    then: Try,
+) -> Result<(), DriveError> {
+    let run = &graph.run.id;
+    let at = key(RowKey::node(run, node));
+    let Children::Nodes(children) = graph.plan.children(node) else {
+        return Err(DriveError::Poison(format!("{node} reads no artifacts of other tasks")));
+    };
+    let before = raw_try(context, run, node).await?;
+    if wanted(before.as_ref()) != reader.wanted {
+        return Err(PortError::conflict("the node's attempt moved").into());
+    }
+    let mut writes = vec![set(&at, attribute::TRY, before, Some(to_value(&then)))];
+    for (slot, digest) in accused {
+        let Some(child) = children.get(*slot as usize).copied() else { continue };
+        let child_row = node_view(context, run, child).await?;
+        let Some(revocation) = block::revoke(reader, *slot, *digest, &child_row) else { continue };
+        let (slot_name, floor_name) = (attribute::slot(*slot), attribute::floor(*slot));
+        let floor_before = reader.floors.get(slot).map(to_value);
+        writes.push(set(&at, &slot_name, reader.slots.get(slot).map(to_value), None));
+        writes.push(set(&at, &floor_name, floor_before, Some(to_value(&revocation.floor))));
+        if let Some(child_try) = revocation.child {
+            let child_at = key(RowKey::node(run, child));
+            let child_before = raw_try(context, run, child).await?;
+            if wanted(child_before.as_ref()) != child_row.wanted {
+                return Err(PortError::conflict("the child's attempt moved").into());
+            }
+            writes.push(set(&child_at, attribute::TRY, child_before, Some(to_value(&child_try))));
+        }
+        tracing::warn!(run = %run, %node, %child, "artifact revoked");
+    }
+    context.table.transact(writes).await?;
+    Ok(())
+}
+
+fn set(at: &crate::port::Key, attribute: &str, expected: Option<Value>, new: Option<Value>) -> Write {
+    Write::SetIf { key: at.clone(), attribute: attribute.to_owned(), expected, new }
+}
+
+/// Ends the run; the first reason stays.
+pub(super) async fn fail_run(context: &Context, run: &RunId, reason: &str) -> Result<Handled, DriveError> {
+    let at = key(RowKey::run(run));
+    context.table.set_if(&at, attribute::FAILED, None, Some(clip_error(reason).into())).await?;
+    let view = load_run(context, run).await?;
+    tell_chain(context, &view).await?;
+    Ok(Handled::Failed)
+}

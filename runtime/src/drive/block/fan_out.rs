@@ -1,0 +1,115 @@
+//! Sending a block's leaves, in pieces: each message of `ranges` divides a range or sends one piece, never more.
+
+use push0_core::RunId;
+use push0_core::block::{self, Piece, RangeStep};
+use push0_core::message::{RangeMessage, queue, work_queue};
+use push0_core::record::{
+    BlobRef, MANIFEST_PAGE, Manifest, ManifestPage, ManifestSlot, RowKey, RunView, Versioned, attribute,
+};
+
+use super::{load_run, policy_of};
+use crate::drive::chain::task_message;
+use crate::drive::store::{key, read_blob};
+use crate::drive::{Context, DriveError};
+use crate::port::{Outgoing, PortError, Row};
+
+/// Sends the whole block's range on, unless that is marked as done.
+pub(super) async fn open(context: &Context, run: &RunId, segments: u32) -> Result<(), DriveError> {
+    let at = key(RowKey::ranges(run));
+    let row = context.table.get(&at).await?;
+    if is_marked(row.as_ref(), attribute::OPENED) {
+        return Ok(());
+    }
+    send_ranges(context, run, &[(0, segments)]).await?;
+    context.table.set_if(&at, attribute::OPENED, None, Some(true.into())).await?;
+    Ok(())
+}
+
+/// A message of `ranges`.
+pub async fn on_range(context: &Context, message: &RangeMessage) -> Result<(), DriveError> {
+    let view = load_run(context, &message.run).await?;
+    if view.is_over() {
+        return Ok(());
+    }
+    let Some(manifest) = &view.manifest else {
+        return Err(DriveError::Poison(format!("{} has not been split yet", message.run)));
+    };
+    match block::range_step(message.from, message.to, manifest.segments) {
+        Some(RangeStep::Divide(parts)) => send_ranges(context, &message.run, &parts).await,
+        Some(RangeStep::Send(piece)) => send_piece(context, &view, manifest, piece).await,
+        None => Err(DriveError::Poison(format!(
+            "{}..{} is not a range of a block of {} segments",
+            message.from, message.to, manifest.segments
+        ))),
+    }
+}
+
+/// For the reaper, when `ranges` is empty: sends the ranges of unmarked pieces again.
+pub async fn reopen(context: &Context, view: &RunView) -> Result<u32, DriveError> {
+    let Some(manifest) = view.manifest.as_ref().filter(|_| !view.is_over()) else { return Ok(0) };
+    let row = context.table.get(&key(RowKey::ranges(&view.run.id))).await?;
+    let unmarked = (0..block::pieces(manifest.segments))
+        .filter(|piece| !is_marked(row.as_ref(), &attribute::piece(*piece)))
+        .map(|piece| block::piece_of(piece * MANIFEST_PAGE, manifest.segments));
+    let ranges: Vec<(u32, u32)> = unmarked.map(|piece| (piece.from, piece.to)).collect();
+    send_ranges(context, &view.run.id, &ranges).await?;
+    Ok(ranges.len() as u32)
+}
+
+fn is_marked(row: Option<&Row>, name: &str) -> bool {
+    row.is_some_and(|row| row.attribute(name).is_some())
+}
+
+async fn send_ranges(context: &Context, run: &RunId, ranges: &[(u32, u32)]) -> Result<(), DriveError> {
+    if ranges.is_empty() {
+        return Ok(());
+    }
+    let message = |&(from, to): &(u32, u32)| Outgoing {
+        body: RangeMessage { run: run.clone(), from, to }.to_json(),
+        group: Some(run.chain.to_string()),
+        ..Outgoing::default()
+    };
+    context.queue.send(queue::RANGES, ranges.iter().map(message).collect()).await?;
+    Ok(())
+}
+
+async fn send_piece(
+    context: &Context,
+    view: &RunView,
+    manifest: &ManifestSlot,
+    piece: Piece,
+) -> Result<(), DriveError> {
+    let at = key(RowKey::ranges(&view.run.id));
+    let mark = attribute::piece(piece.number);
+    if is_marked(context.table.get(&at).await?.as_ref(), &mark) {
+        return Ok(());
+    }
+    let policy = policy_of(context, view);
+    let page = page(context, manifest, piece.number).await?;
+    let tasks = (piece.from..piece.to).zip(page.segments);
+    let tasks: Vec<_> = tasks.map(|(segment, blob)| view.run.leaf_task(&policy, segment, blob)).collect();
+    let Some(first) = tasks.first() else { return Ok(()) };
+    let queue = work_queue(&first.pool, first.class);
+    let outgoing = tasks.iter().map(|task| task_message(task, &view.run, push0_core::Millis(0))).collect();
+    context.queue.send(&queue, outgoing).await?;
+    context.table.set_if(&at, &mark, None, Some(true.into())).await?;
+    Ok(())
+}
+
+async fn page(context: &Context, slot: &ManifestSlot, number: u32) -> Result<ManifestPage, DriveError> {
+    let manifest: Manifest = read_blob(context, &slot.manifest).await?;
+    let blob = manifest.pages.get(number as usize);
+    let blob = blob.ok_or_else(|| PortError::corrupt(format!("manifest {} has no page {number}", slot.manifest.key)))?;
+    let page: ManifestPage = read_blob(context, blob).await?;
+    let expected = block::piece_of(number * MANIFEST_PAGE, slot.segments);
+    if page.first != expected.from || page.segments.len() as u32 != expected.to - expected.from {
+        return Err(PortError::corrupt(format!("page {number} of {} is not whole", slot.manifest.key)).into());
+    }
+    Ok(page)
+}
+
+/// The blob of one segment.
+pub(super) async fn segment(context: &Context, slot: &ManifestSlot, segment: u32) -> Result<BlobRef, DriveError> {
+    let mut page = page(context, slot, segment / MANIFEST_PAGE).await?;
+    Ok(page.segments.swap_remove((segment % MANIFEST_PAGE) as usize))
+}

@@ -1,0 +1,213 @@
+//! Drives the chain plane: an event meets its chain, then everything the rows ask for is done, until nothing is left.
+
+use std::collections::BTreeMap;
+
+use push0_core::chain::{self, Change, ChainConfig, Event, Ignored, Step, View};
+use push0_core::message::{queue, work_queue};
+use push0_core::record::{
+    BlockRow, ChainRow, OutboxRow, PendingEffect, RowKey, Run, Versioned, attribute, control_key, proof_key,
+};
+use push0_core::{ChainId, invariant};
+
+use super::store::{Loaded, key, load, put_blob};
+use super::{Context, DriveError, enforce};
+use crate::port::{Outgoing, PortError, Write};
+
+/// What came of the event itself; whatever it was, what was left to do has been done.
+pub type Answer = Result<(), Ignored>;
+
+/// Runs the loop for `event` of `chain`.
+///
+/// Every turn reads anew: after its own write, and after every conflict. So the loop ends only in a state, read after the last write,
+/// in which `advance` finds nothing to do.
+pub async fn drive(context: &Context, chain: &ChainId, event: &Event) -> Result<Answer, DriveError> {
+    let config = context.catalog.chains.get(chain);
+    let config = config.ok_or_else(|| DriveError::Poison(format!("chain {chain} is not configured here")))?;
+    let mut answer = None;
+    loop {
+        let loaded = State::load(context, config, event).await?;
+        let now = context.clock.now();
+        let written = match answer {
+            None => match chain::decide(&loaded.view, event, now, config) {
+                Err(ignored) => {
+                    answer = Some(Err(ignored));
+                    continue;
+                }
+                Ok(change) => {
+                    let written = loaded.write(context, change).await;
+                    if written.is_ok() {
+                        answer = Some(Ok(()));
+                    }
+                    written
+                }
+            },
+            Some(ref answer) => match chain::advance(&loaded.view, now, config) {
+                None => return Ok(answer.clone()),
+                Some(Step::Write(change)) => loaded.write(context, change).await,
+                Some(Step::Perform { effect, then }) => {
+                    perform(context, config, effect).await?;
+                    loaded.write(context, Change { chain: Some(then), ..Change::default() }).await
+                }
+                Some(Step::Publish { seq }) => {
+                    publish(context, &loaded.view, seq).await?;
+                    Ok(())
+                }
+            },
+        };
+        match written {
+            Err(error) if !error.is_conflict() => return Err(error.into()),
+            Ok(()) | Err(_) => {}
+        }
+    }
+}
+
+/// The rows a decision reads, with the versions it is written back on.
+struct State {
+    view: View,
+    chain_version: Option<u64>,
+    block_versions: BTreeMap<u64, u64>,
+    /// As loaded, to check what a change makes of them.
+    chain_before: Option<ChainRow>,
+}
+
+impl State {
+    async fn load(context: &Context, config: &ChainConfig, event: &Event) -> Result<Self, DriveError> {
+        let loaded: Option<Loaded<ChainRow>> = load(context, RowKey::chain(&config.chain)).await?;
+        let chain_version = loaded.as_ref().map(|loaded| loaded.version);
+        let chain_before = loaded.map(|loaded| loaded.record);
+        let chain = chain_before.clone().unwrap_or_else(|| config.new_row());
+        let mut numbers = vec![chain.next_final, chain.next_release];
+        numbers.extend(event.number());
+        numbers.sort_unstable();
+        numbers.dedup();
+        let (mut blocks, mut block_versions) = (BTreeMap::new(), BTreeMap::new());
+        for number in numbers {
+            if let Some(block) = load::<BlockRow>(context, RowKey::block(&config.chain, number)).await? {
+                block_versions.insert(number, block.version);
+                blocks.insert(number, block.record);
+            }
+        }
+        let published = published(context, &config.chain).await?;
+        Ok(Self { view: View { chain, blocks, published }, chain_version, block_versions, chain_before })
+    }
+
+    /// Writes a change in one transaction, on condition that the chain's row and the block's are as they were read.
+    async fn write(&self, context: &Context, change: Change) -> Result<(), PortError> {
+        let chain_key = key(RowKey::chain(&self.view.chain.chain));
+        let chain_after = change.chain.as_ref().unwrap_or(&self.view.chain);
+        enforce(invariant::chain(self.chain_before.as_ref(), chain_after));
+        let mut writes = Vec::new();
+        // A chain's first event creates its row; after that a row that does not change is only checked.
+        writes.push(match (&change.chain, self.chain_version) {
+            (None, Some(version)) => Write::Check { key: chain_key, version: Some(version) },
+            _ => Write::Put { key: chain_key, doc: chain_after.to_value(), expected: self.chain_version },
+        });
+        if let Some(block) = &change.block {
+            enforce(invariant::block(self.view.blocks.get(&block.number), block));
+            let expected = self.block_versions.get(&block.number).copied();
+            let at = key(RowKey::block(&block.chain, block.number));
+            writes.push(Write::Put { key: at, doc: block.to_value(), expected });
+        }
+        if let Some(row) = &change.outbox {
+            enforce(invariant::outbox(chain_after, row));
+            let at = key(RowKey::outbox(&row.chain, row.seq));
+            writes.push(Write::Put { key: at, doc: row.to_value(), expected: None });
+        }
+        context.table.transact(writes).await
+    }
+}
+
+/// Sequence number of the last published outbox row; 0: none.
+pub async fn published(context: &Context, chain: &ChainId) -> Result<u64, DriveError> {
+    let row = context.table.get(&key(RowKey::published(chain))).await?;
+    let seq = row.as_ref().and_then(|row| row.attribute(attribute::SEQ)).and_then(|seq| seq.as_u64());
+    Ok(seq.unwrap_or(0))
+}
+
+async fn perform(context: &Context, config: &ChainConfig, effect: PendingEffect) -> Result<(), DriveError> {
+    let (PendingEffect::Start { number, .. } | PendingEffect::Stop { number, .. }) = effect;
+    let block: Option<Loaded<BlockRow>> = load(context, RowKey::block(&config.chain, number)).await?;
+    let block = block.map(|loaded| loaded.record);
+    if !chain::is_current(effect, block.as_ref()) {
+        return Ok(());
+    }
+    match (effect, block) {
+        (PendingEffect::Start { .. }, Some(block)) => start(context, config, &block).await,
+        (PendingEffect::Start { .. }, None) => Ok(()),
+        (PendingEffect::Stop { number, epoch }, _) => {
+            let run = push0_core::RunId { chain: config.chain.clone(), number, epoch };
+            stop(context, &run).await
+        }
+    }
+}
+
+/// Creates the run's plan record, once, and sends its split task.
+async fn start(context: &Context, config: &ChainConfig, block: &BlockRow) -> Result<(), DriveError> {
+    let (Some(hash), Some(witness)) = (block.hash, block.witness.clone()) else { return Ok(()) };
+    let file = context.catalog.pipelines.get(&config.pipeline);
+    let file = file.ok_or_else(|| PortError::transient(format!("pipeline {} is not configured", config.pipeline)))?;
+    let run = Run {
+        id: push0_core::RunId { chain: block.chain.clone(), number: block.number, epoch: block.epoch },
+        hash,
+        parent_hash: block.parent_hash,
+        witness,
+        pipeline: file.pipeline.clone(),
+        digest: config.pipeline,
+        class: config.class,
+        released_at: block.released_at.unwrap_or(block.changed_at),
+    };
+    let at = key(RowKey::run(&run.id));
+    let set = context.table.set_if(&at, attribute::RUN, None, Some(run.to_value())).await?;
+    // Whoever wrote it first decides, also about the pipeline: a restart with another configuration changes no run.
+    let row = set.row.as_ref().and_then(|row| push0_core::record::RunView::read(&row.attributes));
+    let run = row.map_or(run, |view| view.run);
+    let task = run.split_task(&file.policy);
+    let outgoing = task_message(&task, &run, push0_core::Millis(0));
+    context.queue.send(&work_queue(&task.pool, task.class), vec![outgoing]).await?;
+    tracing::info!(run = %run.id, "block released");
+    Ok(())
+}
+
+/// A task as it is sent: identified by what it is, ranked by its run.
+pub(super) fn task_message(
+    task: &push0_core::message::TaskMessage,
+    run: &Run,
+    delay: push0_core::Millis,
+) -> Outgoing {
+    Outgoing {
+        body: task.to_json(),
+        group: Some(run.id.chain.to_string()),
+        dedup: Some(task.id.to_string()),
+        delay,
+        rank: run.rank(),
+    }
+}
+
+/// Tells the collector (mark on the run) and the workers (control blob) that a run is over.
+async fn stop(context: &Context, run: &push0_core::RunId) -> Result<(), DriveError> {
+    let at = key(RowKey::run(run));
+    context.table.set_if(&at, attribute::STOPPED, None, Some(true.into())).await?;
+    put_blob(context, &control_key(run), "stop".to_owned()).await
+}
+
+/// Hands outbox row `seq` on, then marks it: another publisher may send it too, nobody sends the next before.
+async fn publish(context: &Context, view: &View, seq: u64) -> Result<(), DriveError> {
+    let chain = &view.chain.chain;
+    enforce(invariant::published(&view.chain, seq));
+    let row: Option<Loaded<OutboxRow>> = load(context, RowKey::outbox(chain, seq)).await?;
+    let row = row.ok_or_else(|| PortError::transient(format!("outbox row {seq} of {chain} is missing")))?.record;
+    let json = row.to_json();
+    put_blob(context, &proof_key(chain, row.number), json.clone()).await?;
+    let outgoing = Outgoing {
+        body: json,
+        group: Some(chain.to_string()),
+        dedup: Some(format!("{chain}/{seq}")),
+        ..Outgoing::default()
+    };
+    context.queue.send(queue::FINALIZED, vec![outgoing]).await?;
+    let before = (seq > 1).then(|| (seq - 1).into());
+    let at = key(RowKey::published(chain));
+    context.table.set_if(&at, attribute::SEQ, before, Some(seq.into())).await?;
+    tracing::info!(%chain, number = row.number, seq, "block finalized");
+    Ok(())
+}

@@ -1,0 +1,43 @@
+//! What the drive loops work with: the ports, and what is configured.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use push0_core::chain::ChainConfig;
+use push0_core::pipeline::{PipelineFile, Policy};
+use push0_core::record::Run;
+use push0_core::{ChainId, PipelineDigest, Pool};
+
+use crate::port::{Blobs, Clock, Queue, Table};
+
+/// Chains and pipelines as configured.
+#[derive(Debug, Clone, Default)]
+pub struct Catalog {
+    pub chains: BTreeMap<ChainId, ChainConfig>,
+    pub pipelines: BTreeMap<PipelineDigest, PipelineFile>,
+}
+
+impl Catalog {
+    /// How the stages of a run are run: by its pipeline's policy, or by defaults where the pipeline is no longer configured.
+    pub fn policy(&self, run: &Run) -> Policy {
+        match self.pipelines.get(&run.digest) {
+            Some(file) => file.policy.clone(),
+            None => Policy::default_for(&run.pipeline),
+        }
+    }
+
+    /// Every pool a configured stage runs in, and the trusted one.
+    pub fn pools(&self) -> BTreeSet<Pool> {
+        let stages = self.pipelines.values().flat_map(|file| &file.policy.stages);
+        stages.map(|stage| stage.pool.clone()).chain([Pool::trusted()]).collect()
+    }
+}
+
+#[derive(Clone)]
+pub struct Context {
+    pub queue: Arc<dyn Queue>,
+    pub table: Arc<dyn Table>,
+    pub blobs: Arc<dyn Blobs>,
+    pub clock: Arc<dyn Clock>,
+    pub catalog: Arc<Catalog>,
+}

@@ -1,0 +1,61 @@
+//! Records in and out of the table and the blobs.
+
+use push0_core::record::{BlobRef, RowKey, Versioned};
+
+use super::{Context, DriveError};
+use crate::port::{Key, PortError, Row};
+
+/// Name of the author of blobs that functions write.
+const WRITER: &str = "push0";
+
+pub(super) fn key(row: RowKey) -> Key {
+    Key { partition: row.partition, sort: row.sort }
+}
+
+/// A versioned record with the version to write it back on.
+#[derive(Debug, Clone)]
+pub(super) struct Loaded<T> {
+    pub(super) record: T,
+    pub(super) version: u64,
+}
+
+pub(super) async fn load<T: Versioned>(context: &Context, at: RowKey) -> Result<Option<Loaded<T>>, DriveError> {
+    let at = key(at);
+    let Some(row) = context.table.get(&at).await? else { return Ok(None) };
+    let record = decode(&at, &row)?;
+    Ok(Some(Loaded { record, version: row.version }))
+}
+
+pub(super) fn decode<T: Versioned>(at: &Key, row: &Row) -> Result<T, DecodeFailure> {
+    let doc = row.doc().cloned().unwrap_or_default();
+    T::from_value(doc).map_err(|error| DecodeFailure { what: format!("{}/{}", at.partition, at.sort), error })
+}
+
+#[derive(Debug)]
+pub(super) struct DecodeFailure {
+    what: String,
+    error: push0_core::record::DecodeError,
+}
+
+impl From<DecodeFailure> for DriveError {
+    fn from(failure: DecodeFailure) -> Self {
+        DriveError::Stored { what: failure.what, error: failure.error }
+    }
+}
+
+/// A record from a blob, checked against the digest it is pinned by.
+pub(super) async fn read_blob<T: Versioned>(context: &Context, blob: &BlobRef) -> Result<T, DriveError> {
+    let bytes = context.blobs.get(&blob.key).await?;
+    let bytes = bytes.ok_or_else(|| PortError::transient(format!("blob {} is missing", blob.key)))?;
+    if push0_core::Sha256::of(&bytes) != blob.sha256 {
+        return Err(PortError::corrupt(format!("blob {} is not the one that was accepted", blob.key)).into());
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    T::from_json(&text).map_err(|error| DriveError::Stored { what: blob.key.clone(), error })
+}
+
+/// Writes a small blob that any number of callers may write, all with the same bytes.
+pub(super) async fn put_blob(context: &Context, key: &str, text: String) -> Result<(), DriveError> {
+    context.blobs.put_new(key, text.into(), WRITER).await?;
+    Ok(())
+}

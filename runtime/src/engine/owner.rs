@@ -1,0 +1,37 @@
+//! One owner a data directory: a lock file held for as long as the engine lives, released by the kernel however it ends.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read as _, Seek as _, Write as _};
+use std::path::Path;
+
+use crate::port::{PortError, PortResult};
+
+pub(super) struct Ownership {
+    _locked: File,
+}
+
+impl Ownership {
+    pub(super) fn take(directory: &Path) -> PortResult<Self> {
+        let path = directory.join("owner.lock");
+        let failed = |error: std::io::Error| PortError::transient(format!("{}: {error}", path.display()));
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut owner = String::new();
+                let _ = file.read_to_string(&mut owner);
+                let owner = if owner.trim().is_empty() { "unknown" } else { owner.trim() };
+                return Err(PortError::permanent(format!(
+                    "the data directory {} is in use by process {owner}: stop that push0 first, or use another directory",
+                    directory.display()
+                )));
+            }
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        file.set_len(0).map_err(failed)?;
+        file.rewind().map_err(failed)?;
+        writeln!(file, "{}", std::process::id()).map_err(failed)?;
+        Ok(Self { _locked: file })
+    }
+}

@@ -1,0 +1,9 @@
+//! Everything around the decisions: the ports and what implements them, the drive loops, the function host.
+
+pub mod clock_manual;
+pub mod conformance;
+pub mod drive;
+pub mod engine;
+pub mod host;
+pub mod port;
+pub mod snapshot;

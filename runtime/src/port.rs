@@ -1,0 +1,16 @@
+//! The ports: everything push0 asks of the world, as small traits.
+//!
+//! Each has one conformance suite in [`crate::conformance`] that every adapter passes: the embedded engine on disk, in memory
+//! and over HTTP, later SQS, DynamoDB and S3. What a contract here does not promise, no caller may rely on.
+
+mod blobs;
+mod clock;
+mod error;
+mod queue;
+mod table;
+
+pub use blobs::{BlobInfo, Blobs, PutOutcome};
+pub use clock::{Clock, SystemClock};
+pub use error::{ErrorKind, PortError, PortResult};
+pub use queue::{Delivery, Outgoing, Queue, QueueStats};
+pub use table::{Accepted, Key, Row, SetOutcome, Table, Value, Write};

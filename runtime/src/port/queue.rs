@@ -1,0 +1,79 @@
+//! Queues: the semantics of SQS, both natures.
+//!
+//! **Standard** queues deliver at least once, in any order, and never deduplicate; the engine hands out the lowest `rank` first, which
+//! nobody may rely on. **FIFO** queues (name ends in `.fifo`) keep order within a group: while a message of a group is in flight no
+//! other of that group is handed out, except in the same `receive`; a message whose lease expires or that is released returns at the
+//! *head* of its group; a dedup id seen within five minutes is swallowed (the send succeeds, nothing is stored).
+
+use async_trait::async_trait;
+use push0_core::Millis;
+use serde::{Deserialize, Serialize};
+
+use super::PortResult;
+
+/// A message to send. At most 64 KiB of body.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outgoing {
+    pub body: String,
+    /// FIFO: required. Standard: the fairness group (a hint).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// FIFO: required. Standard: ignored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dedup: Option<String>,
+    /// Not handed out before this long. Standard queues only; at most 15 minutes.
+    #[serde(default)]
+    pub delay: Millis,
+    /// Lower first, where the queue can; a hint.
+    #[serde(default)]
+    pub rank: i64,
+}
+
+/// A message in hand, leased until its visibility ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delivery {
+    /// The message's identity, the same at every delivery.
+    pub id: String,
+    /// This delivery's right to extend, release or acknowledge; void once the lease has expired *and* the message was handed out again
+    /// or the lease merely expired: an expired receipt is refused as `Fenced`.
+    pub receipt: String,
+    pub body: String,
+    pub group: Option<String>,
+    /// How often it was handed out, this time included: 1 on first delivery.
+    pub receive_count: u32,
+    pub sent_at: Millis,
+}
+
+/// What a queue holds, for people and for scaling.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueStats {
+    /// Can be handed out now (FIFO: counting those behind a message in flight).
+    pub visible: u64,
+    /// Handed out, lease running.
+    pub in_flight: u64,
+    /// Waiting for their delay.
+    pub delayed: u64,
+    /// Age of the oldest visible message.
+    pub oldest: Option<Millis>,
+}
+
+#[async_trait]
+pub trait Queue: Send + Sync {
+    /// Stores all messages or none. Unknown queue: `Permanent`.
+    async fn send(&self, queue: &str, messages: Vec<Outgoing>) -> PortResult<()>;
+
+    /// Up to `max` (1..=10) messages, leased for `lease`. Waits up to `wait` for the first; empty when there was none. Dropping the
+    /// future before it completes loses nothing: a message leased to a caller that went away returns when its lease ends.
+    async fn receive(&self, queue: &str, max: usize, wait: Millis, lease: Millis) -> PortResult<Vec<Delivery>>;
+
+    /// The lease now ends `lease` from now. `Fenced` if the receipt is void.
+    async fn extend(&self, queue: &str, receipt: &str, lease: Millis) -> PortResult<()>;
+
+    /// Hands the message back, visible after `delay`. `Fenced` if the receipt is void.
+    async fn release(&self, queue: &str, receipt: &str, delay: Millis) -> PortResult<()>;
+
+    /// Deletes the message. `Fenced` if the receipt is void: somebody else may have it.
+    async fn ack(&self, queue: &str, receipt: &str) -> PortResult<()>;
+
+    async fn stats(&self, queue: &str) -> PortResult<QueueStats>;
+}

@@ -1,0 +1,212 @@
+//! The one query behind `status`, `block`, `watch` and `why`: what the state table says of a chain or a block, as plain data.
+
+use std::collections::BTreeMap;
+
+use push0_core::chain::{ChainConfig, View};
+use push0_core::plan::{Children, Plan};
+use push0_core::record::{
+    BlockRow, ChainRow, FailureNote, NodeView, OutboxRow, RowKey, RunView, Started, Versioned,
+};
+use push0_core::{Attempt, ChainId, Node, RunId};
+use serde::{Deserialize, Serialize};
+
+use crate::port::{Key, PortResult, Queue, QueueStats, Row, Table};
+
+/// A chain, and its blocks from a little before the cursor on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ChainSnapshot {
+    pub chain: ChainRow,
+    pub window: u64,
+    pub published: u64,
+    pub blocks: Vec<BlockSnapshot>,
+}
+
+/// A block and how far its run is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BlockSnapshot {
+    pub block: BlockRow,
+    pub run: Option<RunSnapshot>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunSnapshot {
+    pub id: RunId,
+    pub segments: Option<u32>,
+    pub stages: Vec<StageSnapshot>,
+    /// Tasks sent and not accepted, and failed ones; filled for single blocks only.
+    #[serde(default)]
+    pub tasks: Vec<TaskSnapshot>,
+    pub failed: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StageSnapshot {
+    pub name: String,
+    pub kind: String,
+    pub done: u32,
+    /// Unknown until the block is split.
+    pub of: Option<u32>,
+}
+
+/// A task that is not done.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskSnapshot {
+    pub stage: String,
+    pub node: Node,
+    pub attempt: Attempt,
+    /// Who took it and when; none: it waits in its queue.
+    pub started: Option<Started>,
+    pub failures: Vec<FailureNote>,
+}
+
+/// How many blocks a chain snapshot holds at most.
+const BLOCKS: usize = 300;
+
+fn key(row: RowKey) -> Key {
+    Key { partition: row.partition, sort: row.sort }
+}
+
+fn doc<T: Versioned>(row: &Row) -> Option<T> {
+    T::from_value(row.doc()?.clone()).ok()
+}
+
+/// A chain with up to `before` blocks below its cursor. A chain nobody has heard of is its configuration's new row.
+pub async fn chain(table: &dyn Table, config: &ChainConfig, before: u64) -> PortResult<ChainSnapshot> {
+    let at = key(RowKey::chain(&config.chain));
+    let row = table.get(&at).await?.and_then(|row| doc::<ChainRow>(&row)).unwrap_or_else(|| config.new_row());
+    let published = table.get(&key(RowKey::published(&config.chain))).await?;
+    let published = published.and_then(|row| row.attribute(push0_core::record::attribute::SEQ)?.as_u64()).unwrap_or(0);
+    let from = row.next_final.saturating_sub(before).checked_sub(1);
+    let after = from.map(|number| RowKey::block(&config.chain, number).sort);
+    let rows = table.query(&at.partition, "block/", after.as_deref(), BLOCKS).await?;
+    let mut blocks = Vec::new();
+    for block in rows.iter().filter_map(doc::<BlockRow>) {
+        blocks.push(of_block(table, block, false).await?);
+    }
+    let view = View { chain: row, blocks: BTreeMap::new(), published };
+    Ok(ChainSnapshot { window: view.window(config), chain: view.chain, published, blocks })
+}
+
+/// One block with its tasks; `None`: nothing was ever submitted under this number.
+pub async fn block(table: &dyn Table, chain: &ChainId, number: u64) -> PortResult<Option<BlockSnapshot>> {
+    let row = table.get(&key(RowKey::block(chain, number))).await?;
+    match row.and_then(|row| doc::<BlockRow>(&row)) {
+        Some(block) => of_block(table, block, true).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The finalized stream of a chain from sequence number `from` on, at most `limit` rows.
+pub async fn finalized(table: &dyn Table, chain: &ChainId, from: u64, limit: usize) -> PortResult<Vec<OutboxRow>> {
+    let partition = RowKey::outbox(chain, 0).partition;
+    let after = from.checked_sub(1).map(|seq| RowKey::outbox(chain, seq).sort);
+    let rows = table.query(&partition, "seq/", after.as_deref(), limit).await?;
+    Ok(rows.iter().filter_map(doc::<OutboxRow>).collect())
+}
+
+/// Stats of queues by name; a queue that cannot be asked is left out.
+pub async fn queues(queue: &dyn Queue, names: &[String]) -> BTreeMap<String, QueueStats> {
+    let mut stats = BTreeMap::new();
+    for name in names {
+        if let Ok(found) = queue.stats(name).await {
+            stats.insert(name.clone(), found);
+        }
+    }
+    stats
+}
+
+async fn of_block(table: &dyn Table, block: BlockRow, with_tasks: bool) -> PortResult<BlockSnapshot> {
+    let id = RunId { chain: block.chain.clone(), number: block.number, epoch: block.epoch };
+    let row = table.get(&key(RowKey::run(&id))).await?;
+    let run = match row.and_then(|row| RunView::read(&row.attributes)) {
+        Some(view) => Some(of_run(table, view, with_tasks).await?),
+        None => None,
+    };
+    Ok(BlockSnapshot { block, run })
+}
+
+async fn of_run(table: &dyn Table, view: RunView, with_tasks: bool) -> PortResult<RunSnapshot> {
+    let nodes = nodes(table, &view.run.id).await?;
+    let pipeline = &view.run.pipeline;
+    let segments = view.manifest.as_ref().map(|manifest| manifest.segments);
+    let plan = segments.and_then(|segments| Plan::new(pipeline, segments).ok());
+    let mut done = vec![0; pipeline.stages.len()];
+    done[0] = u32::from(view.manifest.is_some());
+    if let Some(last) = done.last_mut() {
+        *last = u32::from(view.verdict.is_some());
+    }
+    let mut open = Vec::new();
+    if let Some(plan) = &plan {
+        for (node, row) in &nodes {
+            let Children::Nodes(children) = plan.children(*node) else { continue };
+            for slot in row.slots.keys() {
+                if let Some(child) = children.get(*slot as usize) {
+                    done[usize::from(child.stage)] += 1;
+                }
+            }
+        }
+        if with_tasks {
+            open = open_tasks(&view, plan, &nodes);
+        }
+    } else if with_tasks && view.failed.is_none() {
+        open.extend(task(&view, Node::SPLIT, nodes.get(&Node::SPLIT)));
+    }
+    let stages = pipeline.stages.iter().enumerate().map(|(position, stage)| StageSnapshot {
+        name: stage.name.to_string(),
+        kind: stage.kind.as_str().to_owned(),
+        done: done[position],
+        of: plan.as_ref().map(|plan| plan.stage_nodes(position as u16)),
+    });
+    Ok(RunSnapshot { id: view.run.id.clone(), segments, stages: stages.collect(), tasks: open, failed: view.failed })
+}
+
+/// Most open tasks listed.
+const TASKS: usize = 200;
+
+/// Nodes that were sent and whose artifact is not accepted, in graph order.
+fn open_tasks(view: &RunView, plan: &Plan<'_>, nodes: &BTreeMap<Node, NodeView>) -> Vec<TaskSnapshot> {
+    let stages = 1..=view.run.pipeline.verify_position();
+    let all = stages.flat_map(|stage| plan.nodes_of(stage));
+    let is_open = |node: &Node| {
+        let row = nodes.get(node);
+        let was_sent = plan.slots(*node) == 0 || row.is_some_and(|row| row.fired.is_some());
+        let accepted = match plan.parent(*node) {
+            Some(parent) => nodes.get(&parent.node).is_some_and(|row| row.slots.contains_key(&parent.slot)),
+            None => view.verdict.is_some(),
+        };
+        was_sent && !accepted
+    };
+    all.filter(is_open).filter_map(|node| task(view, node, nodes.get(&node))).take(TASKS).collect()
+}
+
+fn task(view: &RunView, node: Node, row: Option<&NodeView>) -> Option<TaskSnapshot> {
+    let wanted = row.map(|row| row.wanted.clone()).unwrap_or_default();
+    let started = row.and_then(|row| row.started.clone()).filter(|started| started.attempt == wanted.attempt);
+    Some(TaskSnapshot {
+        stage: view.run.pipeline.stage(node.stage).name.to_string(),
+        node,
+        attempt: wanted.attempt,
+        started,
+        failures: wanted.failures,
+    })
+}
+
+/// All node rows of a run.
+async fn nodes(table: &dyn Table, run: &RunId) -> PortResult<BTreeMap<Node, NodeView>> {
+    let partition = RowKey::run(run).partition;
+    let mut nodes = BTreeMap::new();
+    let mut after: Option<String> = None;
+    loop {
+        let page = table.query(&partition, "node/", after.as_deref(), 1000).await?;
+        for row in &page {
+            if let Some(node) = RowKey::parse_node(&row.key.sort) {
+                nodes.insert(node, NodeView::read(&row.attributes));
+            }
+        }
+        match page.last() {
+            Some(last) if page.len() == 1000 => after = Some(last.key.sort.clone()),
+            _ => return Ok(nodes),
+        }
+    }
+}
+
