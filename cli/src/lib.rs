@@ -1,1 +1,26 @@
+//! `push0`, the command line, as a library: so that tests can use its settings and look at its screens.
+//!
+//! - [`settings`]: what is configured; [`up`] runs it: engine, functions and local workers. [`worker`] is one of these workers.
+//! - [`connect`]: how every other command reaches a running `up`: over its socket, through the ports.
+//! - [`submit`], [`operate`]: what changes a chain. [`view`] reads, [`why`] explains, [`render`] draws.
+//! - [`verify`]: checks what was finalized, with the pipeline's own prover and nothing of push0's decisions.
+//! - [`demo`]: all of it, once.
 
+pub mod args;
+pub mod blobs;
+pub mod connect;
+pub mod demo;
+pub mod error;
+pub mod init;
+pub mod notice;
+pub mod operate;
+pub mod output;
+pub mod prover;
+pub mod render;
+pub mod settings;
+pub mod submit;
+pub mod up;
+pub mod verify;
+pub mod view;
+pub mod why;
+pub mod worker;

@@ -86,7 +86,10 @@ pub struct View {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     Submitted(Submission),
-    RunEnded { run: RunId, outcome: Outcome },
+    RunEnded {
+        run: RunId,
+        outcome: Outcome,
+    },
     Command(Command),
     /// Nothing happened; somebody wants to be sure that nothing is left to do.
     Tick,
@@ -108,7 +111,12 @@ impl Event {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// Verified. `parent_hash` is the header's, as `split` read it.
-    Proven { pipeline: PipelineDigest, proof: BlobRef, header: BlobRef, parent_hash: Option<BlockHash> },
+    Proven {
+        pipeline: PipelineDigest,
+        proof: BlobRef,
+        header: BlobRef,
+        parent_hash: Option<BlockHash>,
+    },
     /// The proof does not show what the header says: run again, a bounded number of times.
     BadProof { message: String },
     /// The block itself cannot be proven.
@@ -127,9 +135,14 @@ pub struct Change {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
     /// Perform the oldest pending effect, then write the chain row without it.
-    Perform { effect: PendingEffect, then: ChainRow },
+    Perform {
+        effect: PendingEffect,
+        then: ChainRow,
+    },
     /// Send outbox row `seq` to `finalized.fifo`, write its proof blob, then move `published` from `seq - 1` to `seq`.
-    Publish { seq: u64 },
+    Publish {
+        seq: u64,
+    },
     Write(Change),
 }
 
@@ -157,20 +170,28 @@ pub enum Ignored {
 impl View {
     /// The window in force.
     pub fn window(&self, config: &ChainConfig) -> u64 {
-        u64::from(self.chain.window.unwrap_or(config.window).clamp(*WINDOW.start(), *WINDOW.end()))
+        u64::from(
+            self.chain
+                .window
+                .unwrap_or(config.window)
+                .clamp(*WINDOW.start(), *WINDOW.end()),
+        )
     }
 
     pub fn run_id(&self, number: u64, epoch: Epoch) -> RunId {
-        RunId { chain: self.chain.chain.clone(), number, epoch }
+        RunId {
+            chain: self.chain.chain.clone(),
+            number,
+            epoch,
+        }
     }
 }
 
 /// An effect that a run of an older epoch asked for is no longer to be performed.
 pub fn is_current(effect: PendingEffect, block: Option<&BlockRow>) -> bool {
     match effect {
-        PendingEffect::Start { epoch, .. } => block.is_some_and(|block| {
-            block.epoch == epoch && matches!(block.status, crate::record::BlockStatus::Proving)
-        }),
+        PendingEffect::Start { epoch, .. } => block
+            .is_some_and(|block| block.epoch == epoch && matches!(block.status, crate::record::BlockStatus::Proving)),
         PendingEffect::Stop { .. } => true,
     }
 }

@@ -15,7 +15,10 @@ pub struct InvalidId {
 }
 
 fn invalid(given: &str, wanted: &'static str) -> InvalidId {
-    InvalidId { given: given.chars().take(100).collect(), wanted }
+    InvalidId {
+        given: given.chars().take(100).collect(),
+        wanted,
+    }
 }
 
 /// Implements `Serialize`/`Deserialize` through `Display` and `FromStr`, so that what is read is validated.
@@ -57,7 +60,9 @@ impl Millis {
 
 fn is_name(text: &str) -> bool {
     let mut chars = text.chars();
-    let first = chars.next().is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    let first = chars
+        .next()
+        .is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
     first && text.len() <= 32 && chars.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
 }
 
@@ -283,7 +288,11 @@ pub struct Node {
 }
 
 impl Node {
-    pub const SPLIT: Self = Self { stage: 0, layer: 0, index: 0 };
+    pub const SPLIT: Self = Self {
+        stage: 0,
+        layer: 0,
+        index: 0,
+    };
 
     pub fn new(stage: u16, layer: u8, index: u32) -> Self {
         Self { stage, layer, index }
@@ -328,7 +337,11 @@ pub struct TaskId {
 
 impl fmt::Display for TaskId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{}/a{}c{}", self.run, self.tag, self.node, self.attempt.0, self.copy)
+        write!(
+            f,
+            "{}/{}/{}/a{}c{}",
+            self.run, self.tag, self.node, self.attempt.0, self.copy
+        )
     }
 }
 
@@ -377,7 +390,11 @@ mod tests {
         assert_eq!(id.node, Node::new(3, 1, 4));
         assert_eq!(id.run.epoch, Epoch(2));
         assert_eq!(id.to_string().parse::<TaskId>().unwrap(), id);
-        for bad in ["demo/7/e2/xyz/3.1.4/a5c0", "demo/7/2/0123456789abcdef/3.1.4/a5c0", "demo/7/e2/0123456789abcdef/3.1/a5c0"] {
+        for bad in [
+            "demo/7/e2/xyz/3.1.4/a5c0",
+            "demo/7/2/0123456789abcdef/3.1.4/a5c0",
+            "demo/7/e2/0123456789abcdef/3.1/a5c0",
+        ] {
             assert!(bad.parse::<TaskId>().is_err(), "{bad}");
         }
     }

@@ -28,7 +28,9 @@ pub use chain::{ChainRow, Halt, PendingEffect};
 pub use codec::{DecodeError, Versioned};
 pub use manifest::{MANIFEST_PAGE, Manifest, ManifestPage};
 pub use outbox::{Finality, OutboxRow};
-pub use run::{Artifact, FailureNote, ManifestSlot, NodeView, Run, RunView, Started, Try, Verdict, VerdictSlot, attribute};
+pub use run::{
+    Artifact, FailureNote, ManifestSlot, NodeView, Run, RunView, Started, Try, Verdict, VerdictSlot, attribute,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -83,13 +85,20 @@ impl RowKey {
     }
 
     pub fn node(run: &RunId, node: Node) -> Self {
-        Self::new(format!("run/{run}"), format!("node/{:03}/{:02}/{:06}", node.stage, node.layer, node.index))
+        Self::new(
+            format!("run/{run}"),
+            format!("node/{:03}/{:02}/{:06}", node.stage, node.layer, node.index),
+        )
     }
 
     /// The node a node row's sort key names.
     pub fn parse_node(sort: &str) -> Option<Node> {
         let mut parts = sort.strip_prefix("node/")?.split('/');
-        Some(Node::new(parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+        Some(Node::new(
+            parts.next()?.parse().ok()?,
+            parts.next()?.parse().ok()?,
+            parts.next()?.parse().ok()?,
+        ))
     }
 }
 

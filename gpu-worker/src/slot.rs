@@ -19,6 +19,9 @@ use crate::task::{self, Env, Prepared, Proved, Ready};
 /// Finished tasks being stored and reported while the next is proven.
 const FINISHING: usize = 2;
 
+/// How long handing back may take after the grace, if nobody listens.
+const HANDING_BACK: Millis = Millis(2_000);
+
 /// Whether the worker goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -81,15 +84,18 @@ impl Slot {
                 };
             });
             while closing.len() > FINISHING {
-                closing.join_next().await;
+                tokio::select! {
+                    biased;
+                    _ = closing.join_next() => {}
+                    () = grace_over(self.phase.clone(), &*self.env.clock) => break,
+                }
             }
         }
         tokio::select! {
             biased;
             () = async { while closing.join_next().await.is_some() {} } => {}
             () = grace_over(self.phase.clone(), &*self.env.clock) => {
-                // One lease more is enough to hand things back, if anybody listens.
-                let limit = self.env.clock.now().plus(Millis(2_000));
+                let limit = self.env.clock.now().plus(HANDING_BACK);
                 tokio::select! {
                     biased;
                     () = async { while closing.join_next().await.is_some() {} } => {}

@@ -159,7 +159,8 @@ pub async fn prepare(env: &Env, held: Held, delivery: &Delivery) -> Prepared {
     held.belongs_to(&task.id.run);
 
     let outcome = async {
-        let stopped = persist(&*env.clock, &env.health, &held, || env.blobs.head(&control_key(&task.id.run)));
+        let control = control_key(&task.id.run);
+        let stopped = persist(&*env.clock, &env.health, &held, || env.blobs.head(&control));
         if stopped.await?.is_some() {
             return Err(Turn::Ended(End::Stopped));
         }

@@ -12,16 +12,16 @@ use push0_core::message::work_queue;
 use push0_runtime::port::{Blobs, Clock, Queue};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing::{error, info};
+use tracing::info;
 
 use crate::config::WorkerConfig;
 use crate::lease::Leases;
 use crate::prover::{Launcher, Provers};
 use crate::retry::Health;
-use crate::slot::{Phase, Slot, draining};
+use crate::slot::{Phase, Slot};
 use crate::task::{Env, Store, send_starts, starts};
 
-/// Why a worker could not start.
+/// Why a worker could not start, or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
     #[error("cannot use the scratch directory {path}: {source}")]
@@ -30,6 +30,9 @@ pub enum WorkerError {
     Taken { id: String, path: PathBuf },
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
+    /// A defect; the tasks in hand come again when their leases end.
+    #[error("a slot of the worker panicked: {0}")]
+    Panicked(String),
 }
 
 /// Works until `shutdown` completes, then drains: no new tasks, what waits goes back at once, what is being proven may finish within
@@ -90,12 +93,12 @@ pub async fn run(
             }
             ended = slots.join_next() => match ended {
                 Some(Ok(())) => {}
-                Some(Err(error)) => error!(%error, "a slot panicked"),
+                Some(Err(error)) => return Err(WorkerError::Panicked(error.to_string())),
                 None => break,
             },
         }
     }
-    drop((draining(phases), background));
+    drop(background);
     info!(worker = %config.id, "worker is down");
     Ok(())
 }

@@ -218,6 +218,12 @@ impl Engine {
         lock(&self.0.specs).clone()
     }
 
+    /// Makes every message of the queue that is in flight visible again, and says how many: for a queue whose only receivers died with
+    /// the last owner.
+    pub fn reclaim(&self, queue: &str) -> PortResult<usize> {
+        self.0.combiner.blocking(|batch| queue::reclaim(batch, queue))
+    }
+
     /// The data directory; `None` in memory.
     pub fn directory(&self) -> Option<&Path> {
         self.0.directory.as_deref()

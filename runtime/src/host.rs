@@ -43,7 +43,10 @@ pub async fn handle_batch(function: &dyn Function, source: &str, batch: &[Delive
     for message in batch {
         if is_fifo && stopped_groups.contains(&message.group) {
             let reason = "a message before it in its group failed".to_owned();
-            failed.push(Failed { id: message.id.clone(), failure: Failure::Retry { reason } });
+            failed.push(Failed {
+                id: message.id.clone(),
+                failure: Failure::Retry { reason },
+            });
             continue;
         }
         if let Err(failure) = function.handle(source, message).await {
@@ -51,7 +54,10 @@ pub async fn handle_batch(function: &dyn Function, source: &str, batch: &[Delive
             if matches!(failure, Failure::Retry { .. }) {
                 stopped_groups.insert(message.group.clone());
             }
-            failed.push(Failed { id: message.id.clone(), failure });
+            failed.push(Failed {
+                id: message.id.clone(),
+                failure,
+            });
         }
     }
     failed
@@ -79,11 +85,16 @@ pub async fn poll_once(
     mapping: &Mapping,
     wait: Millis,
 ) -> PortResult<usize> {
-    let batch = queue.receive(&mapping.queue, mapping.batch, wait, mapping.lease).await?;
+    let batch = queue
+        .receive(&mapping.queue, mapping.batch, wait, mapping.lease)
+        .await?;
     let failed = handle_batch(function, &mapping.queue, &batch).await;
     // In reverse, so that FIFO messages handed back stand in their old order.
     for message in batch.iter().rev() {
-        let failure = failed.iter().find(|failed| failed.id == message.id).map(|failed| &failed.failure);
+        let failure = failed
+            .iter()
+            .find(|failed| failed.id == message.id)
+            .map(|failed| &failed.failure);
         let settled = settle(queue, mapping, message, failure).await;
         match settled {
             Ok(()) => {}
@@ -103,13 +114,22 @@ async fn settle(
     match failure {
         None => queue.ack(&mapping.queue, &message.receipt).await,
         Some(Failure::Retry { reason }) => {
-            tracing::warn!(queue = mapping.queue, receives = message.receive_count, reason, "message will come again");
-            queue.release(&mapping.queue, &message.receipt, back_off(message.receive_count)).await
+            tracing::warn!(
+                queue = mapping.queue,
+                receives = message.receive_count,
+                reason,
+                "message will come again"
+            );
+            queue
+                .release(&mapping.queue, &message.receipt, back_off(message.receive_count))
+                .await
         }
         Some(Failure::Poison { reason }) => {
             tracing::error!(queue = mapping.queue, reason, "message cannot be handled");
             let Some(dead_letter) = &mapping.dead_letter else {
-                return queue.release(&mapping.queue, &message.receipt, back_off(message.receive_count)).await;
+                return queue
+                    .release(&mapping.queue, &message.receipt, back_off(message.receive_count))
+                    .await;
             };
             let body = serde_json::json!({ "poison": reason, "queue": mapping.queue, "body": message.body });
             let outgoing = Outgoing {

@@ -5,5 +5,7 @@ pub mod conformance;
 pub mod drive;
 pub mod engine;
 pub mod host;
+pub mod http;
 pub mod port;
 pub mod snapshot;
+pub mod wiring;

@@ -1,6 +1,6 @@
 //! What a state of a chain asks for by itself: pending effects, publication, release, finality, in this order.
 
-use super::{Change, ChainConfig, Now, Step, View};
+use super::{ChainConfig, Change, Now, Step, View};
 use crate::record::{BlockRow, BlockStatus, Finality, Halt, OutboxRow, PendingEffect};
 
 /// The next thing to do, or `None`: all is done until something happens.
@@ -31,17 +31,27 @@ fn release(view: &View, now: Now, config: &ChainConfig) -> Option<Step> {
     chain.next_release = number + 1;
     match block.status {
         // Nothing to prove: it passes whatever the window, so that the cursor can pass it too.
-        BlockStatus::Skipped { .. } => Some(Step::Write(Change { chain: Some(chain), ..Change::default() })),
+        BlockStatus::Skipped { .. } => Some(Step::Write(Change {
+            chain: Some(chain),
+            ..Change::default()
+        })),
         BlockStatus::Parked => {
             let in_window = number < view.chain.next_final + view.window(config);
             if view.chain.paused || !in_window {
                 return None;
             }
-            chain.pending.push(PendingEffect::Start { number, epoch: block.epoch });
+            chain.pending.push(PendingEffect::Start {
+                number,
+                epoch: block.epoch,
+            });
             let mut block = block.clone();
             block.set_status(BlockStatus::Proving, now);
             block.released_at = Some(now);
-            Some(Step::Write(Change { chain: Some(chain), block: Some(block), outbox: None }))
+            Some(Step::Write(Change {
+                chain: Some(chain),
+                block: Some(block),
+                outbox: None,
+            }))
         }
         // The release point stands before a block until it is released: nothing else can have happened to it.
         BlockStatus::Proving | BlockStatus::Proven | BlockStatus::Failed { .. } | BlockStatus::Final => None,
@@ -58,11 +68,21 @@ fn finalize(view: &View, now: Now) -> Option<Step> {
         BlockStatus::Proven => {
             if let Some(halt) = parent_mismatch(view, block) {
                 let is_known = view.chain.halt.as_ref() == Some(&halt);
-                let chain = crate::record::ChainRow { halt: Some(halt), ..view.chain.clone() };
-                return (!is_known).then_some(Step::Write(Change { chain: Some(chain), ..Change::default() }));
+                let chain = crate::record::ChainRow {
+                    halt: Some(halt),
+                    ..view.chain.clone()
+                };
+                return (!is_known).then_some(Step::Write(Change {
+                    chain: Some(chain),
+                    ..Change::default()
+                }));
             }
             let (pipeline, proof, header) = (block.pipeline?, block.proof.clone()?, block.header.clone()?);
-            Finality::Proof { pipeline, proof, header }
+            Finality::Proof {
+                pipeline,
+                proof,
+                header,
+            }
         }
         BlockStatus::Skipped { reason } => Finality::Tombstone { reason: reason.clone() },
         BlockStatus::Parked | BlockStatus::Proving | BlockStatus::Failed { .. } | BlockStatus::Final => return None,
@@ -72,7 +92,11 @@ fn finalize(view: &View, now: Now) -> Option<Step> {
 
 fn parent_mismatch(view: &View, block: &BlockRow) -> Option<Halt> {
     let (names, last) = (block.parent_hash?, view.chain.last_hash?);
-    (names != last).then_some(Halt::ParentMismatch { number: block.number, names, last })
+    (names != last).then_some(Halt::ParentMismatch {
+        number: block.number,
+        names,
+        last,
+    })
 }
 
 /// The cursor's move and its outbox row.
@@ -97,5 +121,9 @@ fn finalized(view: &View, block: &BlockRow, finality: Finality, now: Now) -> Cha
     if block.status == BlockStatus::Proven {
         block.set_status(BlockStatus::Final, now);
     }
-    Change { chain: Some(chain), block: Some(block), outbox: Some(outbox) }
+    Change {
+        chain: Some(chain),
+        block: Some(block),
+        outbox: Some(outbox),
+    }
 }

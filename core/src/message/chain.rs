@@ -33,16 +33,30 @@ pub struct Submission {
 #[serde(tag = "command", rename_all = "snake_case")]
 pub enum Command {
     /// Prove a failed block again, from the same witness.
-    Retry { chain: ChainId, number: u64 },
+    Retry {
+        chain: ChainId,
+        number: u64,
+    },
     /// Prove this instead of what is there under the number.
     Replace(Submission),
     /// Leave the number out: a tombstone takes its place.
-    Skip { chain: ChainId, number: u64, reason: String },
+    Skip {
+        chain: ChainId,
+        number: u64,
+        reason: String,
+    },
     /// Release no more blocks; those being proven go on.
-    Pause { chain: ChainId },
-    Resume { chain: ChainId },
+    Pause {
+        chain: ChainId,
+    },
+    Resume {
+        chain: ChainId,
+    },
     /// Blocks that may be proven at once, 1 to 256.
-    Window { chain: ChainId, window: u32 },
+    Window {
+        chain: ChainId,
+        window: u32,
+    },
 }
 
 impl ChainMessage {

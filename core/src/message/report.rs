@@ -20,7 +20,9 @@ pub struct Report {
 pub enum ReportEvent {
     Started,
     /// `map`, `join`, `single`: the artifact is stored.
-    Done { artifact: BlobRef },
+    Done {
+        artifact: BlobRef,
+    },
     /// `split`: the manifest and everything it names is stored.
     Split {
         manifest: BlobRef,

@@ -69,9 +69,13 @@ pub enum BlockStatus {
     /// Verified; waits for its predecessor to become final.
     Proven,
     /// Will not be proven without an operator.
-    Failed { reason: String },
+    Failed {
+        reason: String,
+    },
     /// Left out by an operator.
-    Skipped { reason: String },
+    Skipped {
+        reason: String,
+    },
     Final,
 }
 
@@ -107,7 +111,11 @@ pub struct EpochEnd {
 impl BlockRow {
     /// Ends the current epoch for `reason` and begins the next.
     pub fn next_epoch(&mut self, reason: &str, at: Millis) {
-        self.history.push(EpochEnd { epoch: self.epoch, reason: reason.to_owned(), at });
+        self.history.push(EpochEnd {
+            epoch: self.epoch,
+            reason: reason.to_owned(),
+            at,
+        });
         let surplus = self.history.len().saturating_sub(MAX_HISTORY);
         self.history.drain(..surplus);
         self.epoch = self.epoch.next();

@@ -25,7 +25,11 @@ pub struct OutboxRow {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Finality {
-    Proof { pipeline: PipelineDigest, proof: BlobRef, header: BlobRef },
+    Proof {
+        pipeline: PipelineDigest,
+        proof: BlobRef,
+        header: BlobRef,
+    },
     /// The block was skipped: there is no proof, and no hole.
     Tombstone { reason: String },
 }

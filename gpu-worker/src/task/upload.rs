@@ -52,8 +52,8 @@ pub(super) async fn output(env: &Env, task: &TaskMessage, held: &Hold, output: O
                 return Err(Turn::Failed(Failure::permanent(message)));
             }
             let key = task.artifact_key();
-            let segment_refs: Vec<BlobRef> = stream::iter(segments.iter().enumerate())
-                .map(|(number, data)| uploader.part(format!("{key}/segments/{number:06}"), data))
+            let segment_refs: Vec<BlobRef> = stream::iter(0..segments.len())
+                .map(|number| uploader.part(format!("{key}/segments/{number:06}"), &segments[number]))
                 .buffered(env.limits.uploads.max(1))
                 .try_collect()
                 .await?;
@@ -120,16 +120,18 @@ impl Uploader<'_> {
     }
 
     async fn pages(&self, key: &str, segments: &[BlobRef]) -> Result<Vec<BlobRef>, Turn> {
-        stream::iter(segments.chunks(MANIFEST_PAGE as usize).enumerate())
-            .map(|(number, segments)| async move {
-                let first = number as u32 * MANIFEST_PAGE;
-                let page = ManifestPage { first, segments: segments.to_vec() };
-                let bytes = Data::Memory(Bytes::from(page.to_json()));
-                self.part(format!("{key}/pages/{number:03}"), &bytes).await
-            })
+        let pages: Vec<&[BlobRef]> = segments.chunks(MANIFEST_PAGE as usize).collect();
+        stream::iter(0..pages.len())
+            .map(|number| self.page(key, number as u32, pages[number]))
             .buffered(self.env.limits.uploads.max(1))
             .try_collect()
             .await
+    }
+
+    async fn page(&self, key: &str, number: u32, segments: &[BlobRef]) -> Result<BlobRef, Turn> {
+        let page = ManifestPage { first: number * MANIFEST_PAGE, segments: segments.to_vec() };
+        let bytes = Data::Memory(Bytes::from(page.to_json()));
+        self.part(format!("{key}/pages/{number:03}"), &bytes).await
     }
 
     fn check_size(&self, data: &Data, most: u64, what: &str) -> Result<(), Turn> {

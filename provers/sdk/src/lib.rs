@@ -186,7 +186,10 @@ impl TaskResult {
 /// A prover binary's whole `main`: the exec form if the command line has `--stage`, otherwise a session.
 pub fn main(prover: impl Prover) -> ExitCode {
     let args: Vec<_> = std::env::args_os().skip(1).collect();
-    if args.iter().any(|arg| arg == "--stage") {
+    if args
+        .iter()
+        .any(|arg| arg == "--stage" || arg.to_string_lossy().starts_with("--stage="))
+    {
         return match ExecTask::from_args(args) {
             Ok(task) => exec(prover, task),
             Err(message) => {

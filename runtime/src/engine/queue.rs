@@ -130,17 +130,17 @@ pub(super) fn claim(
         if candidates.is_empty() {
             break;
         }
-        for candidate in candidates {
-            match dead_letters(line, lines, candidate.receives) {
-                Some(to) => {
-                    move_to(db, candidate.id, to)?;
-                    claimed.dead_lettered = true;
-                }
-                None => {
-                    lease_out(db, candidate.id, now, lease)?;
-                    claimed.deliveries.push(candidate.delivery);
-                }
-            }
+        let (dead, good): (Vec<Candidate>, Vec<Candidate>) =
+            candidates.into_iter().partition(|candidate| dead_letters(line, lines, candidate.receives).is_some());
+        if let Some(to) = dead.first().and_then(|candidate| dead_letters(line, lines, candidate.receives)) {
+            // Out of the way first: what stood behind them is looked at again in its place.
+            dead.iter().try_for_each(|candidate| move_to(db, candidate.id, to))?;
+            claimed.dead_lettered = true;
+            continue;
+        }
+        for candidate in good {
+            lease_out(db, candidate.id, now, lease)?;
+            claimed.deliveries.push(candidate.delivery);
         }
     }
     Ok(claimed)
@@ -284,6 +284,19 @@ pub(super) fn give_back(batch: &mut Batch<'_>, queue: &str, receipt: &str) -> Re
         .execute(params![batch.now.0, held.id])?;
     batch.queues.touch(queue);
     Ok(())
+}
+
+/// Ends all leases of a queue at once.
+pub(super) fn reclaim(batch: &mut Batch<'_>, queue: &str) -> Result<usize, Failure> {
+    let line = batch.queues.line(queue)?;
+    let reclaimed = batch
+        .db
+        .prepare_cached(
+            "UPDATE messages SET leased = 0, waiting = 0, visible_at = ? WHERE queue = ? AND waiting = 1 AND leased = 1",
+        )?
+        .execute(params![batch.now.0, line.id])?;
+    batch.queues.touch(queue);
+    Ok(reclaimed)
 }
 
 pub(super) fn ack(batch: &mut Batch<'_>, queue: &str, receipt: &str) -> Result<(), Failure> {

@@ -97,7 +97,7 @@ impl LeafCircuit {
         for (targets, step) in self.steps.iter().zip(steps) {
             set_step(&mut witness, targets, step)?;
         }
-        let proof = self.data.prove(witness)?;
+        let proof = super::prove(&self.data, witness)?;
         anyhow::ensure!(
             proof.public_inputs == statement.to_public_inputs(),
             "the segment's steps do not give what the segment states"

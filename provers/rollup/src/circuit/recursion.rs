@@ -100,7 +100,7 @@ impl LiftCircuit {
         let mut witness = PartialWitness::new();
         witness.set_proof_with_pis_target(&self.leaf, leaf)?;
         witness.set_verifier_data_target(&self.carried, join_key)?;
-        self.data.prove(witness)
+        super::prove(&self.data, witness)
     }
 }
 
@@ -169,7 +169,7 @@ impl JoinCircuit {
             witness.set_bool_target(targets.is_join, is_join)?;
         }
         witness.set_verifier_data_target(&self.own, own)?;
-        self.data.prove(witness)
+        super::prove(&self.data, witness)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Proofs that must not be believed: changed, out of order, foreign, forged.
 
+use std::sync::LazyLock;
+
 use plonky2::field::types::Field;
 
 use super::{BLOCK, Bench};
@@ -10,6 +12,9 @@ use crate::keys::Shape;
 use crate::poseidon::{Digest, F};
 use crate::proof::{BadProof, ProofFile, Verifier};
 use crate::statement::{STATEMENT_LEN, Statement};
+
+static JOIN: LazyLock<JoinCircuit> =
+    LazyLock::new(|| JoinCircuit::build(Verifier::default().key(Shape::Lift, 8).unwrap()));
 
 fn proof(bench: &Bench, name: &str) -> ProofFile {
     Verifier::default().verify(&bench.get(name)).unwrap().file().clone()
@@ -121,7 +126,6 @@ fn a_circuit_without_constraints_joined_by_the_real_join_is_refused() {
     let (bench, witness) = &*BLOCK;
     let verifier = Verifier::default();
     let lift_key = verifier.key(Shape::Lift, 8).unwrap();
-    let join = JoinCircuit::build(lift_key);
     let forger = ForgedCircuit::build(&lift_key.common);
     let forged_key = &forger.data.verifier_only;
 
@@ -143,8 +147,8 @@ fn a_circuit_without_constraints_joined_by_the_real_join_is_refused() {
     let (one, two) = (forge(&left, forged_key), forge(&right, forged_key));
 
     // The forgery itself succeeds: the real join circuit proves it, and plain `verify` takes it.
-    let root = join.prove_carrying([(&one, true), (&two, true)], forged_key).unwrap();
-    join.data.verify(root.clone()).unwrap();
+    let root = JOIN.prove_carrying([(&one, true), (&two, true)], forged_key).unwrap();
+    JOIN.data.verify(root.clone()).unwrap();
     assert_eq!(
         Statement::from_public_inputs(&root.public_inputs),
         Some(Statement::of_block(&witness.header))
@@ -166,29 +170,29 @@ fn a_circuit_without_constraints_joined_by_the_real_join_is_refused() {
     refused(&verifier, &file(Shape::Lift, &one));
     refused(&verifier, &file(Shape::Join, &one));
 
-    // Carrying the real key, the forger's circuit passes for neither a lift nor a join.
-    let real = &join.data.verifier_only;
-    let (one, two) = (forge(&left, real), forge(&right, real));
-    refused(&verifier, &file(Shape::Lift, &one));
-    assert!(join.prove([(&one, false), (&two, false)]).is_err());
-    assert!(join.prove([(&one, true), (&two, true)]).is_err());
-    // And beside an honest lift a forged child does not pass either.
+    // Carrying the real key, the forger's circuit passes for neither a lift nor a join, nor beside an honest lift.
     let honest = proof(bench, "lift0").proof;
     let honest_says = Statement::from_public_inputs(&honest.public_inputs).unwrap();
-    let next = Statement {
-        root_before: honest_says.root_after,
-        commitment_before: honest_says.commitment_after,
-        ..right
-    };
-    assert!(join.prove([(&honest, false), (&forge(&next, real), false)]).is_err());
+    let (root_before, commitment_before) = (honest_says.root_after, honest_says.commitment_after);
+    let next = forge(
+        &Statement {
+            root_before,
+            commitment_before,
+            ..right
+        },
+        &JOIN.data.verifier_only,
+    );
+    refused(&verifier, &file(Shape::Lift, &next));
+    refused(&verifier, &file(Shape::Join, &next));
+    assert!(JOIN.prove([(&honest, false), (&next, false)]).is_err());
+    assert!(JOIN.prove([(&honest, false), (&next, true)]).is_err());
 }
 
 #[test]
 fn the_join_circuit_refuses_order_gap_and_wrong_kind() {
     let (bench, _) = &*BLOCK;
-    let join = JoinCircuit::build(Verifier::default().key(Shape::Lift, 8).unwrap());
     let [zero, one, two] = ["lift0", "lift1", "lift2"].map(|name| proof(bench, name).proof);
-    assert!(join.prove([(&one, false), (&zero, false)]).is_err(), "order");
-    assert!(join.prove([(&zero, false), (&two, false)]).is_err(), "gap");
-    assert!(join.prove([(&zero, true), (&one, false)]).is_err(), "a lift as a join");
+    assert!(JOIN.prove([(&one, false), (&zero, false)]).is_err(), "order");
+    assert!(JOIN.prove([(&zero, false), (&two, false)]).is_err(), "gap");
+    assert!(JOIN.prove([(&zero, true), (&one, false)]).is_err(), "a lift as a join");
 }

@@ -21,7 +21,10 @@ pub(super) async fn open(context: &Context, run: &RunId, segments: u32) -> Resul
         return Ok(());
     }
     send_ranges(context, run, &[(0, segments)]).await?;
-    context.table.set_if(&at, attribute::OPENED, None, Some(true.into())).await?;
+    context
+        .table
+        .set_if(&at, attribute::OPENED, None, Some(true.into()))
+        .await?;
     Ok(())
 }
 
@@ -46,7 +49,9 @@ pub async fn on_range(context: &Context, message: &RangeMessage) -> Result<(), D
 
 /// For the reaper, when `ranges` is empty: sends the ranges of unmarked pieces again.
 pub async fn reopen(context: &Context, view: &RunView) -> Result<u32, DriveError> {
-    let Some(manifest) = view.manifest.as_ref().filter(|_| !view.is_over()) else { return Ok(0) };
+    let Some(manifest) = view.manifest.as_ref().filter(|_| !view.is_over()) else {
+        return Ok(0);
+    };
     let row = context.table.get(&key(RowKey::ranges(&view.run.id))).await?;
     let unmarked = (0..block::pieces(manifest.segments))
         .filter(|piece| !is_marked(row.as_ref(), &attribute::piece(*piece)))
@@ -65,11 +70,19 @@ async fn send_ranges(context: &Context, run: &RunId, ranges: &[(u32, u32)]) -> R
         return Ok(());
     }
     let message = |&(from, to): &(u32, u32)| Outgoing {
-        body: RangeMessage { run: run.clone(), from, to }.to_json(),
+        body: RangeMessage {
+            run: run.clone(),
+            from,
+            to,
+        }
+        .to_json(),
         group: Some(run.chain.to_string()),
         ..Outgoing::default()
     };
-    context.queue.send(queue::RANGES, ranges.iter().map(message).collect()).await?;
+    context
+        .queue
+        .send(queue::RANGES, ranges.iter().map(message).collect())
+        .await?;
     Ok(())
 }
 
@@ -87,10 +100,15 @@ async fn send_piece(
     let policy = policy_of(context, view);
     let page = page(context, manifest, piece.number).await?;
     let tasks = (piece.from..piece.to).zip(page.segments);
-    let tasks: Vec<_> = tasks.map(|(segment, blob)| view.run.leaf_task(&policy, segment, blob)).collect();
+    let tasks: Vec<_> = tasks
+        .map(|(segment, blob)| view.run.leaf_task(&policy, segment, blob))
+        .collect();
     let Some(first) = tasks.first() else { return Ok(()) };
     let queue = work_queue(&first.pool, first.class);
-    let outgoing = tasks.iter().map(|task| task_message(task, &view.run, push0_core::Millis(0))).collect();
+    let outgoing = tasks
+        .iter()
+        .map(|task| task_message(task, &view.run, push0_core::Millis(0)))
+        .collect();
     context.queue.send(&queue, outgoing).await?;
     context.table.set_if(&at, &mark, None, Some(true.into())).await?;
     Ok(())
@@ -99,7 +117,8 @@ async fn send_piece(
 async fn page(context: &Context, slot: &ManifestSlot, number: u32) -> Result<ManifestPage, DriveError> {
     let manifest: Manifest = read_blob(context, &slot.manifest).await?;
     let blob = manifest.pages.get(number as usize);
-    let blob = blob.ok_or_else(|| PortError::corrupt(format!("manifest {} has no page {number}", slot.manifest.key)))?;
+    let blob =
+        blob.ok_or_else(|| PortError::corrupt(format!("manifest {} has no page {number}", slot.manifest.key)))?;
     let page: ManifestPage = read_blob(context, blob).await?;
     let expected = block::piece_of(number * MANIFEST_PAGE, slot.segments);
     if page.first != expected.from || page.segments.len() as u32 != expected.to - expected.from {

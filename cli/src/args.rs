@@ -1,0 +1,322 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use push0_core::{BlockHash, ChainId, Pool, WorkerId};
+
+use crate::connect::Where;
+
+const AFTER: &str = "\
+Exit codes: 0 done; 1 failed or refused; 2 wrong usage or configuration; 3 no push0 answers; 4 no such chain, block or blob; \
+5 not in time.
+Data goes to stdout, the rest to stderr. NO_COLOR is obeyed. PUSH0_LOG sets the log (like `info` or `push0_runtime=debug`).
+docs/cli.md has more.";
+
+/// Proves blocks: witnesses in, finalized proofs out, strictly in chain order.
+#[derive(Debug, Parser)]
+#[command(name = "push0", version, after_help = AFTER)]
+pub struct Cli {
+    /// Print JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Where `push0 up` runs: unix:/path/to.sock or http://HOST:PORT [default: the socket in the data directory].
+    #[arg(long, global = true, env = "PUSH0_CONNECT", value_name = "ADDRESS")]
+    pub connect: Option<String>,
+    /// What to present there; needed over TCP.
+    #[arg(long, global = true, env = "PUSH0_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// The data directory of `push0 up` [env: PUSH0_DATA] [default: `data` of push0.toml, or ./data].
+    #[arg(long, global = true, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+impl Cli {
+    pub fn location(&self) -> Where {
+        Where { connect: self.connect.clone(), token: self.token.clone(), data: self.data.clone() }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Prove three real blocks, from nothing: the whole system in a fresh directory, then stop it.
+    Demo(Demo),
+    /// Write a commented push0.toml and a pipeline.
+    Init(Init),
+    /// Run push0: engine, functions, local workers. Until ctrl-c or SIGTERM, which drain.
+    Up(Up),
+    /// Run a worker for an `up`, here or on another machine.
+    Worker(Worker),
+    /// Submit blocks.
+    Submit(Submit),
+    /// Chains, blocks in the making, queues, workers.
+    Status(Status),
+    /// Everything about one block.
+    Block(BlockArgs),
+    /// Status, live.
+    Watch(Watch),
+    /// What a block waits for, and what to do about it.
+    Why(BlockArgs),
+    /// The finalized stream of a chain, as JSON lines.
+    Finalized(Finalized),
+    /// Fetch a blob.
+    Get(Get),
+    /// Check finalized proofs: one block's, or a whole chain's with its continuity.
+    Verify(Verify),
+    /// Prove a failed block again, from the same witness.
+    Retry(Retry),
+    /// Prove another block instead of what is there under its number.
+    Replace(Replace),
+    /// Leave a number out: a tombstone takes its place in the stream.
+    Skip(Skip),
+    /// Release no more blocks of a chain; those being proven go on.
+    Pause(ChainArg),
+    /// Go on after a pause.
+    Resume(ChainArg),
+    /// Set how many blocks of a chain are proven at once.
+    Window(Window),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Pipeline {
+    Rollup,
+    Echo,
+}
+
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// Where everything goes; must not exist yet, or be empty [default: a new directory under the system's temporary one].
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+    /// What to prove with: the payments rollup, or echo, which proves nothing.
+    #[arg(long, value_enum, default_value = "rollup")]
+    pub pipeline: Pipeline,
+    /// Transfers in each block.
+    #[arg(long, default_value_t = 16)]
+    pub transfers: u32,
+    /// Worker processes.
+    #[arg(long)]
+    pub workers: Option<usize>,
+    /// Leave it running at the end, until ctrl-c.
+    #[arg(long)]
+    pub keep: bool,
+    /// Give up after so many seconds.
+    #[arg(long, default_value_t = 900)]
+    pub timeout: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct Init {
+    #[arg(default_value = ".")]
+    pub dir: PathBuf,
+    #[arg(long, value_enum, default_value = "rollup")]
+    pub pipeline: Pipeline,
+    /// Write over files that are there.
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Up {
+    /// [env: PUSH0_CONFIG] [default: ./push0.toml]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Local worker processes in each pool.
+    #[arg(long)]
+    pub workers: Option<usize>,
+    /// Also listen on TCP; callers need a token.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub listen: Option<String>,
+    /// What acknowledged work survives: `process` (kill -9) or `power` (power loss, too).
+    #[arg(long)]
+    pub durability: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Worker {
+    /// The pool to work for.
+    #[arg(long)]
+    pub pool: Pool,
+    /// Tasks proven at a time.
+    #[arg(long)]
+    pub slots: Option<usize>,
+    /// The configuration whose pipelines name the provers [env: PUSH0_CONFIG] [default: ./push0.toml].
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Its name; no two workers may share one [default: from the host's name].
+    #[arg(long)]
+    pub id: Option<WorkerId>,
+    /// For inputs and outputs of tasks in hand [default: push0-worker under the system's temporary directory].
+    #[arg(long, value_name = "DIR")]
+    pub scratch: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Submit {
+    /// Submission files (JSON with chain, number, hash, parent_hash and witness, a path relative to the file), or with --chain: one witness.
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    #[arg(long, requires_all = ["number", "hash"])]
+    pub chain: Option<ChainId>,
+    #[arg(long, requires = "chain")]
+    pub number: Option<u64>,
+    #[arg(long, requires = "chain")]
+    pub hash: Option<BlockHash>,
+    #[arg(long, requires = "chain")]
+    pub parent_hash: Option<BlockHash>,
+    /// Your count of reorganisations: with a parent hash, a higher one supersedes the block that is there.
+    #[arg(long)]
+    pub fork_seq: Option<u64>,
+    /// Do not wait until the blocks are admitted.
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Status {
+    /// Only this chain.
+    pub chain: Option<ChainId>,
+    /// Empty queues, too.
+    #[arg(long)]
+    pub all: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct BlockArgs {
+    pub chain: ChainId,
+    pub number: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct Watch {
+    /// Only this chain.
+    pub chain: Option<ChainId>,
+    /// Stop when this block is final.
+    #[arg(long, requires = "chain")]
+    pub until: Option<u64>,
+    /// Milliseconds between looks.
+    #[arg(long, default_value_t = 500)]
+    pub every_ms: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct Finalized {
+    pub chain: ChainId,
+    /// The first sequence number wanted.
+    #[arg(long, default_value_t = 1)]
+    pub from: u64,
+    /// Go on with what is finalized later.
+    #[arg(long)]
+    pub follow: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Get {
+    pub key: String,
+    /// A file that does not exist yet; `-` for stdout.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Verify {
+    pub chain: ChainId,
+    /// Only this block.
+    pub number: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub struct Wait {
+    /// Seconds to wait for the effect.
+    #[arg(long, default_value_t = 15)]
+    pub wait: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct Retry {
+    pub chain: ChainId,
+    pub number: u64,
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+#[derive(Debug, Args)]
+pub struct Replace {
+    /// The submission file of the block to prove instead.
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+#[derive(Debug, Args)]
+pub struct Skip {
+    pub chain: ChainId,
+    pub number: u64,
+    /// Why; it goes into the finalized stream.
+    #[arg(long)]
+    pub reason: String,
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+#[derive(Debug, Args)]
+pub struct ChainArg {
+    pub chain: ChainId,
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+#[derive(Debug, Args)]
+pub struct Window {
+    pub chain: ChainId,
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub blocks: u32,
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_flags_go_anywhere() {
+        for line in ["push0 --json --data /d status", "push0 status --json --data /d"] {
+            let cli = parse(line).unwrap();
+            assert!(cli.json);
+            assert_eq!(cli.location().address(), "unix:/d/push0.sock");
+        }
+        assert_eq!(parse("push0 status --connect http://h:1").unwrap().location().address(), "http://h:1");
+    }
+
+    #[test]
+    fn a_submission_on_the_command_line_is_whole_or_refused() {
+        let hash = "ab".repeat(32);
+        assert!(parse("push0 submit a.json b.json").is_ok());
+        assert!(parse(&format!("push0 submit --chain c --number 1 --hash {hash} w")).is_ok());
+        for bad in ["push0 submit", "push0 submit --chain c w", "push0 submit --number 1 w", "push0 submit --chain C_ w"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        for bad in ["push0 skip demo 1", "push0 window demo 0", "push0 window demo 257", "push0 why demo", "push0 nothing"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+        assert!(parse("push0 skip demo 1 --reason lost").is_ok());
+        assert!(parse("push0 window demo 256").is_ok());
+    }
+}

@@ -1,0 +1,91 @@
+//! Reaching a running `up`: its address, its ports, and what it has configured.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use push0_core::ChainId;
+use push0_core::chain::ChainConfig;
+use push0_runtime::drive::Catalog;
+use push0_runtime::http::{Client, ClientConfig};
+use push0_runtime::port::{Blobs, ErrorKind, PortError, Queue, Table};
+
+use crate::error::{Code, Trouble};
+use crate::notice::Notice;
+use crate::settings;
+
+/// Where to look for `up`.
+#[derive(Debug, Clone, Default)]
+pub struct Where {
+    /// `unix:/path` or `http://host:port`.
+    pub connect: Option<String>,
+    pub token: Option<String>,
+    /// The data directory whose socket is meant otherwise.
+    pub data: Option<PathBuf>,
+}
+
+impl Where {
+    pub fn unix(socket: &Path) -> Self {
+        Self { connect: Some(format!("unix:{}", socket.display())), ..Self::default() }
+    }
+
+    pub fn address(&self) -> String {
+        self.connect.clone().unwrap_or_else(|| {
+            format!("unix:{}", settings::socket(&settings::data_directory(self.data.as_deref())).display())
+        })
+    }
+
+    /// A client that has not tried to connect yet.
+    pub fn client(&self) -> anyhow::Result<Client> {
+        let mut config = ClientConfig::new(self.address());
+        config.token.clone_from(&self.token);
+        Client::new(config).map_err(|error| Trouble::usage(error.to_string()).into())
+    }
+
+    /// Connects and reads what is configured there.
+    pub async fn open(&self) -> anyhow::Result<Remote> {
+        let client = Arc::new(self.client()?);
+        let notice = Notice::read(&*client).await.map_err(|error| self.explain(&error))?;
+        let Some(notice) = notice else {
+            return Err(Trouble::failed(format!("the push0 at {} has said nothing of itself", self.address()))
+                .next("is it of another version than this one? compare `push0 --version`")
+                .into());
+        };
+        let catalog = notice.catalog();
+        Ok(Remote { queue: client.clone(), table: client.clone(), blobs: client, address: self.address(), notice, catalog })
+    }
+
+    fn explain(&self, error: &PortError) -> Trouble {
+        let address = self.address();
+        match error.kind() {
+            ErrorKind::Transient { .. } => Trouble::new(Code::Unreachable, format!("no push0 answers at {address} ({error})"))
+                .next("start it with `push0 up`, or say where it is with --data DIR or --connect unix:/path|http://host:port"),
+            ErrorKind::Fenced => Trouble::failed(format!("the push0 at {address} does not let this command in: {error}"))
+                .next("use --token (or PUSH0_TOKEN) with an operator's token"),
+            ErrorKind::Conflict | ErrorKind::Permanent | ErrorKind::Corrupt => {
+                Trouble::failed(format!("the push0 at {address} cannot answer: {error}"))
+            }
+        }
+    }
+}
+
+/// A running `up`.
+#[derive(Clone)]
+pub struct Remote {
+    pub queue: Arc<dyn Queue>,
+    pub table: Arc<dyn Table>,
+    pub blobs: Arc<dyn Blobs>,
+    pub address: String,
+    pub notice: Notice,
+    pub catalog: Catalog,
+}
+
+impl Remote {
+    pub fn chain(&self, id: &ChainId) -> anyhow::Result<&ChainConfig> {
+        self.catalog.chains.get(id).ok_or_else(|| {
+            let known: Vec<String> = self.catalog.chains.keys().map(ToString::to_string).collect();
+            Trouble::absent(format!("chain {id} is not configured there"))
+                .next(format!("it has: {}; or add a [[chain]] to push0.toml and restart `push0 up`", known.join(", ")))
+                .into()
+        })
+    }
+}

@@ -1,0 +1,174 @@
+//! What is configured: `push0.toml`, the environment (`PUSH0_…`) and flags become [`Settings`].
+//!
+//! A later layer wins: defaults < file < environment < flags. Unknown keys are mistakes, and all mistakes are listed at once, each with
+//! its place. `examples/push0.toml` has every key with its meaning.
+
+mod chains;
+mod layers;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use push0_core::pipeline::{Mistakes, ProverCommand};
+use push0_core::{Millis, Pool, ProverName};
+use push0_runtime::drive::Catalog;
+use push0_runtime::engine::Durability;
+use push0_runtime::http::Role;
+
+use layers::Reader;
+
+/// The file that is read where no other is named.
+pub const FILE: &str = "push0.toml";
+
+/// The data directory where nothing else is said.
+pub const DATA: &str = "data";
+
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The file they come from.
+    pub file: Option<PathBuf>,
+    /// Everything `up` keeps.
+    pub data: PathBuf,
+    pub durability: Durability,
+    /// `HOST:PORT` to listen on beside the socket in the data directory.
+    pub listen: Option<String>,
+    /// Who may connect there.
+    pub tokens: Vec<(String, Role)>,
+    pub workers: Workers,
+    pub functions: Functions,
+    pub catalog: Catalog,
+    /// Every prover of the configured pipelines.
+    pub provers: BTreeMap<ProverName, ProverCommand>,
+}
+
+/// The worker processes that `up` starts, and how any worker of this configuration works.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Workers {
+    /// Processes in each of the pools.
+    pub count: usize,
+    /// Pools that `up` starts workers for; the trusted pool's one worker is always started.
+    pub pools: Vec<Pool>,
+    /// Tasks a process proves at a time.
+    pub slots: usize,
+    /// `RAYON_NUM_THREADS` of the provers; none: cores divided by local workers.
+    pub threads: Option<usize>,
+    /// How long a task stays a worker's without a sign of life.
+    pub lease: Millis,
+    /// How long tasks in hand may go on when a worker is told to stop.
+    pub drain: Millis,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Functions {
+    /// Pollers of each standard queue; a FIFO queue has one.
+    pub concurrency: usize,
+    /// Between two turns of the reaper.
+    pub reaper: Millis,
+}
+
+/// What [`Settings::read`] reads.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// A file that must exist. None: `push0.toml` in the working directory, where there is one.
+    pub file: Option<PathBuf>,
+    /// The environment.
+    pub env: BTreeMap<String, String>,
+    /// Flags, by the key they set: `("workers.count", "2")`.
+    pub flags: Vec<(&'static str, String)>,
+}
+
+impl Sources {
+    /// The given file and flags, and this process's environment.
+    pub fn new(file: Option<PathBuf>) -> Self {
+        let env = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .filter(|(name, value)| name.starts_with("PUSH0_") && !value.is_empty());
+        let mut env: BTreeMap<String, String> = env.collect();
+        let file = file.or_else(|| env.remove("PUSH0_CONFIG").map(PathBuf::from));
+        Self { file, env, flags: Vec::new() }
+    }
+
+    pub fn flag(mut self, key: &'static str, value: Option<impl ToString>) -> Self {
+        self.flags.extend(value.map(|value| (key, value.to_string())));
+        self
+    }
+}
+
+impl Settings {
+    /// Reads all layers and the pipelines named there.
+    pub fn read(sources: &Sources) -> Result<Self, Mistakes> {
+        let (file, text) = load(sources)?;
+        let mut reader = Reader::new(text.as_deref().unwrap_or_default(), sources)?;
+        let directory = file.as_deref().and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
+
+        let data = reader.path("data", &directory).unwrap_or_else(|| directory.join(DATA));
+        let durability = match reader.one_of("durability", &["process", "power"]) {
+            Some("power") => Durability::Power,
+            _ => Durability::Process,
+        };
+        let listen = reader.text("listen");
+        let tokens = reader.tokens(&directory);
+        if listen.is_some() && tokens.is_empty() && reader.is_clean() {
+            reader.mistake("listen", "over TCP everybody needs a token, and there is none: add a [[token]] table");
+        }
+        let (catalog, provers) = chains::read(&mut reader, &directory);
+        let pools: Vec<Pool> = catalog.pools().into_iter().filter(|pool| !pool.is_trusted()).collect();
+        let workers = Workers {
+            count: reader.integer("workers.count", 0..=1024).map_or_else(default_workers, |count| count as usize),
+            pools: reader.pools("workers.pools").unwrap_or(pools),
+            slots: reader.integer("workers.slots", 1..=256).unwrap_or(1) as usize,
+            threads: reader.integer("workers.threads", 1..=4096).map(|threads| threads as usize),
+            lease: Millis(reader.integer("workers.lease_ms", 200..=3_600_000).unwrap_or(15_000)),
+            drain: Millis(reader.integer("workers.drain_ms", 0..=3_600_000).unwrap_or(20_000)),
+        };
+        let functions = Functions {
+            concurrency: reader.integer("functions.concurrency", 1..=64).unwrap_or(2) as usize,
+            reaper: Millis(reader.integer("functions.reaper_ms", 50..=3_600_000).unwrap_or(10_000)),
+        };
+        reader.finish()?;
+        Ok(Self { file, data, durability, listen, tokens, workers, functions, catalog, provers })
+    }
+
+    /// The socket that `up` listens on.
+    pub fn socket(&self) -> PathBuf {
+        socket(&self.data)
+    }
+}
+
+/// The socket of an `up` with this data directory.
+pub fn socket(data: &Path) -> PathBuf {
+    data.join("push0.sock")
+}
+
+/// Where the data directory is, for commands that only connect: flag, environment, the file's `data`, `./data`. A file that has mistakes
+/// is `up`'s to complain about.
+pub fn data_directory(flag: Option<&Path>) -> PathBuf {
+    let from_env = || std::env::var_os("PUSH0_DATA").filter(|value| !value.is_empty()).map(PathBuf::from);
+    let from_file = || {
+        let file = std::env::var_os("PUSH0_CONFIG").map_or_else(|| PathBuf::from(FILE), PathBuf::from);
+        let table: toml::Table = std::fs::read_to_string(&file).ok()?.parse().ok()?;
+        let data = table.get("data")?.as_str()?;
+        Some(file.parent().unwrap_or(Path::new("")).join(data))
+    };
+    flag.map(Path::to_owned).or_else(from_env).or_else(from_file).unwrap_or_else(|| PathBuf::from(DATA))
+}
+
+fn default_workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1))
+}
+
+/// The file's path and text; no file where none is named and none is there.
+fn load(sources: &Sources) -> Result<(Option<PathBuf>, Option<String>), Mistakes> {
+    let (path, is_named) = match &sources.file {
+        Some(path) => (path.clone(), true),
+        None => (PathBuf::from(FILE), false),
+    };
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok((Some(path), Some(text))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !is_named => Ok((None, None)),
+        Err(error) => Err(Mistakes(vec![format!("cannot read {}: {error}", path.display())])),
+    }
+}
+
+#[cfg(test)]
+mod tests;

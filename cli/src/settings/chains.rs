@@ -1,0 +1,136 @@
+//! `[[chain]]` tables and the pipelines they name.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use push0_core::chain::{ChainConfig, WINDOW};
+use push0_core::pipeline::{self, PipelineFile, ProverCommand};
+use push0_core::{ChainId, Class, PipelineDigest, ProverName};
+use push0_runtime::drive::Catalog;
+use toml::Table;
+
+use super::layers::Reader;
+
+const KEYS: [&str; 8] =
+    ["id", "first", "first_parent", "pipeline", "window", "distance", "class", "bad_proof_limit"];
+
+pub(super) fn read(reader: &mut Reader, directory: &Path) -> (Catalog, BTreeMap<ProverName, ProverCommand>) {
+    let tables = std::mem::take(&mut reader.chains);
+    if tables.is_empty() {
+        reader.mistake("[[chain]]", "there is no chain: `push0 init` writes a configuration that has one");
+    }
+    let mut pipelines = Pipelines::default();
+    let mut catalog = Catalog::default();
+    for (position, table) in tables.iter().enumerate() {
+        if let Some(config) = chain(reader, table, position, directory, &mut pipelines)
+            && catalog.chains.insert(config.chain.clone(), config.clone()).is_some()
+        {
+            reader.mistake(&format!("[[chain]] {}", config.chain), "the id is used twice");
+        }
+    }
+    let provers = provers(reader, &pipelines);
+    for (path, file) in pipelines.read.into_values().flatten() {
+        let digest = file.pipeline.digest();
+        if let Some(other) = catalog.pipelines.insert(digest, file.clone())
+            && other.policy != file.policy
+        {
+            let what = "computes the same as another pipeline here, with another policy: a chain cannot tell them apart";
+            reader.mistake(&path.display().to_string(), what);
+        }
+    }
+    (catalog, provers)
+}
+
+fn chain(
+    reader: &mut Reader,
+    table: &Table,
+    position: usize,
+    directory: &Path,
+    pipelines: &mut Pipelines,
+) -> Option<ChainConfig> {
+    let at = format!("[[chain]] {}", position + 1);
+    let id: Option<ChainId> = reader.required(table, &at, "id");
+    let at = id.as_ref().map_or(at, |id| format!("[[chain]] {id}"));
+    reader.only_keys(table, &at, &KEYS);
+    let path: Option<String> = reader.required(table, &at, "pipeline");
+    let pipeline = path.and_then(|path| pipelines.digest(reader, &directory.join(path)));
+    let most = i64::MAX as u64;
+    let first = reader.number(table, &at, "first", 0..=most);
+    let first_parent = reader.optional(table, &at, "first_parent");
+    let window = reader.number(table, &at, "window", u64::from(*WINDOW.start())..=u64::from(*WINDOW.end()));
+    let distance = reader.number(table, &at, "distance", 1..=most);
+    let limit = reader.number(table, &at, "bad_proof_limit", 0..=1000);
+    let class = match reader.optional::<String>(table, &at, "class") {
+        None => Some(Class::default()),
+        Some(name) => {
+            let class = Class::ALL.into_iter().find(|class| class.as_str() == name);
+            if class.is_none() {
+                let classes = Class::ALL.map(Class::as_str).join(", ");
+                reader.mistake(&at, format_args!("`class`: {name:?} is not one of {classes}"));
+            }
+            class
+        }
+    };
+    let mut config = ChainConfig::new(id?, pipeline?);
+    config.first = first.unwrap_or(config.first);
+    config.first_parent = first_parent;
+    config.window = window.map_or(config.window, |window| window as u32);
+    config.distance = distance.unwrap_or(config.distance);
+    config.bad_proof_limit = limit.map_or(config.bad_proof_limit, |limit| limit as u32);
+    config.class = class?;
+    Some(config)
+}
+
+/// Pipelines by path, read once each; `None` where a file has mistakes.
+#[derive(Default)]
+struct Pipelines {
+    read: BTreeMap<PathBuf, Option<(PathBuf, PipelineFile)>>,
+}
+
+impl Pipelines {
+    fn digest(&mut self, reader: &mut Reader, path: &Path) -> Option<PipelineDigest> {
+        if !self.read.contains_key(path) {
+            let file = read_pipeline(reader, path).map(|file| (path.to_owned(), file));
+            self.read.insert(path.to_owned(), file);
+        }
+        let (_, file) = self.read.get(path)?.as_ref()?;
+        Some(file.pipeline.digest())
+    }
+}
+
+fn read_pipeline(reader: &mut Reader, path: &Path) -> Option<PipelineFile> {
+    let at = path.display().to_string();
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| reader.mistake(&at, format_args!("cannot read the pipeline: {error}")))
+        .ok()?;
+    let mut file = match pipeline::parse(&text) {
+        Ok(file) => file,
+        Err(mistakes) => {
+            mistakes.0.iter().for_each(|mistake| reader.mistake(&at, mistake));
+            return None;
+        }
+    };
+    // A program with a `/` is relative to the pipeline's file, wherever the worker is started.
+    let directory = path.parent().unwrap_or(Path::new("")).canonicalize().unwrap_or_default();
+    for prover in file.provers.values_mut() {
+        let program = &mut prover.command[0];
+        if program.contains('/') {
+            *program = directory.join(&*program).to_string_lossy().into_owned();
+        }
+    }
+    Some(file)
+}
+
+fn provers(reader: &mut Reader, pipelines: &Pipelines) -> BTreeMap<ProverName, ProverCommand> {
+    let mut provers: BTreeMap<ProverName, (ProverCommand, &Path)> = BTreeMap::new();
+    for (path, file) in pipelines.read.values().flatten() {
+        for (name, command) in &file.provers {
+            let (known, other) = provers.entry(name.clone()).or_insert_with(|| (command.clone(), path));
+            if known != command {
+                let what = format!("prover {name} is another one in {}: give one of them another name", other.display());
+                reader.mistake(&path.display().to_string(), what);
+            }
+        }
+    }
+    provers.into_iter().map(|(name, (command, _))| (name, command)).collect()
+}

@@ -1,0 +1,169 @@
+//! `push0 up`: the engine with its one owner, the functions, and the local workers, in one tree of processes.
+//!
+//! Nothing here outlives this process: workers are tied to it by a parent-death signal, and their provers to them. What was in flight
+//! when an earlier `up` died: the functions' own messages are visible again at once, since nobody else ever takes them; tasks come
+//! again when their leases end, since a worker elsewhere may still be proving them.
+
+mod children;
+mod functions;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use push0_core::Pool;
+use push0_core::topology::Topology;
+use push0_runtime::drive::Context;
+use push0_runtime::engine::{Engine, EngineConfig, Location, QueueSpec};
+use push0_runtime::http::{Ports, Role, Server, ServerConfig, bind_tcp, bind_unix};
+use push0_runtime::port::{Clock, SystemClock};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing::info;
+
+use crate::error::Trouble;
+use crate::notice::Notice;
+use crate::output::Output;
+use crate::settings::Settings;
+
+use children::{Children, Local};
+
+/// Longest path of a socket, bytes (`sun_path` is 108 with its end).
+const SOCKET_PATH: usize = 107;
+
+/// Runs until SIGTERM or ctrl-c.
+pub async fn run(settings: &Settings, output: Output) -> anyhow::Result<()> {
+    // Asked for first: a signal during start-up is obeyed, not fatal.
+    let mut stopping = Stopping::new()?;
+    let topology = Topology::built_in();
+    let pools = settings.catalog.pools();
+    let queues = topology.expanded_queues(&pools);
+    let engine = open(settings, &queues)?;
+    let ports = Ports::of(&engine);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let context = Context {
+        queue: ports.queue.clone(),
+        table: ports.table.clone(),
+        blobs: ports.blobs.clone(),
+        clock: clock.clone(),
+        catalog: Arc::new(settings.catalog.clone()),
+    };
+
+    let names = queues.iter().map(|queue| queue.name.clone()).collect();
+    Notice::new(&settings.catalog, names, clock.now()).post(&*context.table).await?;
+    let (stop, stopped) = watch::channel(false);
+    let functions = functions::start(&context, &engine, &topology, &pools, &settings.functions, &stopped)?;
+
+    let locals = locals(settings)?;
+    let mut tokens = settings.tokens.clone();
+    tokens.extend(locals.iter().map(|local| (local.token.clone(), role(&local.pool))));
+    let server = Server::new(ports, ServerConfig { tokens, ..ServerConfig::new(settings.data.join("spool")) })?;
+    let (close, closed) = watch::channel(false);
+    let socket = settings.socket();
+    let mut servers = tokio::task::JoinSet::new();
+    let unix = bind_unix(&socket).await?;
+    let until = |mut closed: watch::Receiver<bool>| async move {
+        let _ = closed.wait_for(|closed| *closed).await;
+    };
+    let (serving, end) = (server.clone(), until(closed.clone()));
+    servers.spawn(async move { serving.serve_unix(unix, end).await });
+    if let Some(address) = &settings.listen {
+        let tcp = bind_tcp(address).await.map_err(|error| {
+            Trouble::failed(error.to_string()).next("choose another address with --listen HOST:PORT")
+        })?;
+        let (serving, end) = (server.clone(), until(closed));
+        servers.spawn(async move { serving.serve_tcp(tcp, end).await });
+    }
+
+    let children = Children::start(settings, &locals, &socket)?;
+    output.note(&greeting(settings, &socket, locals.len()));
+
+    stopping.wait().await;
+    output.note("push0: draining; once more to stop at once");
+    tokio::select! {
+        () = children.drain() => {}
+        () = stopping.wait() => children.kill(),
+    }
+    stop.send_replace(true);
+    functions.finish().await;
+    close.send_replace(true);
+    while servers.join_next().await.is_some() {}
+    let _ = std::fs::remove_file(&socket);
+    info!("push0 is down");
+    Ok(())
+}
+
+fn open(settings: &Settings, queues: &[push0_core::topology::QueueSpec]) -> anyhow::Result<Engine> {
+    let socket = settings.socket();
+    std::fs::create_dir_all(&settings.data)
+        .with_context(|| format!("cannot make the data directory {}", settings.data.display()))?;
+    if socket.as_os_str().len() > SOCKET_PATH {
+        return Err(Trouble::usage(format!("the socket's path {} is longer than the system allows", socket.display()))
+            .next("use a data directory with a shorter path (--data)")
+            .into());
+    }
+    let specs = queues.iter().map(|queue| {
+        let spec = QueueSpec::new(queue.name.clone());
+        match &queue.dead_letter {
+            Some(letters) => spec.with_dead_letter(letters.queue.clone(), letters.max_receives),
+            None => spec,
+        }
+    });
+    let location = Location::Directory(settings.data.clone());
+    let config = EngineConfig { durability: settings.durability, ..EngineConfig::new(location, specs.collect()) };
+    Engine::open(config).map_err(|error| {
+        Trouble::failed(error.to_string()).next("see `push0 status --data DIR` for what runs there").into()
+    })
+}
+
+fn role(pool: &Pool) -> Role {
+    if pool.is_trusted() { Role::Trusted } else { Role::Worker { pool: pool.clone() } }
+}
+
+/// The workers to start: one of the trusted pool, and so many in each other pool.
+fn locals(settings: &Settings) -> anyhow::Result<Vec<Local>> {
+    let mut locals = vec![Local::new(&Pool::trusted(), 1)?];
+    for pool in &settings.workers.pools {
+        for number in 1..=settings.workers.count {
+            locals.push(Local::new(pool, number)?);
+        }
+    }
+    Ok(locals)
+}
+
+fn greeting(settings: &Settings, socket: &Path, workers: usize) -> String {
+    let chains: Vec<String> = settings.catalog.chains.keys().map(ToString::to_string).collect();
+    let mut lines = vec![
+        format!("push0 is up (pid {}): chains {}; {workers} local workers", std::process::id(), chains.join(", ")),
+        format!("  socket  unix:{}", socket.display()),
+    ];
+    if let Some(listen) = &settings.listen {
+        lines.push(format!("  tcp     http://{listen} (token needed)"));
+    }
+    let data = if settings.data == Path::new(crate::settings::DATA) {
+        String::new()
+    } else {
+        format!(" --data {}", settings.data.display())
+    };
+    lines.push(format!("  next    push0 submit{data} BLOCK.json · push0 watch{data} · ctrl-c stops it"));
+    lines.join("\n")
+}
+
+/// SIGTERM or ctrl-c.
+struct Stopping {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Stopping {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

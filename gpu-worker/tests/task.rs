@@ -1,0 +1,461 @@
+//! One task's life over ports and a scripted prover: in memory, on a clock that is moved by hand, without a runtime.
+
+mod support;
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use push0_core::message::{FailureKind, ReportEvent, TaskMessage, queue};
+use push0_core::pipeline::Kind;
+use push0_core::record::{Manifest, ManifestPage, Verdict, Versioned as _, control_key};
+use push0_core::{BlockHash, Millis, Sha256};
+use push0_gpu_worker::lease::Leases;
+use push0_gpu_worker::{Data, Env, Failure, Health, Job, Limits, Outcome, Output, Prover, Settled, Store, Watch, task as life};
+use push0_runtime::clock_manual::ManualClock;
+use push0_runtime::engine::Engine;
+use push0_runtime::port::{Blobs, Clock, Delivery, Outgoing, PortError, PortResult, Queue, QueueStats};
+use support::*;
+
+const LEASE: Millis = Millis(15_000);
+
+/// Polls on one thread; when nothing moves, time does.
+fn drive<F: Future>(clock: &ManualClock, future: F) -> F::Output {
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return output;
+        }
+        clock.advance_to(clock.next_wake().expect("nothing is ready and nothing sleeps: stuck"));
+    }
+}
+
+/// What a scripted prover does with its tasks.
+enum Act {
+    Answer(Outcome),
+    /// Runs until cancelled.
+    UntilCancelled,
+    /// Never answers, and hears no cancellation.
+    Hang,
+    /// Progress every so often, for ever.
+    Busy(Millis),
+    /// Moves the clock on this far at once, as if the whole worker was frozen; then runs until cancelled.
+    Frozen(Millis),
+}
+
+struct Scripted {
+    clock: ManualClock,
+    acts: VecDeque<Act>,
+    calls: u32,
+}
+
+#[async_trait]
+impl Prover for Scripted {
+    async fn prove(&mut self, _: &Job, watch: &Watch) -> Outcome {
+        self.calls += 1;
+        match self.acts.pop_front().expect("an act is scripted") {
+            Act::Answer(outcome) => outcome,
+            Act::UntilCancelled => {
+                watch.cancelled().await;
+                Failure::retryable("cancelled").into()
+            }
+            Act::Hang => std::future::pending().await,
+            Act::Busy(every) => loop {
+                watch.progressed();
+                self.clock.sleep_until(self.clock.now().plus(every)).await;
+            },
+            Act::Frozen(length) => {
+                self.clock.advance(length);
+                watch.cancelled().await;
+                Failure::retryable("cancelled").into()
+            }
+        }
+    }
+
+    fn last_words(&self) -> String {
+        "last words".to_owned()
+    }
+}
+
+struct World {
+    clock: ManualClock,
+    engine: Engine,
+    env: Env,
+    prover: Scripted,
+}
+
+impl World {
+    fn new() -> Self {
+        Self::over(|engine| Arc::new(engine))
+    }
+
+    fn over(queue: impl FnOnce(Engine) -> Arc<dyn Queue>) -> Self {
+        let clock = ManualClock::starting_at(Millis(1_000_000));
+        let engine = engine(Arc::new(clock.clone()));
+        let (starts, _) = life::starts();
+        let env = Env {
+            worker: "w1".parse().unwrap(),
+            pool: pool(),
+            queue: queue(engine.clone()),
+            blobs: Arc::new(engine.clone()),
+            clock: Arc::new(clock.clone()),
+            leases: Leases::new(LEASE),
+            store: Store::Memory,
+            starts,
+            limits: Limits::default(),
+            health: Health::new("test"),
+        };
+        let prover = Scripted { clock: clock.clone(), acts: VecDeque::new(), calls: 0 };
+        Self { clock, engine, env, prover }
+    }
+
+    fn act(mut self, act: Act) -> Self {
+        self.prover.acts.push_back(act);
+        self
+    }
+
+    fn artifact(self, text: &'static str) -> Self {
+        self.act(Act::Answer(Outcome::Done(Output::Artifact(memory(text)))))
+    }
+
+    fn wait<T>(&self, future: impl Future<Output = T>) -> T {
+        drive(&self.clock, future)
+    }
+
+    fn put(&self, key: &str, text: &str) -> push0_core::record::BlobRef {
+        self.wait(put(&self.engine, key, text))
+    }
+
+    fn deliver(&self, task: &TaskMessage) -> Delivery {
+        self.wait(async {
+            send(&self.engine, task).await;
+            self.engine.receive(&work(), 1, Millis(0), LEASE).await.unwrap().remove(0)
+        })
+    }
+
+    /// Handles the delivery while leases are kept.
+    fn handle(&mut self, delivery: Delivery) -> Settled {
+        let queue = work();
+        let Self { clock, engine, env, prover } = self;
+        drive(clock, async {
+            tokio::select! {
+                biased;
+                settled = life::handle(env, &queue, delivery, prover) => settled,
+                () = env.leases.keep(engine, engine, &*env.clock) => unreachable!("beats for ever"),
+            }
+        })
+    }
+
+    fn run(&mut self, task: &TaskMessage) -> Settled {
+        let delivery = self.deliver(task);
+        self.handle(delivery)
+    }
+
+    fn work_left(&self) -> QueueStats {
+        self.wait(self.engine.stats(&work())).unwrap()
+    }
+
+    fn reports(&self, queue: &str) -> Vec<ReportEvent> {
+        self.wait(reports_now(&self.engine, queue))
+    }
+}
+
+fn memory(text: &'static str) -> Data {
+    Data::Memory(Bytes::from_static(text.as_bytes()))
+}
+
+fn failed(settled: &Settled) -> (FailureKind, &str, &[u32]) {
+    let Settled::Reported(ReportEvent::Failed { kind, message, children }) = settled else { panic!("{settled:?}") };
+    (*kind, message, children)
+}
+
+#[test]
+fn an_artifact_is_stored_then_reported_then_the_message_is_gone() {
+    let mut world = World::new().artifact("proof");
+    let task = task(Kind::Map, 0, vec![world.put("in/0", "segment")]);
+    let settled = world.run(&task);
+    let Settled::Reported(ReportEvent::Done { artifact }) = &settled else { panic!("{settled:?}") };
+    assert_eq!((artifact.key.as_str(), artifact.sha256), (task.artifact_key().as_str(), Sha256::of(b"proof")));
+    assert_eq!(world.reports(queue::RESULTS), [ReportEvent::Done { artifact: artifact.clone() }]);
+    assert!(world.reports(queue::VERDICTS).is_empty());
+    assert_eq!(world.work_left(), QueueStats::default());
+}
+
+#[test]
+fn a_redelivered_task_whose_artifact_is_stored_is_not_proven_again() {
+    let mut world = World::new();
+    let task = task(Kind::Join, 0, vec![absent("in/0"), absent("in/1")]);
+    let bytes = Bytes::from_static(b"the first one's");
+    world.wait(world.engine.put_new(&task.artifact_key(), bytes, &task.id.to_string())).unwrap();
+    let settled = world.run(&task);
+    let Settled::Reported(ReportEvent::Done { artifact }) = settled else { panic!("{settled:?}") };
+    assert_eq!(artifact.sha256, Sha256::of(b"the first one's"));
+    assert_eq!(world.prover.calls, 0);
+}
+
+#[test]
+fn an_artifact_stored_meanwhile_by_another_delivery_is_what_is_reported() {
+    struct Racing(Engine, TaskMessage);
+    #[async_trait]
+    impl Prover for Racing {
+        async fn prove(&mut self, _: &Job, _: &Watch) -> Outcome {
+            let bytes = Bytes::from_static(b"other");
+            self.0.put_new(&self.1.artifact_key(), bytes, &self.1.id.to_string()).await.unwrap();
+            Outcome::Done(Output::Artifact(memory("mine")))
+        }
+    }
+    let world = World::new();
+    let task = task(Kind::Map, 0, vec![world.put("in/0", "segment")]);
+    let delivery = world.deliver(&task);
+    let mut prover = Racing(world.engine.clone(), task);
+    let settled = world.wait(life::handle(&world.env, &work(), delivery, &mut prover));
+    let Settled::Reported(ReportEvent::Done { artifact }) = settled else { panic!("{settled:?}") };
+    assert_eq!(artifact.sha256, Sha256::of(b"other"));
+}
+
+#[test]
+fn a_key_written_by_somebody_else_fails_for_good() {
+    let mut world = World::new();
+    let task = task(Kind::Map, 0, vec![world.put("in/0", "segment")]);
+    world.put(&task.artifact_key(), "not from this task");
+    assert_eq!(failed(&world.run(&task)).0, FailureKind::Permanent);
+    assert_eq!(world.prover.calls, 0);
+}
+
+#[test]
+fn split_stores_parts_pages_and_manifest() {
+    let segments: Vec<Data> = (0..300).map(|number: u32| Data::Memory(Bytes::from(number.to_string()))).collect();
+    let (hash, parent_hash) = (BlockHash([1; 32]), Some(BlockHash([2; 32])));
+    let output = Output::Split { segments, header: memory("header"), hash, parent_hash };
+    let mut world = World::new().act(Act::Answer(Outcome::Done(output)));
+    let task = task(Kind::Split, 0, vec![world.put("witnesses/7", "witness")]);
+    let Settled::Reported(ReportEvent::Split { manifest, segments, header, .. }) = world.run(&task) else { panic!() };
+    assert_eq!((segments, header.key), (300, format!("{}/header", task.artifact_key())));
+    assert!(world.reports(queue::RESULTS).is_empty(), "split counts only from the verdicts queue");
+    assert_eq!(world.reports(queue::VERDICTS).len(), 1);
+
+    let read = |key: &str| String::from_utf8(world.wait(world.engine.get(key)).unwrap().unwrap().to_vec()).unwrap();
+    let manifest = Manifest::from_json(&read(&manifest.key)).unwrap();
+    assert_eq!((manifest.pages.len(), manifest.hash, manifest.parent_hash), (2, hash, parent_hash));
+    let second = ManifestPage::from_json(&read(&manifest.pages[1].key)).unwrap();
+    assert_eq!((second.first, second.segments.len()), (256, 44));
+    assert_eq!(second.segments[43].key, format!("{}/segments/000299", task.artifact_key()));
+    assert_eq!(read(&second.segments[43].key), "299");
+
+    let again = world.run(&task);
+    assert!(matches!(again, Settled::Reported(ReportEvent::Split { segments: 300, .. })), "{again:?}");
+    assert_eq!(world.prover.calls, 1);
+}
+
+#[test]
+fn a_split_that_finds_other_segments_of_its_own_fails_and_equal_ones_do_not_matter() {
+    for (left, fails) in [("one", false), ("another", true)] {
+        let output = Output::Split {
+            segments: vec![memory("one")],
+            header: memory("header"),
+            hash: BlockHash([1; 32]),
+            parent_hash: None,
+        };
+        let mut world = World::new().act(Act::Answer(Outcome::Done(output)));
+        let task = task(Kind::Split, 0, vec![world.put("witnesses/7", "witness")]);
+        let key = format!("{}/segments/000000", task.artifact_key());
+        let bytes = Bytes::from_static(left.as_bytes());
+        world.wait(world.engine.put_new(&key, bytes, &task.id.to_string())).unwrap();
+        let settled = world.run(&task);
+        if fails {
+            let (kind, message, _) = failed(&settled);
+            assert_eq!(kind, FailureKind::Retryable);
+            assert!(message.contains("earlier run of this attempt"), "{message}");
+            assert!(world.wait(world.engine.head(&format!("{}/manifest", task.artifact_key()))).unwrap().is_none());
+        } else {
+            assert!(matches!(settled, Settled::Reported(ReportEvent::Split { .. })), "{settled:?}");
+        }
+    }
+}
+
+#[test]
+fn a_verdict_names_the_root_it_is_about() {
+    let verdict = Output::Verdict { verdict: Verdict::BadBlock, message: Some("why".to_owned()) };
+    let mut world = World::new().act(Act::Answer(Outcome::Done(verdict)));
+    let root = world.put("root", "root");
+    let task = task(Kind::Verify, 0, vec![root.clone(), world.put("header", "header")]);
+    let wanted = ReportEvent::Verified { verdict: Verdict::BadBlock, root: root.sha256, message: Some("why".to_owned()) };
+    assert_eq!(world.run(&task), Settled::Reported(wanted.clone()));
+    assert_eq!(world.reports(queue::VERDICTS), [wanted]);
+}
+
+#[test]
+fn a_stopped_run_is_acknowledged_and_not_proven() {
+    let mut world = World::new();
+    let task = task(Kind::Map, 0, vec![absent("in/0")]);
+    world.put(&control_key(&task.id.run), "stop");
+    assert_eq!(world.run(&task), Settled::Stopped);
+    assert_eq!((world.prover.calls, world.work_left()), (0, QueueStats::default()));
+    assert!(world.reports(queue::RESULTS).is_empty());
+}
+
+#[test]
+fn a_run_stopped_while_it_is_proven_cancels_the_prover() {
+    for act in [Act::UntilCancelled, Act::Hang] {
+        let mut world = World::new().act(act);
+        let task = task(Kind::Map, 0, vec![world.put("in/0", "segment")]);
+        let delivery = world.deliver(&task);
+        let (engine, clock, control) = (world.engine.clone(), world.clock.clone(), control_key(&task.id.run));
+        let queue = work();
+        let World { env, prover, .. } = &mut world;
+        let stop = async {
+            clock.sleep_until(clock.now().plus(Millis(20_000))).await;
+            put(&engine, &control, "stop").await;
+            std::future::pending::<()>().await
+        };
+        let settled = drive(&clock, async {
+            tokio::select! {
+                biased;
+                settled = life::handle(env, &queue, delivery, prover) => settled,
+                () = env.leases.keep(&engine, &engine, &clock) => unreachable!(),
+                () = stop => unreachable!(),
+            }
+        });
+        assert_eq!(settled, Settled::Stopped);
+        assert_eq!((world.work_left(), world.env.leases.count()), (QueueStats::default(), 0));
+        assert!(world.reports(queue::RESULTS).is_empty());
+    }
+}
+
+#[test]
+fn an_avoided_worker_releases_the_task_up_to_a_bound() {
+    let mut world = World::new().artifact("proof");
+    let mut task = task(Kind::Map, 0, vec![world.put("in/0", "segment")]);
+    task.avoid = vec!["w0".parse().unwrap(), "w1".parse().unwrap()];
+    let mut delivery = world.deliver(&task);
+    let mut avoided = 0;
+    let settled = loop {
+        match world.handle(delivery) {
+            Settled::Avoided => avoided += 1,
+            settled => break settled,
+        }
+        assert_eq!(world.work_left().delayed, 1, "others get it first");
+        delivery = world.wait(world.engine.receive(&work(), 1, Millis(60_000), LEASE)).unwrap().remove(0);
+    };
+    assert!(matches!(settled, Settled::Reported(ReportEvent::Done { .. })), "{settled:?}");
+    assert_eq!((avoided, world.prover.calls), (3, 1));
+}
+
+#[test]
+fn a_lease_that_somebody_else_took_over_ends_the_task_without_a_word() {
+    let mut world = World::new().act(Act::Frozen(Millis(60_000)));
+    let task = task(Kind::Map, 0, vec![world.put("in/0", "segment")]);
+    assert_eq!(world.run(&task), Settled::Lost);
+    assert!(world.reports(queue::RESULTS).is_empty());
+    assert_eq!(world.work_left().visible, 1, "it is there for somebody else");
+    assert!(world.wait(world.engine.head(&task.artifact_key())).unwrap().is_none());
+}
+
+#[test]
+fn leases_live_as_long_as_the_prover_works() {
+    let mut world = World::new().act(Act::Hang);
+    let mut task = task(Kind::Map, 0, vec![world.put("in/0", "segment")]);
+    task.time_limit = Millis::from_secs(3600);
+    let begun = world.clock.now();
+    let settled = world.run(&task);
+    let (kind, message, _) = failed(&settled);
+    assert_eq!((kind, world.clock.now().since(begun)), (FailureKind::Retryable, task.time_limit));
+    assert!(message.contains("time limit") && message.ends_with("last words"), "{message}");
+    assert_eq!(world.work_left(), QueueStats::default());
+}
+
+#[test]
+fn a_silent_prover_is_killed_at_its_progress_limit_and_a_talking_one_at_its_time_limit() {
+    for (act, ran) in [(Act::Hang, 10_000), (Act::Busy(Millis(9_000)), 100_000)] {
+        let mut world = World::new().act(act);
+        let mut task = task(Kind::Map, 0, vec![world.put("in/0", "segment")]);
+        (task.time_limit, task.progress_limit) = (Millis(100_000), Some(Millis(10_000)));
+        let begun = world.clock.now();
+        let settled = world.run(&task);
+        assert_eq!(failed(&settled).0, FailureKind::Retryable);
+        assert_eq!(world.clock.now().since(begun), Millis(ran));
+    }
+}
+
+#[test]
+fn an_input_that_is_not_the_pinned_one_accuses_its_child_and_a_missing_one_is_stale() {
+    let cases = [
+        (Kind::Join, "there", FailureKind::BadInput, vec![1], "not the one pinned"),
+        (Kind::Split, "there", FailureKind::Permanent, vec![], "not the one pinned"),
+        (Kind::Join, "gone", FailureKind::Retryable, vec![], "stale"),
+    ];
+    for (kind, key, wanted, accused, text) in cases {
+        let mut world = World::new();
+        world.put("there", "something else");
+        let good = world.put("good", "good");
+        let inputs = if kind == Kind::Join { vec![good, absent(key)] } else { vec![absent(key)] };
+        let settled = world.run(&task(kind, 0, inputs));
+        let (kind, message, children) = failed(&settled);
+        assert_eq!((kind, children), (wanted, &accused[..]), "{message}");
+        assert!(message.contains(text), "{message}");
+        assert_eq!(world.prover.calls, 0);
+    }
+}
+
+#[test]
+fn a_failure_is_reported_as_the_prover_said_it() {
+    for failure in [Failure::retryable("r"), Failure::permanent("p"), Failure::bad_input(vec![0], "b")] {
+        let mut world = World::new().act(Act::Answer(failure.clone().into()));
+        let task = task(Kind::Map, 0, vec![world.put("in/0", "segment")]);
+        let Failure { kind, message, children } = failure;
+        assert_eq!(world.run(&task), Settled::Reported(ReportEvent::Failed { kind, message, children }));
+    }
+}
+
+#[test]
+fn what_is_no_task_of_this_pool_goes_back_towards_the_dead_letters() {
+    let mut world = World::new();
+    let mut foreign = task(Kind::Map, 0, vec![absent("in/0")]);
+    foreign.pool = "gpu".parse().unwrap();
+    assert!(matches!(world.run(&foreign), Settled::Poison(_)));
+    assert_eq!(world.work_left().delayed, 1);
+    assert!(world.reports(queue::RESULTS).is_empty());
+}
+
+/// Refuses to send a number of times.
+struct Stubborn(Engine, AtomicU32);
+
+#[async_trait]
+impl Queue for Stubborn {
+    async fn send(&self, queue: &str, messages: Vec<Outgoing>) -> PortResult<()> {
+        if self.1.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+            return Err(PortError::transient("not now"));
+        }
+        self.0.send(queue, messages).await
+    }
+    async fn receive(&self, queue: &str, max: usize, wait: Millis, lease: Millis) -> PortResult<Vec<Delivery>> {
+        self.0.receive(queue, max, wait, lease).await
+    }
+    async fn extend(&self, queue: &str, receipt: &str, lease: Millis) -> PortResult<()> {
+        self.0.extend(queue, receipt, lease).await
+    }
+    async fn release(&self, queue: &str, receipt: &str, delay: Millis) -> PortResult<()> {
+        self.0.release(queue, receipt, delay).await
+    }
+    async fn ack(&self, queue: &str, receipt: &str) -> PortResult<()> {
+        self.0.ack(queue, receipt).await
+    }
+    async fn stats(&self, queue: &str) -> PortResult<QueueStats> {
+        self.0.stats(queue).await
+    }
+}
+
+#[test]
+fn a_report_is_sent_until_it_arrives_and_the_message_kept_until_then() {
+    let mut world = World::over(|engine| Arc::new(Stubborn(engine, AtomicU32::new(12)))).artifact("proof");
+    let task = task(Kind::Map, 0, vec![world.put("in/0", "segment")]);
+    let begun = world.clock.now();
+    assert!(matches!(world.run(&task), Settled::Reported(_)));
+    assert!(world.clock.now().since(begun) > LEASE, "longer than a lease, which was kept meanwhile");
+    assert_eq!((world.reports(queue::RESULTS).len(), world.work_left()), (1, QueueStats::default()));
+}

@@ -1,0 +1,44 @@
+//! From the topology to what runs it: queues for the engine, mappings for the function host.
+
+use std::collections::BTreeSet;
+
+use push0_core::topology::{QueueKind, Topology};
+use push0_core::{Millis, Pool};
+
+use crate::engine::{self, DeadLetter};
+use crate::host::Mapping;
+
+/// Every queue of the topology, for the embedded engine.
+pub fn engine_queues(topology: &Topology, pools: &BTreeSet<Pool>) -> Vec<engine::QueueSpec> {
+    let queue = |spec: push0_core::topology::QueueSpec| engine::QueueSpec {
+        name: spec.name,
+        fifo: spec.kind == QueueKind::Fifo,
+        dead_letter: spec.dead_letter.map(|letters| DeadLetter {
+            queue: letters.queue,
+            max_receives: letters.max_receives,
+        }),
+    };
+    topology.expanded_queues(pools).into_iter().map(queue).collect()
+}
+
+/// The sources of a function, as the host polls them. A function the topology does not have has none.
+pub fn mappings(topology: &Topology, function: &str, pools: &BTreeSet<Pool>) -> Vec<Mapping> {
+    let Some(function) = topology.function(function) else {
+        return Vec::new();
+    };
+    let queues = topology.expanded_queues(pools);
+    let mapping = |source: push0_core::topology::SourceSpec| {
+        let queue = queues.iter().find(|queue| queue.name == source.queue)?;
+        Some(Mapping {
+            queue: source.queue,
+            batch: source.batch as usize,
+            lease: Millis::from_secs(u64::from(queue.visibility_s)),
+            dead_letter: queue.dead_letter.as_ref().map(|letters| letters.queue.clone()),
+        })
+    };
+    topology
+        .expanded_sources(function, pools)
+        .into_iter()
+        .filter_map(mapping)
+        .collect()
+}

@@ -1,0 +1,3 @@
+//! Tests of the whole system. [`sim`] runs it in one thread on a virtual clock, with everything going wrong that can.
+
+pub mod sim;

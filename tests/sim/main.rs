@@ -1,0 +1,62 @@
+//! Replays a seed, or runs many: `push0-sim --seed 7 --trace`, `push0-sim --seeds 1000 --from 0`.
+
+use clap::Parser;
+use push0_tests::sim::{Bug, Scenario, run};
+
+#[derive(Parser)]
+struct Args {
+    /// Run this seed alone.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Run so many seeds.
+    #[arg(long, default_value_t = 100)]
+    seeds: u64,
+    /// The first of them.
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// Print everything that happened.
+    #[arg(long)]
+    trace: bool,
+    /// Put the bug "acknowledge before effects" in.
+    #[arg(long)]
+    bug: bool,
+}
+
+#[allow(clippy::print_stdout, reason = "a tool for people at a terminal")]
+fn main() {
+    let args = Args::parse();
+    let seeds = match args.seed {
+        Some(seed) => seed..seed + 1,
+        None => args.from..args.from + args.seeds,
+    };
+    let mut failed = 0;
+    for seed in seeds {
+        let bug = args.bug.then_some(Bug::AcknowledgeBeforeEffects);
+        match run(&Scenario {
+            seed,
+            bug,
+            keep_trace: args.trace,
+        }) {
+            Ok(report) => {
+                report.trace.iter().for_each(|line| println!("{line}"));
+                println!(
+                    "seed {seed}: {} blocks, {} events, {} kills, {} prover runs, {} deliveries, {} s virtual, {}",
+                    report.blocks,
+                    report.events,
+                    report.kills,
+                    report.invocations,
+                    report.deliveries,
+                    report.virtual_ms / 1000,
+                    &report.fingerprint[..16]
+                );
+            }
+            Err(what) => {
+                failed += 1;
+                println!("{what}");
+            }
+        }
+    }
+    if failed > 0 {
+        std::process::exit(1);
+    }
+}

@@ -1,0 +1,19 @@
+//! The simulator: the real drive loops, functions, function host and worker logic over the in-memory engine, in one thread, on a
+//! virtual clock, from one seed.
+//!
+//! - [`executor`]: polls the actors in an order drawn from the seed; moves the clock when nobody can go on.
+//! - [`faulty`]: stands between the actors and the engine: delays, failures, lost responses, duplicates, and the yields between which an
+//!   actor can be killed.
+//! - [`prover`]: a scripted prover whose proofs say what they cover.
+//! - [`world`]: the actors. [`auditor`]: what must hold, checked from the finalized stream and the artifacts alone.
+//!
+//! The same seed gives the same trace, byte for byte.
+
+pub mod auditor;
+pub mod executor;
+pub mod faulty;
+pub mod prover;
+pub mod world;
+
+pub use faulty::Faults;
+pub use world::{Bug, Report, Scenario, run};

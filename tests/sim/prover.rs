@@ -1,0 +1,167 @@
+//! A scripted prover: its proofs say what they cover, so that the auditor can tell a whole one from a wrong one. Its bytes differ from
+//! run to run, as those of real provers do. At times it fails, and at times it lies.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use push0_core::Millis;
+use push0_core::message::TaskMessage;
+use push0_core::pipeline::Kind;
+use push0_core::record::Verdict;
+use push0_gpu_worker::{Data, Failure, Job, Outcome, Output, Prover, Watch};
+use push0_runtime::clock_manual::ManualClock;
+use push0_runtime::port::Clock as _;
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use serde_json::{Value, json};
+
+/// Rates in a thousand runs.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Conduct {
+    pub retryable: u32,
+    pub permanent: u32,
+    /// Says it is done, with a proof of something else.
+    pub lie: u32,
+    pub slow: u32,
+}
+
+/// Shared by all scripted provers of a run: conduct can be changed, invocations are counted.
+pub struct Script {
+    conduct: Mutex<Conduct>,
+    dice: Mutex<ChaCha8Rng>,
+    pub invocations: Mutex<u64>,
+    clock: ManualClock,
+}
+
+impl Script {
+    pub fn new(seed: u64, conduct: Conduct, clock: ManualClock) -> Arc<Self> {
+        let dice = Mutex::new(ChaCha8Rng::seed_from_u64(seed ^ 0x0bad_c0de));
+        Arc::new(Self {
+            conduct: Mutex::new(conduct),
+            dice,
+            invocations: Mutex::new(0),
+            clock,
+        })
+    }
+
+    pub fn behave(&self) {
+        *self.conduct.lock().unwrap_or_else(PoisonError::into_inner) = Conduct::default();
+    }
+
+    fn roll(&self, range: std::ops::Range<u64>) -> u64 {
+        self.dice
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .random_range(range)
+    }
+
+    fn strikes(&self, rate: impl Fn(&Conduct) -> u32) -> bool {
+        let rate = rate(&self.conduct.lock().unwrap_or_else(PoisonError::into_inner));
+        rate > 0 && self.roll(0..1000) < u64::from(rate)
+    }
+}
+
+pub struct Scripted(pub Arc<Script>);
+
+#[async_trait]
+impl Prover for Scripted {
+    async fn prove(&mut self, job: &Job, watch: &Watch) -> Outcome {
+        let script = &self.0;
+        *script.invocations.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        let takes = if script.strikes(|conduct| conduct.slow) {
+            script.roll(5_000..60_000)
+        } else {
+            script.roll(10..800)
+        };
+        let done = script.clock.sleep_until(script.clock.now().plus(Millis(takes)));
+        futures::future::select(done, std::pin::pin!(watch.cancelled())).await;
+        if script.strikes(|conduct| conduct.retryable) {
+            return Failure::retryable("scripted").into();
+        }
+        let trusted = job.task.kind.is_trusted();
+        if !trusted && script.strikes(|conduct| conduct.permanent) {
+            return Failure::permanent("scripted").into();
+        }
+        let lies = !trusted && script.strikes(|conduct| conduct.lie);
+        let noise = script.roll(0..1 << 40);
+        prove(&job.task, &job.inputs, noise, lies)
+    }
+}
+
+fn prove(task: &TaskMessage, inputs: &[Data], noise: u64, lies: bool) -> Outcome {
+    let inputs: Result<Vec<Value>, Outcome> = inputs.iter().map(read).collect();
+    let inputs = match inputs {
+        Ok(inputs) => inputs,
+        Err(outcome) => return outcome,
+    };
+    match task.kind {
+        Kind::Split => split(&inputs[0]),
+        Kind::Map | Kind::Single => artifact(&inputs[0], noise, lies),
+        Kind::Join => join(&inputs, noise, lies),
+        Kind::Verify => verify(task, &inputs),
+    }
+}
+
+fn read(data: &Data) -> Result<Value, Outcome> {
+    let Data::Memory(bytes) = data else {
+        return Err(Failure::permanent("not in memory").into());
+    };
+    serde_json::from_slice(bytes).map_err(|error| Failure::permanent(error.to_string()).into())
+}
+
+fn data(value: &Value) -> Data {
+    Data::Memory(Bytes::from(value.to_string()))
+}
+
+/// The witness: `{"hash", "parent_hash", "number", "segments"}`; a segment: `{"hash", "from", "to"}`.
+fn split(witness: &Value) -> Outcome {
+    let segments = witness["segments"].as_u64().unwrap_or(1);
+    let segment = |index: u64| data(&json!({ "hash": witness["hash"], "from": index, "to": index + 1 }));
+    let hash = witness["hash"].as_str().unwrap_or_default().parse();
+    let Ok(hash) = hash else {
+        return Failure::permanent("the witness has no hash").into();
+    };
+    Outcome::Done(Output::Split {
+        segments: (0..segments).map(segment).collect(),
+        header: data(witness),
+        hash,
+        parent_hash: witness["parent_hash"].as_str().and_then(|parent| parent.parse().ok()),
+    })
+}
+
+fn artifact(covers: &Value, noise: u64, lies: bool) -> Outcome {
+    let to = covers["to"].as_u64().unwrap_or(0) + u64::from(lies) * 1000;
+    let proof = json!({ "hash": covers["hash"], "from": covers["from"], "to": to, "noise": noise });
+    Outcome::Done(Output::Artifact(data(&proof)))
+}
+
+/// Refuses a gap, naming the child that ends where none can go on.
+fn join(inputs: &[Value], noise: u64, lies: bool) -> Outcome {
+    let gap = inputs.windows(2).position(|pair| pair[0]["to"] != pair[1]["from"]);
+    if let Some(position) = gap {
+        // A join over so many segments knows how far its children can reach; one that reaches further lied.
+        let is_liar = |proof: &Value| proof["to"].as_u64().unwrap_or(0) >= 1000;
+        let liar = position + usize::from(!is_liar(&inputs[position]));
+        return Failure::bad_input(vec![liar as u32], "the children do not meet").into();
+    }
+    let covers = json!({ "hash": inputs[0]["hash"], "from": inputs[0]["from"], "to": inputs[inputs.len() - 1]["to"] });
+    artifact(&covers, noise, lies)
+}
+
+fn verify(task: &TaskMessage, inputs: &[Value]) -> Outcome {
+    let (proof, header) = (&inputs[0], &inputs[1]);
+    let verdict = if header["hash"].as_str() != Some(&task.block_hash.to_string()) {
+        Verdict::BadBlock
+    } else if covers_all(proof, header) {
+        Verdict::Ok
+    } else {
+        Verdict::BadProof
+    };
+    Outcome::Done(Output::Verdict { verdict, message: None })
+}
+
+/// Whether a proof is one of the whole block of a header.
+pub fn covers_all(proof: &Value, header: &Value) -> bool {
+    proof["hash"] == header["hash"] && proof["from"] == json!(0) && proof["to"] == header["segments"]
+}

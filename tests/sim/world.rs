@@ -1,0 +1,608 @@
+//! The actors and the course of a run.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use futures::FutureExt as _;
+use push0_core::chain::ChainConfig;
+use push0_core::message::{ChainMessage, Command, Submission, queue};
+use push0_core::record::{BlobRef, BlockStatus, Versioned as _};
+use push0_core::topology::Topology;
+use push0_core::{BlockHash, ChainId, Class, Millis, Pool, Sha256, pipeline};
+use push0_functions::{Collector, Dispatcher, Reaper};
+use push0_gpu_worker::Health;
+use push0_gpu_worker::lease::Leases;
+use push0_gpu_worker::task::{self, Env, Limits, Store};
+use push0_runtime::clock_manual::ManualClock;
+use push0_runtime::drive::{Catalog, Context};
+use push0_runtime::engine::{Engine, EngineConfig, Location};
+use push0_runtime::host::{self, Function, Mapping};
+use push0_runtime::port::{Blobs as _, Clock as _, Outgoing, Queue};
+use push0_runtime::{snapshot, wiring};
+use rand::RngExt as _;
+use serde_json::json;
+
+use super::auditor::Auditor;
+use super::executor::{Dice, Executor};
+use super::faulty::{Faults, Faulty, START, Weather, dice};
+use super::prover::{Conduct, Script, Scripted};
+
+/// A deliberate bug, to see that the simulator finds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bug {
+    /// The function host acknowledges a batch before it handles it.
+    AcknowledgeBeforeEffects,
+}
+
+#[derive(Debug, Clone)]
+pub struct Scenario {
+    pub seed: u64,
+    pub bug: Option<Bug>,
+    /// Whether the trace is kept line by line.
+    pub keep_trace: bool,
+}
+
+impl Scenario {
+    pub fn of(seed: u64) -> Self {
+        Self {
+            seed,
+            bug: None,
+            keep_trace: false,
+        }
+    }
+}
+
+/// What came of a run.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Digest of the trace: equal for equal seeds.
+    pub fingerprint: String,
+    pub events: u64,
+    pub blocks: usize,
+    pub kills: u64,
+    /// Runs of a prover, and the least that would have done.
+    pub invocations: u64,
+    pub deliveries: u64,
+    pub virtual_ms: u64,
+    pub trace: Vec<String>,
+}
+
+/// How long faults go on, and how long the system then has to finish.
+const STORM: Millis = Millis(8 * 60_000);
+const CALM: Millis = Millis(90 * 60_000);
+
+const CHAINS: [&str; 2] = ["alpha", "beta"];
+
+const PIPELINE: &str = r#"
+    name = "sim"
+    [[stage]]
+    name = "split"
+    kind = "split"
+    [[stage]]
+    name = "prove"
+    kind = "map"
+    [[stage]]
+    name = "lift"
+    kind = "map"
+    [[stage]]
+    name = "join"
+    kind = "join"
+    arity = 2
+    first_arity = 3
+    [[stage]]
+    name = "wrap"
+    kind = "single"
+    [[stage]]
+    name = "verify"
+    kind = "verify"
+    [prover.scripted]
+    form = "session"
+    command = ["scripted"]
+    [policy.default]
+    attempts = 8
+    backoff_ms = 200
+    time_limit_s = 120
+"#;
+
+/// A block to be submitted.
+#[derive(Debug, Clone)]
+struct Upload {
+    submission: Submission,
+    witness: String,
+    as_replacement: bool,
+}
+
+/// What all actors share.
+#[derive(Clone)]
+struct Shared {
+    engine: Engine,
+    weather: Arc<Weather>,
+    clock: ManualClock,
+    dice: Dice,
+    script: Arc<Script>,
+    catalog: Arc<Catalog>,
+    auditor: Rc<RefCell<Auditor>>,
+    uploads: Rc<RefCell<Vec<Upload>>>,
+    storm: Rc<RefCell<bool>>,
+    /// The first thing a consumer saw that it should not have.
+    complaint: Rc<RefCell<Option<String>>>,
+}
+
+/// Runs a scenario to its end; the error says what was wrong and how to see it again.
+pub fn run(scenario: &Scenario) -> Result<Report, String> {
+    let outcome = run_inner(scenario);
+    outcome.map_err(|what| {
+        let seed = scenario.seed;
+        format!("seed {seed}: {what}\nreplay: cargo run -p push0-tests --bin push0-sim -- --seed {seed} --trace")
+    })
+}
+
+fn run_inner(scenario: &Scenario) -> Result<Report, String> {
+    let clock = ManualClock::starting_at(START);
+    let dice = dice(scenario.seed);
+    let (faults, conduct, kills) = severity(&dice);
+    let weather = Weather::new(scenario.seed, faults, clock.clone(), scenario.keep_trace);
+    let catalog = Arc::new(catalog(&dice)?);
+    let topology = Topology::built_in();
+    let engine = Engine::open(EngineConfig {
+        clock: Arc::new(clock.clone()),
+        ..EngineConfig::new(Location::Memory, wiring::engine_queues(&topology, &catalog.pools()))
+    })
+    .map_err(|error| error.to_string())?;
+    let script = Script::new(scenario.seed, conduct, clock.clone());
+    let shared = Shared {
+        engine,
+        weather,
+        clock: clock.clone(),
+        dice: dice.clone(),
+        script,
+        catalog,
+        auditor: Rc::default(),
+        uploads: Rc::default(),
+        storm: Rc::new(RefCell::new(true)),
+        complaint: Rc::default(),
+    };
+    let blocks = plan_uploads(&shared);
+    let mut executor = Executor::new(clock.clone(), dice);
+    executor.kill_per_million = kills;
+    populate(&mut executor, &shared, &topology, scenario.bug);
+
+    let mut finished = course(&mut executor, &shared, blocks, START.plus(STORM))?;
+    if !finished {
+        shared.weather.clear_up();
+        shared.script.behave();
+        *shared.storm.borrow_mut() = false;
+        executor.kill_per_million = 0;
+        finished = course(&mut executor, &shared, blocks, START.plus(STORM).plus(CALM))?;
+    }
+    if !finished {
+        let states = describe(&shared);
+        return Err(format!(
+            "not every block was finalized after the faults stopped\n{states}\n{}",
+            executor.roll_call()
+        ));
+    }
+    let engine = &shared.engine;
+    let blob = |key: &str| engine.get(key).now_or_never()?.ok()?.map(|bytes| bytes.to_vec());
+    shared.auditor.borrow().judge(blob)?;
+    let (fingerprint, events) = shared.weather.fingerprint();
+    let invocations = *shared.script.invocations.lock().map_err(|error| error.to_string())?;
+    Ok(Report {
+        fingerprint,
+        events,
+        blocks: blocks * CHAINS.len(),
+        kills: executor.kills,
+        invocations,
+        deliveries: shared.auditor.borrow().deliveries,
+        virtual_ms: clock.now().since(START).0,
+        trace: shared.weather.lines(),
+    })
+}
+
+/// How bad it gets: drawn anew for each seed, so that some runs see one kind of fault and some all of them.
+fn severity(dice: &Dice) -> (Faults, Conduct, u32) {
+    let mut dice = dice.borrow_mut();
+    let mut rate = |most: u32| {
+        if dice.random_range(0..3) == 0 {
+            0
+        } else {
+            dice.random_range(0..=most)
+        }
+    };
+    let faults = Faults {
+        refused: rate(40),
+        lost_response: rate(40),
+        slow: rate(60),
+        frozen: rate(6),
+        duplicate: rate(150),
+        late: rate(150),
+    };
+    let conduct = Conduct {
+        retryable: rate(80),
+        permanent: rate(20),
+        lie: rate(30),
+        slow: rate(60),
+    };
+    (faults, conduct, rate(4_000))
+}
+
+fn catalog(dice: &Dice) -> Result<Catalog, String> {
+    let file = pipeline::parse(PIPELINE).map_err(|mistakes| mistakes.to_string())?;
+    let digest = file.pipeline.digest();
+    let mut catalog = Catalog::default();
+    for chain in CHAINS {
+        let chain: ChainId = chain
+            .parse()
+            .map_err(|error: push0_core::InvalidId| error.to_string())?;
+        let mut dice = dice.borrow_mut();
+        let window = dice.random_range(1..5);
+        let config = ChainConfig {
+            window,
+            bad_proof_limit: 50,
+            ..ChainConfig::new(chain.clone(), digest)
+        };
+        catalog.chains.insert(chain, config);
+    }
+    catalog.pipelines.insert(digest, file);
+    Ok(catalog)
+}
+
+/// Witnesses of all blocks, in random order; some numbers get a competing fork. Returns how many blocks a chain has.
+fn plan_uploads(shared: &Shared) -> usize {
+    let blocks = shared.dice.borrow_mut().random_range(2..6);
+    let mut uploads = Vec::new();
+    for chain in shared.catalog.chains.keys() {
+        let mut parent = None;
+        for number in 1..=blocks as u64 {
+            let segments = shared.dice.borrow_mut().random_range(1..8);
+            let upload = upload(shared, chain, number, segments, parent, None, 0);
+            parent = Some(upload.submission.hash);
+            let position = shared.dice.borrow_mut().random_range(0..=uploads.len());
+            uploads.insert(position, upload);
+        }
+    }
+    *shared.uploads.borrow_mut() = uploads;
+    blocks
+}
+
+fn upload(
+    shared: &Shared,
+    chain: &ChainId,
+    number: u64,
+    segments: u64,
+    parent: Option<BlockHash>,
+    hash: Option<BlockHash>,
+    salt: u64,
+) -> Upload {
+    let hash = hash.unwrap_or_else(|| BlockHash(Sha256::of(format!("{chain}/{number}/{salt}").as_bytes()).0));
+    let witness = json!({
+        "hash": hash.to_string(),
+        "parent_hash": parent.map(|parent| parent.to_string()),
+        "number": number,
+        "segments": segments,
+        "salt": salt,
+    });
+    shared
+        .auditor
+        .borrow_mut()
+        .allow(chain.as_str(), number, witness.clone());
+    let text = witness.to_string();
+    let sha256 = Sha256::of(text.as_bytes());
+    let blob = BlobRef {
+        key: format!("witnesses/{chain}/{number}-{sha256}"),
+        sha256,
+        size: text.len() as u64,
+    };
+    let submission = Submission {
+        chain: chain.clone(),
+        number,
+        hash,
+        parent_hash: parent,
+        witness: blob,
+        fork_seq: None,
+    };
+    Upload {
+        submission,
+        witness: text,
+        as_replacement: salt != 0,
+    }
+}
+
+/// Runs until every chain has all its blocks in the finalized stream. A consumer's complaint ends the run.
+fn course(executor: &mut Executor, shared: &Shared, blocks: usize, until: Millis) -> Result<bool, String> {
+    let done = || {
+        CHAINS
+            .iter()
+            .all(|chain| shared.auditor.borrow().finalized(chain) >= blocks)
+    };
+    let check = || shared.complaint.borrow().clone().map_or(Ok(()), Err);
+    executor.run(until, done, check)
+}
+
+fn populate(executor: &mut Executor, shared: &Shared, topology: &Topology, bug: Option<Bug>) {
+    let actor = |name: &str| (name.to_owned(), shared.clone());
+    let (name, world) = actor("submitter");
+    executor.spawn(&name, true, move || submitter(world.clone()).boxed_local());
+    let (name, world) = actor("consumer");
+    executor.spawn(&name, false, move || consumer(world.clone()).boxed_local());
+    let (name, world) = actor("operator");
+    executor.spawn(&name, true, move || operator(world.clone()).boxed_local());
+    let (name, world) = actor("reaper");
+    executor.spawn(&name, true, move || reaper(world.clone()).boxed_local());
+
+    for (function, copies) in [("dispatcher", 2), ("collector", 2)] {
+        for mapping in wiring::mappings(topology, function, &shared.catalog.pools()) {
+            for copy in 0..copies {
+                let name = format!("{function}-{copy}-{}", mapping.queue);
+                let (mapping, world, who) = (mapping.clone(), shared.clone(), name.clone());
+                executor.spawn(&name, true, move || {
+                    let context = context(&world, &who);
+                    let function: Arc<dyn Function> = match function {
+                        "dispatcher" => Arc::new(Dispatcher::new(context)),
+                        _ => Arc::new(Collector::new(context)),
+                    };
+                    poller(world.clone(), who.clone(), function, mapping.clone(), bug).boxed_local()
+                });
+            }
+        }
+    }
+    for (pool, copies) in [("cpu", 3), (Pool::TRUSTED, 2)] {
+        for copy in 0..copies {
+            let name = format!("{pool}-{copy}");
+            let (world, who) = (shared.clone(), name.clone());
+            executor.spawn(&name, true, move || {
+                worker(world.clone(), who.clone(), pool).boxed_local()
+            });
+        }
+    }
+}
+
+fn faulty(shared: &Shared, who: &str) -> Faulty {
+    Faulty::new(shared.engine.clone(), shared.weather.clone(), who)
+}
+
+fn context(shared: &Shared, who: &str) -> Context {
+    let port = Arc::new(faulty(shared, who));
+    Context {
+        queue: port.clone(),
+        table: port.clone(),
+        blobs: port,
+        clock: Arc::new(shared.clock.clone()),
+        catalog: shared.catalog.clone(),
+    }
+}
+
+async fn pause(shared: &Shared, length: Millis) {
+    shared.clock.sleep_until(shared.clock.now().plus(length)).await;
+}
+
+async fn submitter(shared: Shared) {
+    let port = faulty(&shared, "submitter");
+    loop {
+        let next = shared.uploads.borrow().first().cloned();
+        let Some(upload) = next else {
+            pause(&shared, Millis(1_000)).await;
+            continue;
+        };
+        if submit(&port, &upload).await.is_ok() {
+            let mut uploads = shared.uploads.borrow_mut();
+            uploads.retain(|other| other.submission != upload.submission);
+        }
+        let rest = shared.dice.borrow_mut().random_range(0..3_000);
+        pause(&shared, Millis(rest)).await;
+    }
+}
+
+async fn submit(port: &Faulty, upload: &Upload) -> Result<(), push0_runtime::port::PortError> {
+    let submission = upload.submission.clone();
+    port.put_new(&submission.witness.key, upload.witness.clone().into(), "submitter")
+        .await?;
+    let id = format!(
+        "{}/{}/{}",
+        submission.chain, submission.number, submission.witness.sha256
+    );
+    let message = match upload.as_replacement {
+        true => ChainMessage::Command(Command::Replace(submission)),
+        false => ChainMessage::Submit(submission),
+    };
+    tell(port, &message, id).await
+}
+
+async fn tell(port: &Faulty, message: &ChainMessage, dedup: String) -> Result<(), push0_runtime::port::PortError> {
+    let outgoing = Outgoing {
+        body: message.to_json(),
+        group: Some(message.chain().to_string()),
+        dedup: Some(dedup),
+        ..Outgoing::default()
+    };
+    port.send(queue::SUBMISSIONS, vec![outgoing]).await
+}
+
+async fn consumer(shared: Shared) {
+    let engine = &shared.engine;
+    loop {
+        let received = engine
+            .receive(queue::FINALIZED, 10, Millis(20_000), Millis(30_000))
+            .await;
+        for message in received.unwrap_or_default() {
+            shared.weather.note(&format!("consumer {}", message.id));
+            if let Err(complaint) = shared.auditor.borrow_mut().consume(&message.body) {
+                shared.complaint.borrow_mut().get_or_insert(complaint);
+            }
+            let _ = engine.ack(queue::FINALIZED, &message.receipt).await;
+        }
+    }
+}
+
+/// Gets chains moving whose block failed, and in the storm does what operators do on a bad day.
+async fn operator(shared: Shared) {
+    let port = faulty(&shared, "operator");
+    loop {
+        let rest = shared.dice.borrow_mut().random_range(5_000..40_000);
+        pause(&shared, Millis(rest)).await;
+        let configs: Vec<ChainConfig> = shared.catalog.chains.values().cloned().collect();
+        for config in configs {
+            let Ok(found) = snapshot::chain(&port, &config, 0).await else {
+                continue;
+            };
+            let chain = &config.chain;
+            let nonce = shared.clock.now().0;
+            let mut commands = Vec::new();
+            if found.chain.paused {
+                commands.push(Command::Resume { chain: chain.clone() });
+            }
+            for block in &found.blocks {
+                if let BlockStatus::Failed { .. } = block.block.status {
+                    commands.extend(remedy(&shared, chain, block));
+                }
+            }
+            if *shared.storm.borrow() && shared.dice.borrow_mut().random_range(0..8) == 0 {
+                commands.push(whim(&shared, chain, found.chain.next_final));
+            }
+            for (position, command) in commands.into_iter().enumerate() {
+                let _ = tell(&port, &ChainMessage::Command(command), format!("op-{nonce}-{position}")).await;
+            }
+        }
+    }
+}
+
+/// For a failed block: retry, replace by another witness of the same block, or skip.
+fn remedy(shared: &Shared, chain: &ChainId, block: &snapshot::BlockSnapshot) -> Option<Command> {
+    let number = block.block.number;
+    let choice = shared.dice.borrow_mut().random_range(0..6);
+    match choice {
+        0 => Some(Command::Skip {
+            chain: chain.clone(),
+            number,
+            reason: "given up".to_owned(),
+        }),
+        1 => {
+            let salt = shared.dice.borrow_mut().random_range(1..1 << 30);
+            let segments = shared.dice.borrow_mut().random_range(1..8);
+            let (parent, hash) = (block.block.parent_hash, block.block.hash);
+            let upload = upload(shared, chain, number, segments, parent, hash, salt);
+            shared.uploads.borrow_mut().push(upload);
+            None
+        }
+        _ => Some(Command::Retry {
+            chain: chain.clone(),
+            number,
+        }),
+    }
+}
+
+fn whim(shared: &Shared, chain: &ChainId, cursor: u64) -> Command {
+    let mut dice = shared.dice.borrow_mut();
+    let chain = chain.clone();
+    match dice.random_range(0..4) {
+        0 => Command::Pause { chain },
+        1 => Command::Window {
+            chain,
+            window: dice.random_range(1..6),
+        },
+        2 => Command::Retry { chain, number: cursor },
+        // Ahead of the cursor, perhaps of what was submitted: within the blocks of the run.
+        _ => Command::Skip {
+            chain,
+            number: cursor.min(2),
+            reason: "a whim".to_owned(),
+        },
+    }
+}
+
+async fn reaper(shared: Shared) {
+    let reaper = Reaper::new(context(&shared, "reaper"));
+    loop {
+        reaper.turn().await;
+        pause(&shared, Millis(10_000)).await;
+    }
+}
+
+async fn poller(shared: Shared, who: String, function: Arc<dyn Function>, mapping: Mapping, bug: Option<Bug>) {
+    let port = faulty(&shared, &who);
+    loop {
+        let polled = match bug {
+            None => host::poll_once(&port, &*function, &mapping, Millis(20_000))
+                .await
+                .map(|_| ()),
+            Some(Bug::AcknowledgeBeforeEffects) => acknowledge_first(&port, &*function, &mapping).await,
+        };
+        if polled.is_err() {
+            pause(&shared, Millis(500)).await;
+        }
+    }
+}
+
+/// The bug: what fails or crashes after the acknowledgement is lost.
+async fn acknowledge_first(
+    port: &Faulty,
+    function: &dyn Function,
+    mapping: &Mapping,
+) -> Result<(), push0_runtime::port::PortError> {
+    let batch = port
+        .receive(&mapping.queue, mapping.batch, Millis(20_000), mapping.lease)
+        .await?;
+    for message in &batch {
+        port.ack(&mapping.queue, &message.receipt).await?;
+    }
+    host::handle_batch(function, &mapping.queue, &batch).await;
+    Ok(())
+}
+
+/// A worker of one slot: leases are kept while tasks are handled, one after the other.
+async fn worker(shared: Shared, who: String, pool: &'static str) {
+    let port: Arc<Faulty> = Arc::new(faulty(&shared, &who));
+    let leases = Leases::new(Millis(15_000));
+    let (starts, started) = task::starts();
+    let (Ok(worker), Ok(pool)) = (who.parse(), pool.parse::<Pool>()) else {
+        return;
+    };
+    let env = Env {
+        worker,
+        pool: pool.clone(),
+        queue: port.clone(),
+        blobs: port.clone(),
+        clock: Arc::new(shared.clock.clone()),
+        leases: leases.clone(),
+        store: Store::Memory,
+        starts,
+        limits: Limits::default(),
+        health: Health::new("simulated"),
+    };
+    let mut prover = Scripted(shared.script.clone());
+    let work = push0_core::message::work_queue(&pool, Class::Standard);
+    let handle = async {
+        loop {
+            match port.receive(&work, 1, Millis(20_000), Millis(15_000)).await {
+                Ok(deliveries) => {
+                    for delivery in deliveries {
+                        task::handle(&env, &work, delivery, &mut prover).await;
+                    }
+                }
+                Err(_) => pause(&shared, Millis(500)).await,
+            }
+        }
+    };
+    let keep = leases.keep(&*port, &*port, &shared.clock);
+    let announce = task::send_starts(started, &*port);
+    futures::join!(handle, keep, announce);
+}
+
+/// Where every chain stands, for a failure's message.
+fn describe(shared: &Shared) -> String {
+    let mut text = String::new();
+    for config in shared.catalog.chains.values() {
+        let found = snapshot::chain(&shared.engine, config, 1000).now_or_never();
+        text.push_str(&format!("{found:#?}\n"));
+    }
+    for spec in shared.engine.queues() {
+        let stats = shared.engine.stats(&spec.name).now_or_never();
+        if let Some(Ok(stats)) = stats
+            && stats != Default::default()
+        {
+            text.push_str(&format!("{} {stats:?}\n", spec.name));
+        }
+    }
+    text
+}
