@@ -27,8 +27,8 @@ use self::owner::Ownership;
 use self::schema::Checkpointer;
 use self::waiting::{Line, Queues};
 use crate::port::{
-    Accepted, BlobInfo, Blobs, Clock, Delivery, Key, Outgoing, PortError, PortResult, PutOutcome, Queue, QueueStats, Row,
-    SetOutcome, SystemClock, Table, Value, Write,
+    Accepted, BlobInfo, Blobs, Clock, Delivery, Key, Outgoing, PortError, PortResult, PutOutcome, Queue, QueueStats,
+    Row, SetOutcome, SystemClock, Table, Value, Write,
 };
 
 mod blobs;
@@ -82,11 +82,18 @@ impl QueueSpec {
     /// Its nature read from the name.
     pub fn new(name: impl Into<String>) -> Self {
         let name = name.into();
-        Self { fifo: name.ends_with(".fifo"), name, dead_letter: None }
+        Self {
+            fifo: name.ends_with(".fifo"),
+            name,
+            dead_letter: None,
+        }
     }
 
     pub fn with_dead_letter(mut self, queue: impl Into<String>, max_receives: u32) -> Self {
-        self.dead_letter = Some(DeadLetter { queue: queue.into(), max_receives });
+        self.dead_letter = Some(DeadLetter {
+            queue: queue.into(),
+            max_receives,
+        });
         self
     }
 }
@@ -143,7 +150,15 @@ struct Inner {
 impl Engine {
     /// Opens, and creates what is not there. A directory that another process owns is `Permanent`, as is one of a newer schema.
     pub fn open(config: EngineConfig) -> PortResult<Self> {
-        let EngineConfig { location, durability, queues, clock, blob_limit, restart_grace, max_pages } = config;
+        let EngineConfig {
+            location,
+            durability,
+            queues,
+            clock,
+            blob_limit,
+            restart_grace,
+            max_pages,
+        } = config;
         let directory = match location {
             Location::Memory => None,
             Location::Directory(directory) => Some(directory),
@@ -171,9 +186,18 @@ impl Engine {
             }
         };
         let combiner = Arc::new(Combiner::new(db, Queues::default(), clock, committed));
-        let blobs = blobs::Store { combiner: combiner.clone(), files, limit: blob_limit };
-        let engine =
-            Self(Arc::new(Inner { combiner, blobs, specs: Mutex::default(), directory, _owner: owner }));
+        let blobs = blobs::Store {
+            combiner: combiner.clone(),
+            files,
+            limit: blob_limit,
+        };
+        let engine = Self(Arc::new(Inner {
+            combiner,
+            blobs,
+            specs: Mutex::default(),
+            directory,
+            _owner: owner,
+        }));
         engine.ensure_queues(queues)?;
         Ok(engine)
     }
@@ -203,7 +227,10 @@ impl Engine {
                 let line = Line {
                     id: queue::register(batch.db, &spec.name)?,
                     fifo: spec.fifo,
-                    dead_letter: spec.dead_letter.clone().map(|letters| (letters.queue, letters.max_receives)),
+                    dead_letter: spec
+                        .dead_letter
+                        .clone()
+                        .map(|letters| (letters.queue, letters.max_receives)),
                 };
                 batch.queues.add(spec.name.clone(), line);
             }
@@ -244,14 +271,23 @@ fn check_spec(spec: &QueueSpec, all: &[QueueSpec]) -> PortResult<()> {
     let name = &spec.name;
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     if name.is_empty() || name.len() > 80 || !name.bytes().all(is_allowed) {
-        return Err(PortError::permanent(format!("{name:?} is not a queue name: 1 to 80 of A-Z a-z 0-9 . _ -")));
+        return Err(PortError::permanent(format!(
+            "{name:?} is not a queue name: 1 to 80 of A-Z a-z 0-9 . _ -"
+        )));
     }
     if spec.fifo != name.ends_with(".fifo") {
-        return Err(PortError::permanent(format!("queue {name}: FIFO queues, and only they, are named *.fifo")));
+        return Err(PortError::permanent(format!(
+            "queue {name}: FIFO queues, and only they, are named *.fifo"
+        )));
     }
-    let Some(letters) = &spec.dead_letter else { return Ok(()) };
+    let Some(letters) = &spec.dead_letter else {
+        return Ok(());
+    };
     let Some(target) = all.iter().find(|other| other.name == letters.queue) else {
-        return Err(PortError::permanent(format!("queue {name}: its dead-letter queue {} is not there", letters.queue)));
+        return Err(PortError::permanent(format!(
+            "queue {name}: its dead-letter queue {} is not there",
+            letters.queue
+        )));
     };
     if target.fifo != spec.fifo || target.name == *name || letters.max_receives == 0 {
         return Err(PortError::permanent(format!(
@@ -265,12 +301,18 @@ fn check_spec(spec: &QueueSpec, all: &[QueueSpec]) -> PortResult<()> {
 impl Queue for Engine {
     async fn send(&self, queue: &str, messages: Vec<Outgoing>) -> PortResult<()> {
         let queue = queue.to_owned();
-        self.0.combiner.submit(move |batch| queue::send(batch, &queue, &messages)).await
+        self.0
+            .combiner
+            .submit(move |batch| queue::send(batch, &queue, &messages))
+            .await
     }
 
     async fn receive(&self, queue: &str, max: usize, wait: Millis, lease: Millis) -> PortResult<Vec<Delivery>> {
         if !(1..=queue::MAX_RECEIVE).contains(&max) {
-            return Err(PortError::permanent(format!("a receive takes 1 to {} messages, not {max}", queue::MAX_RECEIVE)));
+            return Err(PortError::permanent(format!(
+                "a receive takes 1 to {} messages, not {max}",
+                queue::MAX_RECEIVE
+            )));
         }
         queue::check_lease(lease)?;
         waiting::receive(&self.0.combiner, queue, max, wait, lease).await
@@ -279,17 +321,26 @@ impl Queue for Engine {
     async fn extend(&self, queue: &str, receipt: &str, lease: Millis) -> PortResult<()> {
         queue::check_lease(lease)?;
         let (queue, receipt) = (queue.to_owned(), receipt.to_owned());
-        self.0.combiner.submit(move |batch| queue::extend(batch, &queue, &receipt, lease)).await
+        self.0
+            .combiner
+            .submit(move |batch| queue::extend(batch, &queue, &receipt, lease))
+            .await
     }
 
     async fn release(&self, queue: &str, receipt: &str, delay: Millis) -> PortResult<()> {
         let (queue, receipt) = (queue.to_owned(), receipt.to_owned());
-        self.0.combiner.submit(move |batch| queue::release(batch, &queue, &receipt, delay)).await
+        self.0
+            .combiner
+            .submit(move |batch| queue::release(batch, &queue, &receipt, delay))
+            .await
     }
 
     async fn ack(&self, queue: &str, receipt: &str) -> PortResult<()> {
         let (queue, receipt) = (queue.to_owned(), receipt.to_owned());
-        self.0.combiner.submit(move |batch| queue::ack(batch, &queue, &receipt)).await
+        self.0
+            .combiner
+            .submit(move |batch| queue::ack(batch, &queue, &receipt))
+            .await
     }
 
     async fn stats(&self, queue: &str) -> PortResult<QueueStats> {
@@ -309,13 +360,26 @@ impl Table for Engine {
     async fn put_if_version(&self, key: &Key, doc: Value, expected: Option<u64>) -> PortResult<u64> {
         table::check_key(key)?;
         let key = key.clone();
-        self.0.combiner.submit(move |batch| table::put_if_version(batch.db, key, doc, expected)).await
+        self.0
+            .combiner
+            .submit(move |batch| table::put_if_version(batch.db, key, doc, expected))
+            .await
     }
 
-    async fn accept_first(&self, key: &Key, slot: &str, floor: &str, attempt: u32, value: Value) -> PortResult<Accepted> {
+    async fn accept_first(
+        &self,
+        key: &Key,
+        slot: &str,
+        floor: &str,
+        attempt: u32,
+        value: Value,
+    ) -> PortResult<Accepted> {
         table::check_key(key)?;
         let (key, slot, floor) = (key.clone(), slot.to_owned(), floor.to_owned());
-        self.0.combiner.submit(move |batch| table::accept_first(batch.db, &key, slot, &floor, attempt, value)).await
+        self.0
+            .combiner
+            .submit(move |batch| table::accept_first(batch.db, &key, slot, &floor, attempt, value))
+            .await
     }
 
     async fn set_if(
@@ -327,16 +391,13 @@ impl Table for Engine {
     ) -> PortResult<SetOutcome> {
         table::check_key(key)?;
         let (key, attribute) = (key.clone(), attribute.to_owned());
-        self.0.combiner.submit(move |batch| table::set_if(batch.db, &key, attribute, expected, new)).await
+        self.0
+            .combiner
+            .submit(move |batch| table::set_if(batch.db, &key, attribute, expected, new))
+            .await
     }
 
-    async fn query(
-        &self,
-        partition: &str,
-        prefix: &str,
-        after: Option<&str>,
-        limit: usize,
-    ) -> PortResult<Vec<Row>> {
+    async fn query(&self, partition: &str, prefix: &str, after: Option<&str>, limit: usize) -> PortResult<Vec<Row>> {
         let (partition, prefix, after) = (partition.to_owned(), prefix.to_owned(), after.map(str::to_owned));
         self.0
             .combiner
@@ -346,7 +407,10 @@ impl Table for Engine {
 
     async fn transact(&self, writes: Vec<Write>) -> PortResult<()> {
         table::check_writes(&writes)?;
-        self.0.combiner.submit(move |batch| table::transact(batch, writes)).await
+        self.0
+            .combiner
+            .submit(move |batch| table::transact(batch, writes))
+            .await
     }
 
     async fn delete(&self, key: &Key) -> PortResult<()> {
@@ -363,8 +427,8 @@ impl Blobs for Engine {
     }
 
     async fn put_file(&self, key: &str, path: &Path, writer: &str) -> PortResult<PutOutcome> {
-        let mut file = std::fs::File::open(path)
-            .map_err(|error| PortError::permanent(format!("{}: {error}", path.display())))?;
+        let mut file =
+            std::fs::File::open(path).map_err(|error| PortError::permanent(format!("{}: {error}", path.display())))?;
         self.0.blobs.put(key, &mut file, writer).await
     }
 

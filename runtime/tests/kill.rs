@@ -2,6 +2,8 @@
 //!
 //! The child is this test binary itself, told by an environment variable to be the child.
 
+#![allow(clippy::unwrap_used)]
+
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
 
@@ -28,7 +30,9 @@ fn blob_bytes(number: u64) -> Bytes {
 /// Goes on from the row's version until killed; a line a step that was acknowledged.
 #[test]
 fn child() {
-    let Ok(directory) = std::env::var(DIRECTORY) else { return };
+    let Ok(directory) = std::env::var(DIRECTORY) else {
+        return;
+    };
     let engine = open(&directory);
     let key = Key::new("p", "counter");
     let mut out = std::io::stdout();
@@ -36,8 +40,20 @@ fn child() {
         let mut version = Table::get(&engine, &key).await.unwrap().map(|row| row.version);
         loop {
             let number = version.unwrap_or(0) + 1;
-            engine.send("q", vec![Outgoing { body: number.to_string(), ..Outgoing::default() }]).await.unwrap();
-            engine.put_new(&format!("b/{number:09}"), blob_bytes(number), "w").await.unwrap();
+            engine
+                .send(
+                    "q",
+                    vec![Outgoing {
+                        body: number.to_string(),
+                        ..Outgoing::default()
+                    }],
+                )
+                .await
+                .unwrap();
+            engine
+                .put_new(&format!("b/{number:09}"), blob_bytes(number), "w")
+                .await
+                .unwrap();
             version = Some(engine.put_if_version(&key, json!(number), version).await.unwrap());
             writeln!(out, "acknowledged {number}").unwrap();
             out.flush().unwrap();
@@ -63,7 +79,9 @@ fn nothing_acknowledged_is_lost_and_no_blob_is_torn() {
         let mut steps = 1 + (kill * 37) % 50;
         for line in lines {
             let Ok(line) = line else { break };
-            let Some((_, number)) = line.split_once("acknowledged ") else { continue };
+            let Some((_, number)) = line.split_once("acknowledged ") else {
+                continue;
+            };
             acknowledged = number.parse().unwrap();
             steps = steps.saturating_sub(1);
             if steps == 0 {
@@ -94,9 +112,16 @@ async fn audit(path: &str, acknowledged: u64) {
         let bytes = Blobs::get(&engine, key).await.unwrap().expect("its bytes");
         assert_eq!(Sha256::of(&bytes), Sha256::of(&blob_bytes(number)));
     }
-    let files = std::fs::read_dir(std::path::Path::new(path).join("blobs/b")).unwrap().count();
+    let files = std::fs::read_dir(std::path::Path::new(path).join("blobs/b"))
+        .unwrap()
+        .count();
     assert_eq!(files, keys.len(), "a file for each blob and nothing else");
-    assert_eq!(std::fs::read_dir(std::path::Path::new(path).join("tmp")).unwrap().count(), 0);
+    assert_eq!(
+        std::fs::read_dir(std::path::Path::new(path).join("tmp"))
+            .unwrap()
+            .count(),
+        0
+    );
 
     // And it works on: every acknowledged message can be handed out.
     let taken = engine.receive("q", 10, Millis(0), Millis(1)).await.unwrap();

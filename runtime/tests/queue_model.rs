@@ -1,5 +1,7 @@
 //! The engine's queues against a model simple enough to be believed: a list of messages and the rules of the port's documentation.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -15,12 +17,31 @@ const DEDUP: u64 = 300_000;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Send { group: u8, dedup: u8, delay: u64, rank: i64 },
-    Receive { dead: bool, max: usize, lease: u64 },
-    Extend { which: usize, lease: u64 },
-    Release { which: usize, delay: u64 },
-    Ack { which: usize },
-    Advance { by: u64 },
+    Send {
+        group: u8,
+        dedup: u8,
+        delay: u64,
+        rank: i64,
+    },
+    Receive {
+        dead: bool,
+        max: usize,
+        lease: u64,
+    },
+    Extend {
+        which: usize,
+        lease: u64,
+    },
+    Release {
+        which: usize,
+        delay: u64,
+    },
+    Ack {
+        which: usize,
+    },
+    Advance {
+        by: u64,
+    },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -88,13 +109,19 @@ impl Model {
         let blocked: BTreeSet<&String> = self
             .messages
             .iter()
-            .filter(|message| message.in_dead_letters == dead && message.from > self.now && !own.contains(&message.group))
+            .filter(|message| {
+                message.in_dead_letters == dead && message.from > self.now && !own.contains(&message.group)
+            })
             .map(|message| &message.group)
             .collect();
         let visible = self.messages.iter().enumerate().filter(|(_, message)| {
-            message.in_dead_letters == dead && message.from <= self.now && !(self.fifo && blocked.contains(&message.group))
+            message.in_dead_letters == dead
+                && message.from <= self.now
+                && !(self.fifo && blocked.contains(&message.group))
         });
-        visible.min_by_key(|(_, message)| (message.rank, message.number)).map(|(index, _)| index)
+        visible
+            .min_by_key(|(_, message)| (message.rank, message.number))
+            .map(|(index, _)| index)
     }
 
     fn receive(&mut self, dead: bool, max: usize, lease: u64) -> Vec<(usize, u32)> {
@@ -105,11 +132,17 @@ impl Model {
             // A FIFO receive takes all it can of one group before it goes to the next.
             let of_the_same = last_group.as_ref().and_then(|group| {
                 let in_group = |message: &&Message| message.group == *group && message.in_dead_letters == dead;
-                let head = self.messages.iter().filter(in_group).find(|message| message.from <= self.now)?;
+                let head = self
+                    .messages
+                    .iter()
+                    .filter(in_group)
+                    .find(|message| message.from <= self.now)?;
                 self.messages.iter().position(|message| message.number == head.number)
             });
             let next = if self.fifo { of_the_same } else { None };
-            let Some(index) = next.or_else(|| self.next_visible(dead, &BTreeSet::new())) else { break };
+            let Some(index) = next.or_else(|| self.next_visible(dead, &BTreeSet::new())) else {
+                break;
+            };
             let now = self.now;
             let message = &mut self.messages[index];
             if !dead && message.receives >= MAX_RECEIVES {
@@ -174,14 +207,26 @@ fn check(fifo: bool, steps: &[Step]) {
         QueueSpec::new(&names[0]).with_dead_letter(&names[1], MAX_RECEIVES),
         QueueSpec::new(&names[1]),
     ];
-    let config = EngineConfig { clock: Arc::new(clock.clone()), ..EngineConfig::new(Location::Memory, specs) };
+    let config = EngineConfig {
+        clock: Arc::new(clock.clone()),
+        ..EngineConfig::new(Location::Memory, specs)
+    };
     let engine = Engine::open(config).unwrap();
-    let mut model = Model { fifo, now: clock.now().0, ..Model::default() };
+    let mut model = Model {
+        fifo,
+        now: clock.now().0,
+        ..Model::default()
+    };
     let mut held: Vec<Held> = Vec::new();
 
     for step in steps {
         match step.clone() {
-            Step::Send { group, dedup, delay, rank } => {
+            Step::Send {
+                group,
+                dedup,
+                delay,
+                rank,
+            } => {
                 let (group, dedup) = (format!("g{group}"), format!("d{dedup}"));
                 let delay = if fifo { 0 } else { delay };
                 let number = model.send(&group, &dedup, delay, rank);
@@ -198,15 +243,24 @@ fn check(fifo: bool, steps: &[Step]) {
                 let queue = usize::from(dead);
                 let expected = model.receive(dead, max, lease);
                 let received = now(engine.receive(&names[queue], max, Millis(0), Millis(lease))).unwrap();
-                let seen: Vec<(usize, u32)> =
-                    received.iter().map(|d| (d.body.parse().unwrap(), d.receive_count)).collect();
+                let seen: Vec<(usize, u32)> = received
+                    .iter()
+                    .map(|d| (d.body.parse().unwrap(), d.receive_count))
+                    .collect();
                 assert_eq!(seen, expected, "receive from {}", names[queue]);
-                held.extend(received.into_iter().map(|Delivery { body, receipt, receive_count, .. }| Held {
-                    queue,
-                    receipt,
-                    number: body.parse().unwrap(),
-                    receives: receive_count,
-                }));
+                held.extend(received.into_iter().map(
+                    |Delivery {
+                         body,
+                         receipt,
+                         receive_count,
+                         ..
+                     }| Held {
+                        queue,
+                        receipt,
+                        number: body.parse().unwrap(),
+                        receives: receive_count,
+                    },
+                ));
             }
             Step::Extend { which, lease } => {
                 let Some(of) = pick(&held, which) else { continue };
@@ -215,7 +269,10 @@ fn check(fifo: bool, steps: &[Step]) {
                 if let Some(message) = expected {
                     message.from = at + lease;
                 }
-                same(now(engine.extend(&names[of.queue], &of.receipt, Millis(lease))), is_held);
+                same(
+                    now(engine.extend(&names[of.queue], &of.receipt, Millis(lease))),
+                    is_held,
+                );
             }
             Step::Release { which, delay } => {
                 let Some(of) = pick(&held, which) else { continue };
@@ -224,7 +281,10 @@ fn check(fifo: bool, steps: &[Step]) {
                 if let Some(message) = expected {
                     (message.from, message.leased) = (at + delay, false);
                 }
-                same(now(engine.release(&names[of.queue], &of.receipt, Millis(delay))), is_held);
+                same(
+                    now(engine.release(&names[of.queue], &of.receipt, Millis(delay))),
+                    is_held,
+                );
             }
             Step::Ack { which } => {
                 let Some(of) = pick(&held, which) else { continue };
@@ -240,7 +300,11 @@ fn check(fifo: bool, steps: &[Step]) {
             }
         }
         for (queue, name) in names.iter().enumerate() {
-            assert_eq!(now(engine.stats(name)).unwrap(), model.stats(queue == 1), "stats of {name} after {step:?}");
+            assert_eq!(
+                now(engine.stats(name)).unwrap(),
+                model.stats(queue == 1),
+                "stats of {name} after {step:?}"
+            );
         }
     }
 }

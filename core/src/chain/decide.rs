@@ -165,6 +165,7 @@ fn replace(view: &View, submission: &Submission, now: Now, config: &ChainConfig)
     // A redelivered command must not start a second run of what it has put in place already.
     if block.hash == Some(submission.hash)
         && block.witness.as_ref() == Some(&submission.witness)
+        && (submission.parent_hash.is_none() || submission.parent_hash == block.parent_hash)
         && !matches!(block.status, BlockStatus::Failed { .. } | BlockStatus::Skipped { .. })
     {
         return Err(Ignored::Settled);

@@ -13,24 +13,24 @@ use push0_gpu_worker::WorkerConfig;
 use push0_runtime::engine::{Engine, EngineConfig, Location, QueueSpec};
 use push0_runtime::port::{Blobs, Clock, Outgoing, Queue};
 
-pub const POOL: &str = "cpu";
+pub(crate) const POOL: &str = "cpu";
 
-pub fn pool() -> Pool {
+pub(crate) fn pool() -> Pool {
     POOL.parse().unwrap()
 }
 
-pub fn work() -> String {
+pub(crate) fn work() -> String {
     work_queue(&pool(), Class::Standard)
 }
 
-pub fn engine(clock: Arc<dyn Clock>) -> Engine {
+pub(crate) fn engine(clock: Arc<dyn Clock>) -> Engine {
     let mut queues: Vec<QueueSpec> = Class::ALL.iter().map(|class| QueueSpec::new(work_queue(&pool(), *class))).collect();
     queues.extend([queue::RESULTS, queue::VERDICTS].map(QueueSpec::new));
     Engine::open(EngineConfig { clock, ..EngineConfig::new(Location::Memory, queues) }).unwrap()
 }
 
 /// A task of a stage named after its kind.
-pub fn task(kind: Kind, index: u32, inputs: Vec<BlobRef>) -> TaskMessage {
+pub(crate) fn task(kind: Kind, index: u32, inputs: Vec<BlobRef>) -> TaskMessage {
     let stage = kind.as_str();
     TaskMessage {
         id: format!("demo/7/e1/0123456789abcdef/1.0.{index}/a1c0").parse().unwrap(),
@@ -49,23 +49,23 @@ pub fn task(kind: Kind, index: u32, inputs: Vec<BlobRef>) -> TaskMessage {
     }
 }
 
-pub async fn put(engine: &Engine, key: &str, text: &str) -> BlobRef {
+pub(crate) async fn put(engine: &Engine, key: &str, text: &str) -> BlobRef {
     let bytes = Bytes::copy_from_slice(text.as_bytes());
     let info = engine.put_new(key, bytes, "test").await.unwrap().into_info();
     BlobRef { key: info.key, sha256: info.sha256, size: info.size }
 }
 
-pub fn absent(key: &str) -> BlobRef {
+pub(crate) fn absent(key: &str) -> BlobRef {
     BlobRef { key: key.to_owned(), sha256: Sha256([0; 32]), size: 1 }
 }
 
-pub async fn send(engine: &Engine, task: &TaskMessage) {
+pub(crate) async fn send(engine: &Engine, task: &TaskMessage) {
     let message = Outgoing { body: task.to_json(), ..Outgoing::default() };
     engine.send(&work(), vec![message]).await.unwrap();
 }
 
 /// The next report that is not a start.
-pub async fn next_report(engine: &Engine, queue: &str) -> Report {
+pub(crate) async fn next_report(engine: &Engine, queue: &str) -> Report {
     loop {
         let deliveries = engine.receive(queue, 1, Millis::from_secs(60), Millis::from_secs(60)).await.unwrap();
         let delivery = deliveries.into_iter().next().expect("a report within a minute");
@@ -78,17 +78,17 @@ pub async fn next_report(engine: &Engine, queue: &str) -> Report {
 }
 
 /// What is in the queue now, starts included.
-pub async fn reports_now(engine: &Engine, queue: &str) -> Vec<ReportEvent> {
+pub(crate) async fn reports_now(engine: &Engine, queue: &str) -> Vec<ReportEvent> {
     let deliveries = engine.receive(queue, 10, Millis(0), Millis::from_secs(60)).await.unwrap();
     deliveries.iter().map(|delivery| Report::from_json(&delivery.body).unwrap().event).collect()
 }
 
-pub fn script(name: &str) -> PathBuf {
+pub(crate) fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/provers").join(name)
 }
 
 /// The session prover is `scripted`, the exec prover `once`.
-pub fn config(dir: &Path) -> WorkerConfig {
+pub(crate) fn config(dir: &Path) -> WorkerConfig {
     let command = |form, command: Vec<String>| ProverCommand { form, command, memory_limit_mib: None };
     let text = |path: PathBuf| path.to_str().unwrap().to_owned();
     let session = vec!["python3".to_owned(), text(script("session.py")), text(dir.join("invocations"))];
@@ -100,6 +100,6 @@ pub fn config(dir: &Path) -> WorkerConfig {
 }
 
 /// How often the session prover was given a task.
-pub fn invocations(dir: &Path) -> usize {
+pub(crate) fn invocations(dir: &Path) -> usize {
     std::fs::read_to_string(dir.join("invocations")).map_or(0, |text| text.lines().count())
 }

@@ -7,8 +7,7 @@
 use std::fmt;
 
 use plonky2::field::goldilocks_field::GoldilocksField;
-use plonky2::field::types::{Field, PrimeField64};
-use plonky2::hash::hash_types::RichField;
+use plonky2::field::types::{Field, Field64, PrimeField64};
 use plonky2::hash::hashing::PlonkyPermutation;
 use plonky2::hash::poseidon::{PoseidonHash, PoseidonPermutation};
 use plonky2::iop::target::{BoolTarget, Target};
@@ -130,10 +129,8 @@ pub(crate) fn hash_circuit(
     [out[0], out[1], out[2], out[3]]
 }
 
-// The circuits rely on a field of about 2^64: see RANGE_BITS.
-const _: () = assert!(<F as plonky2::field::types::Field64>::ORDER == 0xffff_ffff_0000_0001);
-const fn _is_rich<T: RichField>() {}
-const _: () = _is_rich::<F>();
+// The 62-bit range checks are sound for this order (`state::RANGE_BITS`).
+const _: () = assert!(<F as Field64>::ORDER == 0xffff_ffff_0000_0001);
 
 #[cfg(test)]
 mod tests {

@@ -6,6 +6,8 @@ use push0_core::Millis;
 use super::{Passing, both, refused};
 use crate::port::{Delivery, ErrorKind, Outgoing, Queue};
 
+mod fifo;
+
 pub(super) const STANDARD: &str = "conformance";
 pub(super) const FIFO: &str = "conformance.fifo";
 pub(super) const REDRIVE: &str = "conformance-redrive";
@@ -47,7 +49,9 @@ pub async fn queue_suite(queue: &dyn Queue, time: &dyn Passing, salt: &str) {
     suite.fifo_wakes_who_waits_for_a_blocked_group().await;
     suite.fifo_returns_expired_and_released_at_the_head().await;
     suite.fifo_release_with_delay_keeps_the_group_blocked().await;
-    suite.fifo_swallows_a_dedup_id_for_five_minutes_even_after_deletion().await;
+    suite
+        .fifo_swallows_a_dedup_id_for_five_minutes_even_after_deletion()
+        .await;
     suite.fifo_dead_letters_keep_group_and_order_and_free_the_group().await;
     suite.stats_count_what_is_there().await;
 }
@@ -59,7 +63,10 @@ struct Suite<'a> {
 }
 
 fn plain(body: &str) -> Outgoing {
-    Outgoing { body: body.to_owned(), ..Outgoing::default() }
+    Outgoing {
+        body: body.to_owned(),
+        ..Outgoing::default()
+    }
 }
 
 fn bodies(deliveries: &[Delivery]) -> Vec<&str> {
@@ -102,7 +109,10 @@ impl Suite<'_> {
 
     async fn none(&self, queue: &str) {
         let deliveries = self.take(queue).await;
-        assert!(deliveries.is_empty(), "{queue} should have nothing to hand out: {deliveries:?}");
+        assert!(
+            deliveries.is_empty(),
+            "{queue} should have nothing to hand out: {deliveries:?}"
+        );
     }
 
     async fn ack(&self, queue: &str, deliveries: &[Delivery]) {
@@ -112,14 +122,27 @@ impl Suite<'_> {
     }
 
     async fn void(&self, queue: &str, delivery: &Delivery) {
-        refused(self.queue.extend(queue, &delivery.receipt, LEASE).await, ErrorKind::Fenced);
-        refused(self.queue.release(queue, &delivery.receipt, NOW).await, ErrorKind::Fenced);
+        refused(
+            self.queue.extend(queue, &delivery.receipt, LEASE).await,
+            ErrorKind::Fenced,
+        );
+        refused(
+            self.queue.release(queue, &delivery.receipt, NOW).await,
+            ErrorKind::Fenced,
+        );
         refused(self.queue.ack(queue, &delivery.receipt).await, ErrorKind::Fenced);
     }
 
     async fn a_sent_message_arrives_as_it_was_sent(&self) {
         let body = "{\"text\": \"\u{00e9}\u{1F980} \\n\"}\n";
-        self.send(STANDARD, vec![Outgoing { group: Some("chain-a".to_owned()), ..plain(body) }]).await;
+        self.send(
+            STANDARD,
+            vec![Outgoing {
+                group: Some("chain-a".to_owned()),
+                ..plain(body)
+            }],
+        )
+        .await;
         let delivery = self.one(STANDARD).await;
         assert_eq!(delivery.body, body);
         assert_eq!(delivery.group.as_deref(), Some("chain-a"));
@@ -137,12 +160,24 @@ impl Suite<'_> {
     async fn limits_are_checked_and_refuse_the_whole_send(&self) {
         let large = "x".repeat(64 * 1024);
         let too_large = format!("{large}x");
-        refused(self.queue.send(STANDARD, vec![plain("small"), plain(&too_large)]).await, ErrorKind::Permanent);
-        let delayed = Outgoing { delay: Millis(15 * 60 * 1000 + 1), ..plain("late") };
-        refused(self.queue.send(STANDARD, vec![plain("small"), delayed]).await, ErrorKind::Permanent);
+        refused(
+            self.queue.send(STANDARD, vec![plain("small"), plain(&too_large)]).await,
+            ErrorKind::Permanent,
+        );
+        let delayed = Outgoing {
+            delay: Millis(15 * 60 * 1000 + 1),
+            ..plain("late")
+        };
+        refused(
+            self.queue.send(STANDARD, vec![plain("small"), delayed]).await,
+            ErrorKind::Permanent,
+        );
         self.none(STANDARD).await;
         for max in [0, 11] {
-            refused(self.queue.receive(STANDARD, max, NOW, LEASE).await, ErrorKind::Permanent);
+            refused(
+                self.queue.receive(STANDARD, max, NOW, LEASE).await,
+                ErrorKind::Permanent,
+            );
         }
         self.send(STANDARD, vec![plain(&large)]).await;
         let delivery = self.one(STANDARD).await;
@@ -249,7 +284,10 @@ impl Suite<'_> {
         let delivery = self.one(STANDARD).await;
         for _ in 0..3 {
             self.time.advance(Millis::from_secs(20)).await;
-            self.queue.extend(STANDARD, &delivery.receipt, LEASE).await.expect("extends");
+            self.queue
+                .extend(STANDARD, &delivery.receipt, LEASE)
+                .await
+                .expect("extends");
         }
         self.none(STANDARD).await;
         self.ack(STANDARD, &[delivery]).await;
@@ -261,7 +299,10 @@ impl Suite<'_> {
         let waiting = self.queue.receive(STANDARD, 1, Millis::from_secs(20), LEASE);
         let shortening = async {
             self.time.settle().await;
-            self.queue.extend(STANDARD, &first.receipt, Millis::from_secs(2)).await.expect("extends");
+            self.queue
+                .extend(STANDARD, &first.receipt, Millis::from_secs(2))
+                .await
+                .expect("extends");
             self.time.advance(Millis::from_secs(2)).await;
         };
         let (received, ()) = both(waiting, shortening).await;
@@ -273,7 +314,10 @@ impl Suite<'_> {
     async fn a_lease_cannot_outlast_twelve_hours(&self) {
         let (hour, limit) = (Millis::from_secs(3600), Millis::from_secs(12 * 3600));
         let too_long = limit.plus(Millis(1));
-        refused(self.queue.receive(STANDARD, 1, NOW, too_long).await, ErrorKind::Permanent);
+        refused(
+            self.queue.receive(STANDARD, 1, NOW, too_long).await,
+            ErrorKind::Permanent,
+        );
         self.send(STANDARD, vec![plain("forever")]).await;
         let first = self.queue.receive(STANDARD, 1, NOW, limit).await.expect("receives");
         self.time.advance(hour).await;
@@ -292,7 +336,10 @@ impl Suite<'_> {
         let waiting = self.queue.receive(STANDARD, 1, Millis::from_secs(20), LEASE);
         let releasing = async {
             self.time.settle().await;
-            self.queue.release(STANDARD, &first.receipt, NOW).await.expect("releases");
+            self.queue
+                .release(STANDARD, &first.receipt, NOW)
+                .await
+                .expect("releases");
         };
         let (received, ()) = both(waiting, releasing).await;
         let second = received.expect("receives");
@@ -305,7 +352,10 @@ impl Suite<'_> {
     async fn releasing_with_delay_hides_the_message_meanwhile(&self) {
         self.send(STANDARD, vec![plain("later")]).await;
         let first = self.one(STANDARD).await;
-        self.queue.release(STANDARD, &first.receipt, Millis::from_secs(5)).await.expect("releases");
+        self.queue
+            .release(STANDARD, &first.receipt, Millis::from_secs(5))
+            .await
+            .expect("releases");
         self.void(STANDARD, &first).await;
         self.time.advance(Millis::from_secs(4)).await;
         self.none(STANDARD).await;
@@ -329,7 +379,14 @@ impl Suite<'_> {
     }
 
     async fn a_delayed_message_arrives_after_its_delay(&self) {
-        self.send(STANDARD, vec![Outgoing { delay: Millis::from_secs(10), ..plain("delayed") }]).await;
+        self.send(
+            STANDARD,
+            vec![Outgoing {
+                delay: Millis::from_secs(10),
+                ..plain("delayed")
+            }],
+        )
+        .await;
         self.none(STANDARD).await;
         let waiting = self.queue.receive(STANDARD, 1, Millis::from_secs(20), LEASE);
         let (received, ()) = both(waiting, self.time.advance(Millis::from_secs(10))).await;
@@ -339,7 +396,11 @@ impl Suite<'_> {
     }
 
     async fn a_standard_queue_does_not_deduplicate(&self) {
-        self.send(STANDARD, vec![self.deduped("g", "same", "copy"), self.deduped("g", "same", "copy")]).await;
+        self.send(
+            STANDARD,
+            vec![self.deduped("g", "same", "copy"), self.deduped("g", "same", "copy")],
+        )
+        .await;
         let deliveries = self.take(STANDARD).await;
         assert_eq!(bodies(&deliveries), ["copy", "copy"]);
         assert_ne!(deliveries[0].id, deliveries[1].id);
@@ -347,7 +408,8 @@ impl Suite<'_> {
     }
 
     async fn a_standard_queue_does_not_block_a_group(&self) {
-        self.send(STANDARD, vec![self.grouped("g", "one"), self.grouped("g", "two")]).await;
+        self.send(STANDARD, vec![self.grouped("g", "one"), self.grouped("g", "two")])
+            .await;
         let (first, second) = (self.one(STANDARD).await, self.one(STANDARD).await);
         assert_ne!(first.body, second.body);
         self.ack(STANDARD, &[first, second]).await;
@@ -359,7 +421,10 @@ impl Suite<'_> {
             let delivery = self.one(REDRIVE).await;
             assert_eq!(delivery.receive_count, receive_count);
             self.none(DEAD).await;
-            self.queue.release(REDRIVE, &delivery.receipt, NOW).await.expect("releases");
+            self.queue
+                .release(REDRIVE, &delivery.receipt, NOW)
+                .await
+                .expect("releases");
         }
         let waiting = self.queue.receive(DEAD, 10, Millis::from_secs(20), LEASE);
         let third = async {
@@ -374,153 +439,25 @@ impl Suite<'_> {
         self.none(REDRIVE).await;
     }
 
-    async fn fifo_needs_group_and_dedup_and_refuses_delay(&self) {
-        let good = || self.grouped("g", "needs");
-        let without = [
-            Outgoing { group: None, ..good() },
-            Outgoing { dedup: None, ..good() },
-            Outgoing { delay: Millis(1), ..good() },
-        ];
-        for message in without {
-            refused(self.queue.send(FIFO, vec![good(), message]).await, ErrorKind::Permanent);
-        }
-        // Nothing was stored, the dedup id of the good one neither.
-        self.send(FIFO, vec![good()]).await;
-        let deliveries = self.take(FIFO).await;
-        assert_eq!(bodies(&deliveries), ["needs"]);
-        self.ack(FIFO, &deliveries).await;
-    }
-
-    async fn fifo_keeps_order_within_a_group(&self) {
-        let message = |group: &str, i: usize| {
-            // Rank must not matter here.
-            Outgoing { rank: -(i as i64), ..self.grouped(group, &format!("order-{group}{i:02}")) }
-        };
-        let sent = (0..12).flat_map(|i| [message("a", i), message("b", i)]).collect();
-        self.send(FIFO, sent).await;
-        let mut seen: std::collections::BTreeMap<String, Vec<String>> = Default::default();
-        for _ in 0..100 {
-            let deliveries = self.queue.receive(FIFO, 5, NOW, LEASE).await.expect("receives");
-            for delivery in &deliveries {
-                seen.entry(delivery.group.clone().expect("a group")).or_default().push(delivery.body.clone());
-            }
-            self.ack(FIFO, &deliveries).await;
-        }
-        for group in ["a", "b"] {
-            let expected: Vec<String> = (0..12).map(|i| format!("order-{group}{i:02}")).collect();
-            assert_eq!(seen[group], expected);
-        }
-    }
-
-    async fn fifo_blocks_a_group_in_flight_and_no_other(&self) {
-        self.send(FIFO, vec![self.grouped("a", "block-a1"), self.grouped("a", "block-a2")]).await;
-        let first = self.one(FIFO).await;
-        assert_eq!(first.body, "block-a1");
-        self.none(FIFO).await;
-        self.send(FIFO, vec![self.grouped("a", "block-a3"), self.grouped("b", "block-b1")]).await;
-        let other = self.take(FIFO).await;
-        assert_eq!(bodies(&other), ["block-b1"]);
-        self.ack(FIFO, &[first]).await;
-        let rest = self.take(FIFO).await;
-        assert_eq!(bodies(&rest), ["block-a2", "block-a3"]);
-        // A group is blocked until the last of several is done.
-        self.send(FIFO, vec![self.grouped("a", "block-a4")]).await;
-        self.ack(FIFO, &rest[..1]).await;
-        self.none(FIFO).await;
-        self.ack(FIFO, &rest[1..]).await;
-        let last = self.one(FIFO).await;
-        self.ack(FIFO, &[last]).await;
-        self.ack(FIFO, &other).await;
-    }
-
-    async fn fifo_wakes_who_waits_for_a_blocked_group(&self) {
-        self.send(FIFO, vec![self.grouped("a", "free-1"), self.grouped("a", "free-2")]).await;
-        let first = self.one(FIFO).await;
-        let waiting = self.queue.receive(FIFO, 10, Millis::from_secs(20), LEASE);
-        let acknowledging = async {
-            self.time.settle().await;
-            self.ack(FIFO, &[first]).await;
-        };
-        let (received, ()) = both(waiting, acknowledging).await;
-        let second = received.expect("receives");
-        assert_eq!(bodies(&second), ["free-2"]);
-        self.ack(FIFO, &second).await;
-    }
-
-    async fn fifo_returns_expired_and_released_at_the_head(&self) {
-        self.send(FIFO, (1..=3).map(|i| self.grouped("a", &format!("head-{i}"))).collect()).await;
-        let first = self.one(FIFO).await;
-        self.time.advance(LEASE).await;
-        self.void(FIFO, &first).await;
-        let again = self.one(FIFO).await;
-        assert_eq!((again.body.as_str(), again.receive_count), ("head-1", 2));
-        self.queue.release(FIFO, &again.receipt, NOW).await.expect("releases");
-        let all = self.take(FIFO).await;
-        assert_eq!(bodies(&all), ["head-1", "head-2", "head-3"]);
-        // One of several comes back before those sent later.
-        self.send(FIFO, vec![self.grouped("a", "head-4")]).await;
-        self.queue.release(FIFO, &all[1].receipt, NOW).await.expect("releases");
-        self.ack(FIFO, &[all[0].clone(), all[2].clone()]).await;
-        let rest = self.take(FIFO).await;
-        assert_eq!(bodies(&rest), ["head-2", "head-4"]);
-        self.ack(FIFO, &rest).await;
-    }
-
-    async fn fifo_release_with_delay_keeps_the_group_blocked(&self) {
-        self.send(FIFO, vec![self.grouped("a", "pause-1"), self.grouped("a", "pause-2")]).await;
-        let first = self.one(FIFO).await;
-        self.queue.release(FIFO, &first.receipt, Millis::from_secs(5)).await.expect("releases");
-        self.time.advance(Millis::from_secs(4)).await;
-        self.none(FIFO).await;
-        let waiting = self.queue.receive(FIFO, 10, Millis::from_secs(20), LEASE);
-        let (received, ()) = both(waiting, self.time.advance(Millis::from_secs(1))).await;
-        let both_of_them = received.expect("receives");
-        assert_eq!(bodies(&both_of_them), ["pause-1", "pause-2"]);
-        self.ack(FIFO, &both_of_them).await;
-    }
-
-    async fn fifo_swallows_a_dedup_id_for_five_minutes_even_after_deletion(&self) {
-        let message = |body: &str| self.deduped("a", "dup", body);
-        // Within one send, across groups, while stored and after deletion.
-        self.send(FIFO, vec![message("dup-1"), message("dup-2")]).await;
-        self.send(FIFO, vec![self.deduped("b", "dup", "dup-3")]).await;
-        let deliveries = self.take(FIFO).await;
-        assert_eq!(bodies(&deliveries), ["dup-1"]);
-        self.ack(FIFO, &deliveries).await;
-        self.send(FIFO, vec![message("dup-4")]).await;
-        self.none(FIFO).await;
-        self.time.advance(Millis::from_secs(299)).await;
-        self.send(FIFO, vec![message("dup-5")]).await;
-        self.none(FIFO).await;
-        // Counted from the send that was stored, not from those that were swallowed.
-        self.time.advance(Millis::from_secs(1)).await;
-        self.send(FIFO, vec![message("dup-6")]).await;
-        let deliveries = self.take(FIFO).await;
-        assert_eq!(bodies(&deliveries), ["dup-6"]);
-        self.ack(FIFO, &deliveries).await;
-    }
-
-    async fn fifo_dead_letters_keep_group_and_order_and_free_the_group(&self) {
-        self.send(REDRIVE_FIFO, (1..=3).map(|i| self.grouped("a", &format!("bad-{i}"))).collect()).await;
-        for _ in 0..2 {
-            let deliveries = self.queue.receive(REDRIVE_FIFO, 2, NOW, LEASE).await.expect("receives");
-            assert_eq!(bodies(&deliveries), ["bad-1", "bad-2"]);
-            self.time.advance(LEASE).await;
-        }
-        let next = self.take(REDRIVE_FIFO).await;
-        assert_eq!(bodies(&next), ["bad-3"]);
-        let dead = self.take(DEAD_FIFO).await;
-        assert_eq!(bodies(&dead), ["bad-1", "bad-2"]);
-        assert!(dead.iter().all(|delivery| delivery.group.as_deref() == Some("a")));
-        self.ack(REDRIVE_FIFO, &next).await;
-        self.ack(DEAD_FIFO, &dead).await;
-    }
-
     async fn stats_count_what_is_there(&self) {
         let stats = self.queue.stats(STANDARD).await.expect("stats");
-        assert_eq!((stats.visible, stats.in_flight, stats.delayed, stats.oldest), (0, 0, 0, None));
-        self.send(STANDARD, vec![Outgoing { delay: Millis::from_secs(60), ..plain("counted-d") }]).await;
-        self.send(STANDARD, vec![plain("counted-1"), plain("counted-2"), plain("counted-3")]).await;
+        assert_eq!(
+            (stats.visible, stats.in_flight, stats.delayed, stats.oldest),
+            (0, 0, 0, None)
+        );
+        self.send(
+            STANDARD,
+            vec![Outgoing {
+                delay: Millis::from_secs(60),
+                ..plain("counted-d")
+            }],
+        )
+        .await;
+        self.send(
+            STANDARD,
+            vec![plain("counted-1"), plain("counted-2"), plain("counted-3")],
+        )
+        .await;
         let held = self.one(STANDARD).await;
         self.time.advance(Millis::from_secs(3)).await;
         let stats = self.queue.stats(STANDARD).await.expect("stats");
@@ -533,7 +470,10 @@ impl Suite<'_> {
         self.void(STANDARD, &held).await;
         self.time.advance(Millis::from_secs(60)).await;
         let deliveries = self.take(STANDARD).await;
-        assert_eq!(sorted(&deliveries), ["counted-1", "counted-2", "counted-3", "counted-d"]);
+        assert_eq!(
+            sorted(&deliveries),
+            ["counted-1", "counted-2", "counted-3", "counted-d"]
+        );
         self.ack(STANDARD, &deliveries).await;
     }
 }

@@ -33,9 +33,8 @@ const CHUNK: usize = 256 * 1024;
 /// See [`crate::port::Blobs`] for the rules.
 pub(crate) fn check_key(key: &str) -> PortResult<()> {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._=-".contains(&byte);
-    let is_part = |part: &str| {
-        (1..=128).contains(&part.len()) && part != "." && part != ".." && part.bytes().all(is_allowed)
-    };
+    let is_part =
+        |part: &str| (1..=128).contains(&part.len()) && part != "." && part != ".." && part.bytes().all(is_allowed);
     if key.len() > 512 || !key.split('/').all(is_part) {
         let shown: String = key.chars().take(100).collect();
         return Err(PortError::permanent(format!(
@@ -46,7 +45,9 @@ pub(crate) fn check_key(key: &str) -> PortResult<()> {
 }
 
 fn damaged(key: &str) -> PortError {
-    PortError::corrupt(format!("blob {key}: the stored bytes do not have the SHA-256 they were stored with"))
+    PortError::corrupt(format!(
+        "blob {key}: the stored bytes do not have the SHA-256 they were stored with"
+    ))
 }
 
 fn too_large(limit: u64) -> PortError {
@@ -83,9 +84,21 @@ fn find(db: &Connection, key: &str) -> Result<Option<Stored>, Failure> {
         .prepare_cached("SELECT file, size, sha256, writer FROM blobs WHERE key = ?")?
         .query_row([key], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
         .optional()?;
-    let Some((file, size, sha256, writer)) = row else { return Ok(None) };
-    let sha256 = sha256.parse().map_err(|error| PortError::corrupt(format!("blob {key}: {error}")))?;
-    Ok(Some(Stored { info: BlobInfo { key: key.to_owned(), size, sha256, writer }, file }))
+    let Some((file, size, sha256, writer)) = row else {
+        return Ok(None);
+    };
+    let sha256 = sha256
+        .parse()
+        .map_err(|error| PortError::corrupt(format!("blob {key}: {error}")))?;
+    Ok(Some(Stored {
+        info: BlobInfo {
+            key: key.to_owned(),
+            size,
+            sha256,
+            writer,
+        },
+        file,
+    }))
 }
 
 fn insert(db: &Connection, info: &BlobInfo, file: &str) -> Result<PutOutcome, Failure> {
@@ -111,12 +124,7 @@ impl Store {
         self.combiner.submit(move |batch| find(batch.db, &key)).await
     }
 
-    pub(super) async fn put(
-        &self,
-        key: &str,
-        source: &mut (dyn Read + Send),
-        writer: &str,
-    ) -> PortResult<PutOutcome> {
+    pub(super) async fn put(&self, key: &str, source: &mut (dyn Read + Send), writer: &str) -> PortResult<PutOutcome> {
         // Mostly a redelivered task: do not copy what will not be used.
         if let Some(stored) = self.find(key).await? {
             return Ok(PutOutcome::Exists(stored.info));
@@ -125,8 +133,12 @@ impl Store {
             Files::Memory(files) => self.put_in_memory(files, key, source, writer).await,
             Files::Disk(disk) => {
                 let placed = disk.place(key, source, self.limit)?;
-                let info =
-                    BlobInfo { key: key.to_owned(), size: placed.size, sha256: placed.sha256, writer: writer.to_owned() };
+                let info = BlobInfo {
+                    key: key.to_owned(),
+                    size: placed.size,
+                    sha256: placed.sha256,
+                    writer: writer.to_owned(),
+                };
                 let file = placed.file.clone();
                 let outcome = self.combiner.submit(move |batch| insert(batch.db, &info, &file)).await;
                 let unused = match &outcome {
@@ -180,7 +192,9 @@ impl Store {
     }
 
     pub(super) async fn get(&self, key: &str) -> PortResult<Option<Bytes>> {
-        let Some((info, mut source)) = self.open(key).await? else { return Ok(None) };
+        let Some((info, mut source)) = self.open(key).await? else {
+            return Ok(None);
+        };
         let mut bytes = Vec::with_capacity(info.size as usize);
         source.read_to_end(&mut bytes).map_err(|error| reading(key, &error))?;
         if Sha256::of(&bytes) != info.sha256 {
@@ -190,7 +204,9 @@ impl Store {
     }
 
     pub(super) async fn get_file(&self, key: &str, path: &Path) -> PortResult<Option<BlobInfo>> {
-        let Some((info, mut source)) = self.open(key).await? else { return Ok(None) };
+        let Some((info, mut source)) = self.open(key).await? else {
+            return Ok(None);
+        };
         let here = |error: io::Error| PortError::transient(format!("{}: {error}", path.display()));
         let mut target = File::create_new(path).map_err(here)?;
         let copied = copy_hashed(&mut source, &mut target, u64::MAX);
@@ -207,7 +223,9 @@ impl Store {
     }
 
     pub(super) async fn get_range(&self, key: &str, offset: u64, length: u64) -> PortResult<Option<Bytes>> {
-        let Some((info, mut source)) = self.open(key).await? else { return Ok(None) };
+        let Some((info, mut source)) = self.open(key).await? else {
+            return Ok(None);
+        };
         let length = length.min(info.size.saturating_sub(offset));
         let mut bytes = Vec::with_capacity(length as usize);
         source
@@ -220,9 +238,14 @@ impl Store {
     async fn open(&self, key: &str) -> PortResult<Option<(BlobInfo, Source)>> {
         // Twice: between the row and the file it may have been deleted and stored anew.
         for last_try in [false, true] {
-            let Some(stored) = self.find(key).await? else { return Ok(None) };
+            let Some(stored) = self.find(key).await? else {
+                return Ok(None);
+            };
             let source = match &self.files {
-                Files::Memory(files) => lock(files).get(key).cloned().map(|bytes| Source::Memory(io::Cursor::new(bytes))),
+                Files::Memory(files) => lock(files)
+                    .get(key)
+                    .cloned()
+                    .map(|bytes| Source::Memory(io::Cursor::new(bytes))),
                 Files::Disk(disk) => match File::open(disk.blobs().join(&stored.file)) {
                     Ok(file) => Some(Source::File(file)),
                     Err(error) if error.kind() == ErrorKind::NotFound => None,
@@ -232,7 +255,10 @@ impl Store {
             match source {
                 Some(source) => return Ok(Some((stored.info, source))),
                 None if last_try => {
-                    return Err(PortError::corrupt(format!("blob {key}: its file {} is missing", stored.file)));
+                    return Err(PortError::corrupt(format!(
+                        "blob {key}: its file {} is missing",
+                        stored.file
+                    )));
                 }
                 None => {}
             }
@@ -248,8 +274,9 @@ impl Store {
                     .db
                     .prepare_cached("SELECT key FROM blobs WHERE key >= ?1 AND key > ?2 ORDER BY key LIMIT ?3")?;
                 let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-                let keys: Result<Vec<String>, _> =
-                    select.query_map(params![prefix, after, limit], |row| row.get(0))?.collect();
+                let keys: Result<Vec<String>, _> = select
+                    .query_map(params![prefix, after, limit], |row| row.get(0))?
+                    .collect();
                 Ok(keys?.into_iter().take_while(|key| key.starts_with(&prefix)).collect())
             })
             .await
@@ -339,7 +366,11 @@ fn copy_hashed(source: &mut dyn Read, target: &mut File, limit: u64) -> Result<(
 impl Disk {
     /// Prepares the directories, and removes what a crash left: temporary files, and files whose row was never written.
     pub(super) fn open(directory: &Path, durability: Durability, db: &Connection) -> PortResult<Self> {
-        let disk = Self { directory: directory.to_owned(), durability, next: AtomicU64::new(1) };
+        let disk = Self {
+            directory: directory.to_owned(),
+            durability,
+            next: AtomicU64::new(1),
+        };
         let failed = |error: io::Error| PortError::transient(format!("{}: {error}", directory.display()));
         if disk.temporary().exists() {
             fs::remove_dir_all(disk.temporary()).map_err(failed)?;
@@ -365,18 +396,26 @@ impl Disk {
         let mut highest = 0;
         for entry in fs::read_dir(folder).map_err(failed)? {
             let entry = entry.map_err(failed)?;
-            let Ok(name) = entry.file_name().into_string() else { continue };
+            let Ok(name) = entry.file_name().into_string() else {
+                continue;
+            };
             let relative = format!("{prefix}{name}");
             if entry.file_type().map_err(failed)?.is_dir() {
                 highest = highest.max(self.sweep(&entry.path(), format!("{relative}/"), db)?);
                 continue;
             }
             // What is not one of ours is left alone.
-            let Some((number, last)) = name.split_once('@') else { continue };
+            let Some((number, last)) = name.split_once('@') else {
+                continue;
+            };
             let Ok(number) = number.parse::<u64>() else { continue };
             let known: Option<String> = db
                 .prepare_cached("SELECT file FROM blobs WHERE key = ?")
-                .and_then(|mut select| select.query_row([format!("{prefix}{last}")], |row| row.get(0)).optional())
+                .and_then(|mut select| {
+                    select
+                        .query_row([format!("{prefix}{last}")], |row| row.get(0))
+                        .optional()
+                })
                 .map_err(|error| storage_error(&error, false))?;
             if known.as_ref() == Some(&relative) {
                 highest = highest.max(number);
@@ -412,7 +451,11 @@ impl Disk {
             CopyError::TooLarge => too_large(limit),
         })?;
         let (folder, last) = key.rsplit_once('/').unwrap_or(("", key));
-        let file = if folder.is_empty() { format!("{number}@{last}") } else { format!("{folder}/{number}@{last}") };
+        let file = if folder.is_empty() {
+            format!("{number}@{last}")
+        } else {
+            format!("{folder}/{number}@{last}")
+        };
         let place = self.blobs().join(folder);
         fs::create_dir_all(&place).map_err(storing)?;
         if self.durability == Durability::Power {
@@ -427,7 +470,10 @@ impl Disk {
 
     /// Syncs `folder` and those above it up to the data directory: any of them may be new.
     fn sync_folders(&self, folder: &Path) -> io::Result<()> {
-        for folder in folder.ancestors().take_while(|folder| folder.starts_with(&self.directory)) {
+        for folder in folder
+            .ancestors()
+            .take_while(|folder| folder.starts_with(&self.directory))
+        {
             File::open(folder)?.sync_all()?;
         }
         Ok(())

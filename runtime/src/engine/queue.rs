@@ -24,14 +24,17 @@ pub(super) const MAX_LEASE: Millis = Millis::from_secs(12 * 60 * 60);
 
 pub(super) fn check_outgoing(fifo: bool, message: &Outgoing) -> PortResult<()> {
     if message.body.len() > MAX_BODY {
-        let problem = format!("a message of {} bytes: at most {MAX_BODY} are allowed", message.body.len());
+        let problem = format!(
+            "a message of {} bytes: at most {MAX_BODY} are allowed",
+            message.body.len()
+        );
         return Err(PortError::permanent(problem));
     }
     let named = |name: &Option<String>| name.as_ref().is_some_and(|name| !name.is_empty() && name.len() <= 256);
     match fifo {
-        true if !named(&message.group) || !named(&message.dedup) => {
-            Err(PortError::permanent("a FIFO queue needs a group and a dedup id of 1 to 256 bytes"))
-        }
+        true if !named(&message.group) || !named(&message.dedup) => Err(PortError::permanent(
+            "a FIFO queue needs a group and a dedup id of 1 to 256 bytes",
+        )),
         true if message.delay != Millis(0) => Err(PortError::permanent("a FIFO queue does not delay single messages")),
         false if message.delay > MAX_DELAY => Err(PortError::permanent("a delay is at most 15 minutes")),
         _ => Ok(()),
@@ -53,9 +56,11 @@ pub(super) fn send(batch: &mut Batch<'_>, queue: &str, messages: &[Outgoing]) ->
     let (db, now) = (batch.db, batch.now);
     if line.fifo {
         let forgotten = now.since(DEDUP_WINDOW);
-        db.prepare_cached("DELETE FROM dedup WHERE queue = ? AND at <= ?")?.execute(params![line.id, forgotten.0])?;
+        db.prepare_cached("DELETE FROM dedup WHERE queue = ? AND at <= ?")?
+            .execute(params![line.id, forgotten.0])?;
     }
-    let mut remember = db.prepare_cached("INSERT INTO dedup (queue, id, at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")?;
+    let mut remember =
+        db.prepare_cached("INSERT INTO dedup (queue, id, at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")?;
     let mut insert = db.prepare_cached(
         "INSERT INTO messages (queue, fifo, grp, rank, waiting, visible_at, sent_at, body)
          VALUES (:queue, :fifo, :grp, :rank, :waiting, :visible_at, :sent_at, :body)",
@@ -118,29 +123,39 @@ pub(super) fn claim(
     )?
     .execute(params![line.id, now.0])?;
 
-    let mut claimed = Claimed { deliveries: Vec::new(), dead_lettered: false };
+    let mut claimed = Claimed {
+        deliveries: Vec::new(),
+        dead_lettered: false,
+    };
+    // The FIFO group this claim is taking from; no longer free, but its own.
+    let mut current: Option<String> = None;
     while claimed.deliveries.len() < max {
         let room = max - claimed.deliveries.len();
-        let candidates = if line.fifo {
-            let Some(group) = first_free_group(db, line.id)? else { break };
-            ready_of_group(db, line.id, &group, room)?
-        } else {
-            ready(db, line.id, room)?
+        let resumed = current.is_some();
+        let group = match current.take() {
+            None if line.fifo => first_free_group(db, line.id)?,
+            group => group,
         };
-        if candidates.is_empty() {
+        let candidates = match &group {
+            Some(group) => ready_of_group(db, line.id, group, room)?,
+            None if line.fifo => break,
+            None => ready(db, line.id, room)?,
+        };
+        if candidates.is_empty() && !line.fifo {
             break;
         }
-        let (dead, good): (Vec<Candidate>, Vec<Candidate>) =
-            candidates.into_iter().partition(|candidate| dead_letters(line, lines, candidate.receives).is_some());
-        if let Some(to) = dead.first().and_then(|candidate| dead_letters(line, lines, candidate.receives)) {
-            // Out of the way first: what stood behind them is looked at again in its place.
-            dead.iter().try_for_each(|candidate| move_to(db, candidate.id, to))?;
-            claimed.dead_lettered = true;
-            continue;
-        }
-        for candidate in good {
+        for candidate in candidates {
+            if let Some(to) = dead_letters(line, lines, candidate.receives) {
+                move_to(db, candidate.id, to)?;
+                claimed.dead_lettered = true;
+                if resumed {
+                    current.clone_from(&group);
+                }
+                break;
+            }
             lease_out(db, candidate.id, now, lease)?;
             claimed.deliveries.push(candidate.delivery);
+            current.clone_from(&group);
         }
     }
     Ok(claimed)
@@ -148,7 +163,11 @@ pub(super) fn claim(
 
 fn dead_letters<'a>(line: &Line, lines: &'a BTreeMap<String, Line>, receives: u32) -> Option<&'a Line> {
     let (name, max_receives) = line.dead_letter.as_ref()?;
-    if receives >= *max_receives { lines.get(name) } else { None }
+    if receives >= *max_receives {
+        lines.get(name)
+    } else {
+        None
+    }
 }
 
 fn ready(db: &Connection, queue: i64, room: usize) -> rusqlite::Result<Vec<Candidate>> {
@@ -172,9 +191,8 @@ fn ready_of_group(db: &Connection, queue: i64, group: &str, room: usize) -> rusq
 /// The group whose first message is the oldest, of those with nothing in flight; steps from group to group in the index, so that a long
 /// backlog behind a blocked group costs nothing.
 fn first_free_group(db: &Connection, queue: i64) -> rusqlite::Result<Option<String>> {
-    let mut next = db.prepare_cached(
-        "SELECT grp FROM messages WHERE fifo = 1 AND queue = ? AND grp > ? ORDER BY grp LIMIT 1",
-    )?;
+    let mut next =
+        db.prepare_cached("SELECT grp FROM messages WHERE fifo = 1 AND queue = ? AND grp > ? ORDER BY grp LIMIT 1")?;
     let mut blocked =
         db.prepare_cached("SELECT 1 FROM messages WHERE fifo = 1 AND queue = ? AND grp = ? AND waiting = 1 LIMIT 1")?;
     let mut head = db.prepare_cached(
@@ -219,7 +237,9 @@ fn move_to(db: &Connection, id: i64, to: &Line) -> rusqlite::Result<()> {
 /// The next moment after `now` at which a message of the queue becomes visible by itself.
 pub(super) fn next_due(db: &Connection, line: &Line, now: Millis) -> rusqlite::Result<Option<Millis>> {
     db.prepare_cached("SELECT min(visible_at) FROM messages WHERE queue = ? AND waiting = 1 AND visible_at > ?")?
-        .query_row(params![line.id, now.0], |row| Ok(row.get::<_, Option<u64>>(0)?.map(Millis)))
+        .query_row(params![line.id, now.0], |row| {
+            Ok(row.get::<_, Option<u64>>(0)?.map(Millis))
+        })
 }
 
 struct Held {
@@ -230,9 +250,9 @@ struct Held {
 /// The message the receipt stands for, if its lease is running.
 fn held(batch: &Batch<'_>, queue: &str, receipt: &str) -> Result<Held, Failure> {
     let line = batch.queues.line(queue)?;
-    let parsed = receipt.split_once('.').and_then(|(id, receives)| {
-        Some((id.parse::<i64>().ok()?, receives.parse::<u32>().ok()?))
-    });
+    let parsed = receipt
+        .split_once('.')
+        .and_then(|(id, receives)| Some((id.parse::<i64>().ok()?, receives.parse::<u32>().ok()?)));
     let Some((id, receives)) = parsed else {
         return Err(PortError::permanent("not a receipt of this queue").into());
     };
@@ -245,7 +265,10 @@ fn held(batch: &Batch<'_>, queue: &str, receipt: &str) -> Result<Held, Failure> 
         .query_row(params![id, line.id, receives, batch.now.0], |row| row.get(0))
         .optional()?;
     match leased_at {
-        Some(leased_at) => Ok(Held { id, leased_at: Millis(leased_at) }),
+        Some(leased_at) => Ok(Held {
+            id,
+            leased_at: Millis(leased_at),
+        }),
         None => Err(PortError::fenced("the lease of this receipt is over").into()),
     }
 }
@@ -301,7 +324,10 @@ pub(super) fn reclaim(batch: &mut Batch<'_>, queue: &str) -> Result<usize, Failu
 
 pub(super) fn ack(batch: &mut Batch<'_>, queue: &str, receipt: &str) -> Result<(), Failure> {
     let held = held(batch, queue, receipt)?;
-    batch.db.prepare_cached("DELETE FROM messages WHERE id = ?")?.execute(params![held.id])?;
+    batch
+        .db
+        .prepare_cached("DELETE FROM messages WHERE id = ?")?
+        .execute(params![held.id])?;
     if batch.queues.line(queue)?.fifo {
         // The rest of its group may be free now.
         batch.queues.touch(queue);
@@ -326,7 +352,9 @@ pub(super) fn stats(batch: &Batch<'_>, queue: &str) -> Result<QueueStats, Failur
                 visible: row.get("visible")?,
                 in_flight: row.get("in_flight")?,
                 delayed: row.get("delayed")?,
-                oldest: row.get::<_, Option<u64>>("oldest")?.map(|sent_at| batch.now.since(Millis(sent_at))),
+                oldest: row
+                    .get::<_, Option<u64>>("oldest")?
+                    .map(|sent_at| batch.now.since(Millis(sent_at))),
             })
         })?;
     Ok(stats)

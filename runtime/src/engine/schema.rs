@@ -85,12 +85,16 @@ fn prepare(db: &Connection, on_disk: bool, durability: Durability) -> PortResult
     db.set_prepared_statement_cache_capacity(128);
     if on_disk {
         db.pragma_update(None, "journal_mode", "wal").map_err(failed)?;
-        db.pragma_update(None, "wal_autocheckpoint", AUTOCHECKPOINT_PAGES).map_err(failed)?;
-        db.pragma_update(None, "synchronous", durability.synchronous()).map_err(failed)?;
+        db.pragma_update(None, "wal_autocheckpoint", AUTOCHECKPOINT_PAGES)
+            .map_err(failed)?;
+        db.pragma_update(None, "synchronous", durability.synchronous())
+            .map_err(failed)?;
         // Somebody looking with the sqlite3 tool may hold a lock for a moment.
         db.busy_timeout(std::time::Duration::from_secs(5)).map_err(failed)?;
     }
-    let found: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
+    let found: i64 = db
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(failed)?;
     match found {
         VERSION => Ok(()),
         0 => db
@@ -125,7 +129,11 @@ impl Checkpointer {
                 }
             })
             .map_err(|error| PortError::transient(format!("starting the checkpoint thread: {error}")))?;
-        Ok(Self { batches: std::sync::atomic::AtomicU32::new(0), wake: Some(wake), thread: Some(thread) })
+        Ok(Self {
+            batches: std::sync::atomic::AtomicU32::new(0),
+            wake: Some(wake),
+            thread: Some(thread),
+        })
     }
 
     pub(super) fn committed(&self) {

@@ -61,7 +61,9 @@ impl Queues {
     }
 
     pub(super) fn line(&self, name: &str) -> PortResult<&Line> {
-        self.lines.get(name).ok_or_else(|| PortError::permanent(format!("there is no queue {name:?}")))
+        self.lines
+            .get(name)
+            .ok_or_else(|| PortError::permanent(format!("there is no queue {name:?}")))
     }
 
     /// Something in this queue changed that may serve somebody or change when that will be.
@@ -78,7 +80,9 @@ impl Queues {
 
     /// Whether it was still parked.
     fn unpark(&mut self, name: &str, wait: &Arc<Wait>) -> bool {
-        let Some(line) = self.parked.get_mut(name) else { return false };
+        let Some(line) = self.parked.get_mut(name) else {
+            return false;
+        };
         let before = line.len();
         line.retain(|parked| !Arc::ptr_eq(&parked.wait, wait));
         let found = line.len() < before;
@@ -89,7 +93,9 @@ impl Queues {
     /// Gives the parked receives of every touched queue what is visible now; takes effect with [`Self::deliver`].
     pub(super) fn serve(&mut self, db: &Connection, now: Millis) -> rusqlite::Result<()> {
         while let Some(name) = self.touched.pop_first() {
-            let (Some(line), Some(parked)) = (self.lines.get(&name), self.parked.get_mut(&name)) else { continue };
+            let (Some(line), Some(parked)) = (self.lines.get(&name), self.parked.get_mut(&name)) else {
+                continue;
+            };
             let mut something_left = true;
             let mut dead_lettered = false;
             for receive in parked.iter_mut().filter(|receive| receive.outcome.is_none()) {
@@ -120,10 +126,14 @@ impl Queues {
     pub(super) fn deliver(&mut self) -> Vec<Waker> {
         let mut wakers = Vec::new();
         for (name, due) in std::mem::take(&mut self.due) {
-            let Some(parked) = self.parked.get_mut(&name) else { continue };
+            let Some(parked) = self.parked.get_mut(&name) else {
+                continue;
+            };
             parked.retain_mut(|receive| {
                 receive.fresh = false;
-                let Some(outcome) = receive.outcome.take() else { return true };
+                let Some(outcome) = receive.outcome.take() else {
+                    return true;
+                };
                 wakers.extend(receive.wait.finish(outcome));
                 false
             });
@@ -170,7 +180,11 @@ struct WaitState {
 
 impl Wait {
     fn new(timer: Millis) -> Self {
-        Self(Mutex::new(WaitState { outcome: None, timer, waker: None }))
+        Self(Mutex::new(WaitState {
+            outcome: None,
+            timer,
+            waker: None,
+        }))
     }
 
     fn finish(&self, outcome: Vec<Delivery>) -> Option<Waker> {
@@ -241,11 +255,26 @@ pub(super) async fn receive(
     lease: Millis,
 ) -> PortResult<Vec<Delivery>> {
     let until = combiner.now().plus(wait);
-    let mut place = Place { combiner, queue, wait: Arc::new(Wait::new(until)), left: false };
+    let mut place = Place {
+        combiner,
+        queue,
+        wait: Arc::new(Wait::new(until)),
+        left: false,
+    };
     let (name, parking) = (queue.to_owned(), place.wait.clone());
     let parked = combiner.submit(move |batch| {
         batch.queues.line(&name)?;
-        batch.queues.park(&name, Parked { wait: parking, max, lease, until, fresh: true, outcome: None });
+        batch.queues.park(
+            &name,
+            Parked {
+                wait: parking,
+                max,
+                lease,
+                until,
+                fresh: true,
+                outcome: None,
+            },
+        );
         Ok(())
     });
     if let Err(error) = parked.await {
@@ -265,7 +294,11 @@ pub(super) async fn receive(
             Either::Left(_) => {}
             Either::Right(_) => {
                 let name = queue.to_owned();
-                combiner.submit(move |batch| Ok(batch.queues.touch(&name))).await?;
+                let look = combiner.submit(move |batch| {
+                    batch.queues.touch(&name);
+                    Ok(())
+                });
+                look.await?;
             }
         }
     }

@@ -50,6 +50,7 @@ pub trait Blobs: Send + Sync {
     async fn get(&self, key: &str) -> PortResult<Option<Bytes>>;
 
     /// The whole blob streamed into a new local file, checked against its SHA-256 (`Corrupt`, and no file is left). `None`: no such key.
+    /// An error if the file is there already; it stays as it is.
     async fn get_file(&self, key: &str, path: &Path) -> PortResult<Option<BlobInfo>>;
 
     /// `length` bytes from `offset` (fewer at the end), unchecked.

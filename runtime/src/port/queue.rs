@@ -4,6 +4,9 @@
 //! nobody may rely on. **FIFO** queues (name ends in `.fifo`) keep order within a group: while a message of a group is in flight no
 //! other of that group is handed out, except in the same `receive`; a message whose lease expires or that is released returns at the
 //! *head* of its group; a dedup id seen within five minutes is swallowed (the send succeeds, nothing is stored).
+//!
+//! A queue may have a dead-letter queue: a message received so and so often goes there instead of being handed out once more, with its
+//! id, body and group; its receive count starts again. A lease is more than 0 and ends at most 12 hours after the receive.
 
 use async_trait::async_trait;
 use push0_core::Millis;

@@ -1,7 +1,9 @@
 //! The state table: rows under (partition, sort) keys.
 //!
 //! A row is **versioned** (one document, compare-and-swap on its version) or **accept-first** (attributes, each changed alone), never
-//! both. All reads are strongly consistent. Keys are text; `query` returns rows of one partition in byte order of the sort key.
+//! both: setting an attribute of a versioned row is `Permanent`, putting a version over an accept-first row is `Conflict`. All reads are
+//! strongly consistent. Keys are text, 1 to 1024 bytes each; `query` returns rows of one partition in byte order of the sort key. An
+//! attribute's value is never null (`Permanent`): absent and null would be one once they have been through JSON.
 
 use std::collections::BTreeMap;
 

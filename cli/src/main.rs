@@ -1,0 +1,95 @@
+//! `push0`: reads the command line, sets up the log and the runtime, and goes to the command.
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use push0::args::{Cli, Command};
+use push0::error::{self, Trouble};
+use push0::output::Output;
+use push0::settings::{Settings, Sources};
+use push0::{blobs, demo, init, operate, submit, up, verify, view, worker};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    // What runs as the shim becomes another program: before any thread is started.
+    if std::env::args_os().nth(1).is_some_and(|arg| arg == "shim") {
+        push0_gpu_worker::shim_main(std::env::args_os().skip(2));
+    }
+    let cli = Cli::parse();
+    start_log(&cli.command);
+    let outcome = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(run(cli)));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let (text, code) = error::report(&error);
+            eprintln!("{text}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+async fn run(cli: Cli) -> anyhow::Result<()> {
+    let output = Output::new(cli.json);
+    let location = cli.location();
+    match &cli.command {
+        Command::Demo(args) => demo::run(args, output).await,
+        Command::Init(args) => init::run(args, output),
+        Command::Up(args) => {
+            let sources = Sources::new(args.config.clone())
+                .flag("data", cli.data.as_ref().map(|path| path.display()))
+                .flag("workers.count", args.workers)
+                .flag("listen", args.listen.as_ref())
+                .flag("durability", args.durability.as_ref());
+            up::run(&settings(&sources)?, output).await
+        }
+        Command::Worker(args) => {
+            let sources = Sources::new(args.config.clone()).flag("workers.slots", args.slots);
+            worker::run(args, &location, &settings(&sources)?).await
+        }
+        Command::Submit(args) => submit::run(args, &location.open().await?, output).await,
+        Command::Status(args) => view::status(args, &location.open().await?, output).await,
+        Command::Block(args) => view::block(args, &location.open().await?, output).await,
+        Command::Watch(args) => view::watch(args, &location.open().await?, output).await,
+        Command::Why(args) => view::why(args, &location.open().await?, output).await,
+        Command::Finalized(args) => view::finalized(args, &location.open().await?, output).await,
+        Command::Get(args) => blobs::get(args, &location.open().await?, output).await,
+        Command::Verify(args) => verify::run(args, &location.open().await?, output).await,
+        Command::Retry(args) => operate::retry(args, &location.open().await?, output).await,
+        Command::Replace(args) => operate::replace(args, &location.open().await?, output).await,
+        Command::Skip(args) => operate::skip(args, &location.open().await?, output).await,
+        Command::Pause(args) => operate::pause(args, &location.open().await?, output).await,
+        Command::Resume(args) => operate::resume(args, &location.open().await?, output).await,
+        Command::Window(args) => operate::window(args, &location.open().await?, output).await,
+    }
+}
+
+fn settings(sources: &Sources) -> Result<Settings, Trouble> {
+    Settings::read(sources).map_err(|mistakes| {
+        let lines: Vec<String> = mistakes.0.iter().map(|mistake| format!("  {}", mistake.trim_end().replace('\n', "\n  "))).collect();
+        Trouble::usage(format!("the configuration has mistakes:\n{}", lines.join("\n")))
+            .next("examples/push0.toml has every key with its meaning; `push0 init` writes one to start from")
+    })
+}
+
+/// What runs for long says what it does; the rest only warns.
+fn start_log(command: &Command) {
+    let default = match command {
+        Command::Up(_) | Command::Worker(_) => "info",
+        _ => "warn",
+    };
+    let filter = std::env::var("PUSH0_LOG").ok().filter(|text| !text.is_empty());
+    let filter = EnvFilter::try_new(filter.as_deref().unwrap_or(default)).unwrap_or_else(|_| EnvFilter::new(default));
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal() && !plain)
+        .with_target(false)
+        .compact()
+        .init();
+}

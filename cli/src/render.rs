@@ -1,0 +1,100 @@
+//! Screens, drawn from snapshots: text for people.
+
+mod screens;
+
+use push0_core::Millis;
+use push0_runtime::snapshot::StageSnapshot;
+
+pub use screens::{block, overview, why, without_times};
+
+/// Whether to colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Paint(pub bool);
+
+impl Paint {
+    fn with(self, code: &str, text: &str) -> String {
+        if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    pub fn bold(self, text: &str) -> String {
+        self.with("1", text)
+    }
+
+    pub fn dim(self, text: &str) -> String {
+        self.with("2", text)
+    }
+
+    /// A block's status, or a word like it.
+    pub fn status(self, status: &str) -> String {
+        match status.trim_end() {
+            "final" => self.with("32", status),
+            "proven" => self.with("36", status),
+            "proving" => self.with("33", status),
+            "failed" => self.with("31", status),
+            _ => status.to_owned(),
+        }
+    }
+
+    pub fn alarm(self, text: &str) -> String {
+        self.with("31", text)
+    }
+}
+
+/// A length of time in two figures at most: "850 ms", "12 s", "3 min 20 s", "2 h 5 min".
+pub fn duration(length: Millis) -> String {
+    let secs = length.0 / 1000;
+    match secs {
+        0 => format!("{} ms", length.0),
+        1..=9 => format!("{}.{} s", secs, length.0 % 1000 / 100),
+        10..=119 => format!("{secs} s"),
+        120..=7199 => format!("{} min {} s", secs / 60, secs % 60),
+        _ => format!("{} h {} min", secs / 3600, secs / 60 % 60),
+    }
+}
+
+pub fn ago(now: Millis, then: Millis) -> String {
+    format!("{} ago", duration(now.since(then)))
+}
+
+/// "prove 3/5"; "prove 0/?" before the block is split.
+pub fn stage(stage: &StageSnapshot) -> String {
+    match stage.of {
+        Some(of) => format!("{} {}/{of}", stage.name, stage.done),
+        None => format!("{} {}/?", stage.name, stage.done),
+    }
+}
+
+/// Columns as wide as they need to be, two spaces between; no spaces at the end of a line.
+pub fn columns(indent: &str, rows: &[Vec<String>]) -> String {
+    let count = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| visible(cell)).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..count).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = indent.to_owned();
+        for (cell, width) in row.iter().zip(&widths) {
+            line.push_str(cell);
+            line.push_str(&" ".repeat(width - visible(cell) + 2));
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// Characters that take room: colour codes do not.
+fn visible(text: &str) -> usize {
+    let (mut count, mut in_code) = (0, false);
+    for character in text.chars() {
+        match (in_code, character) {
+            (false, '\x1b') => in_code = true,
+            (true, 'm') => in_code = false,
+            (true, _) => {}
+            (false, _) => count += 1,
+        }
+    }
+    count
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,230 @@
+//! The screens of `status` and `watch`, `block`, and `why`.
+
+use push0_core::Millis;
+use push0_core::block::kind_name;
+use push0_core::record::{BlockStatus, Halt};
+use push0_runtime::snapshot::{BlockSnapshot, ChainSnapshot};
+
+use super::{Paint, ago, columns, duration, stage};
+use crate::view::Overview;
+use crate::why::Why;
+
+/// Most blocks of a chain on the screen.
+const BLOCKS: usize = 24;
+
+pub fn overview(overview: &Overview, all: bool, paint: Paint) -> String {
+    let mut text = String::new();
+    for snapshot in &overview.chains {
+        text.push_str(&chain(snapshot, overview.at, paint));
+        text.push('\n');
+    }
+    text.push_str(&queues(overview, all, paint));
+    text.push_str(&workers(overview, paint));
+    text
+}
+
+/// The overview without anything that changes by itself.
+pub fn without_times(overview: &Overview) -> String {
+    let blocks = overview.chains.iter().flat_map(|chain| &chain.blocks).map(|block| {
+        let stages = block.run.iter().flat_map(|run| &run.stages).map(stage).collect::<Vec<_>>().join(" ");
+        format!("{} {} {} {stages}", block.block.number, block.block.epoch.0, block.block.status.name())
+    });
+    let chains = overview.chains.iter().map(|chain| format!("{:?} {}", chain.chain, chain.published));
+    blocks.chain(chains).collect::<Vec<_>>().join("\n")
+}
+
+fn chain(snapshot: &ChainSnapshot, now: Millis, paint: Paint) -> String {
+    let row = &snapshot.chain;
+    let finals = row.next_seq - 1;
+    let mut text = format!(
+        "{}  {finals} finalized · next to finalize {} · next to release {} · window {}\n",
+        paint.bold(&format!("chain {}", row.chain)),
+        row.next_final,
+        row.next_release,
+        snapshot.window
+    );
+    if snapshot.published < finals {
+        text.push_str(&format!("  {} finalized blocks are still to be handed on\n", finals - snapshot.published));
+    }
+    if row.paused {
+        text.push_str(&format!("  {}\n", paint.alarm(&format!("paused: push0 resume {}", row.chain))));
+    }
+    if let Some(Halt::ParentMismatch { number, .. }) = &row.halt {
+        let what = format!("halted: block {number} names another parent than the final block before it: push0 why {} {number}", row.chain);
+        text.push_str(&format!("  {}\n", paint.alarm(&what)));
+    }
+    if snapshot.blocks.is_empty() {
+        text.push_str("  nothing was submitted yet\n");
+        return text;
+    }
+    let shown = snapshot.blocks.iter().take(BLOCKS).map(|block| line(block, now, paint));
+    text.push_str(&columns("  ", &shown.collect::<Vec<_>>()));
+    if snapshot.blocks.len() > BLOCKS {
+        text.push_str(&format!("  … and {} more\n", snapshot.blocks.len() - BLOCKS));
+    }
+    if !snapshot.blocks.iter().any(|block| block.block.number == row.next_release)
+        && snapshot.blocks.iter().any(|block| block.block.number > row.next_release)
+    {
+        text.push_str(&format!("  block {} was not submitted: what is behind it waits\n", row.next_release));
+    }
+    text
+}
+
+fn line(snapshot: &BlockSnapshot, now: Millis, paint: Paint) -> Vec<String> {
+    let row = &snapshot.block;
+    let detail = match &row.status {
+        BlockStatus::Failed { reason } => first_line(reason),
+        BlockStatus::Skipped { reason } => first_line(reason),
+        BlockStatus::Final => row.final_seq.map_or(String::new(), |seq| format!("seq {seq}")),
+        BlockStatus::Parked | BlockStatus::Proven | BlockStatus::Proving => snapshot.run.as_ref().map_or(String::new(), |run| {
+            run.stages.iter().map(stage).collect::<Vec<_>>().join("  ")
+        }),
+    };
+    let since = match row.status {
+        BlockStatus::Final | BlockStatus::Skipped { .. } => ago(now, row.changed_at),
+        _ => duration(now.since(row.changed_at)),
+    };
+    let contenders = if row.contenders_seen > 0 { format!("{} contenders", row.contenders_seen) } else { String::new() };
+    let epoch = if row.epoch.0 > 1 { format!("epoch {}", row.epoch.0) } else { String::new() };
+    vec![format!("{}", row.number), paint.status(row.status.name()), since, detail, epoch, contenders]
+}
+
+fn first_line(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    let clipped: String = line.chars().take(100).collect();
+    if clipped.len() < text.len() { format!("{clipped}…") } else { clipped }
+}
+
+fn queues(overview: &Overview, all: bool, paint: Paint) -> String {
+    let rows: Vec<Vec<String>> = overview
+        .queues
+        .iter()
+        .filter(|(_, stats)| all || stats.visible + stats.in_flight + stats.delayed > 0)
+        .map(|(name, stats)| {
+            let count = |number: u64, what: &str| if number > 0 { format!("{number} {what}") } else { String::new() };
+            let oldest = stats.oldest.map_or(String::new(), |age| format!("oldest {}", duration(age)));
+            let dead = name.contains("-dlq") && stats.visible > 0;
+            vec![
+                if dead { paint.alarm(name) } else { name.clone() },
+                count(stats.visible, "waiting"),
+                count(stats.in_flight, "in flight"),
+                count(stats.delayed, "delayed"),
+                oldest,
+            ]
+        })
+        .collect();
+    if rows.is_empty() {
+        return format!("{}  all empty\n", paint.bold("queues"));
+    }
+    format!("{}\n{}", paint.bold("queues"), columns("  ", &rows))
+}
+
+fn workers(overview: &Overview, paint: Paint) -> String {
+    let rows: Vec<Vec<String>> = overview
+        .workers
+        .iter()
+        .flat_map(|(worker, tasks)| tasks.iter().map(move |task| (worker, task)))
+        .map(|(worker, task)| {
+            vec![
+                worker.to_string(),
+                format!("{}/{}", task.chain, task.number),
+                format!("{} {}", task.stage, task.node),
+                format!("attempt {}", task.attempt.0),
+                format!("for {}", duration(overview.at.since(task.since))),
+            ]
+        })
+        .collect();
+    if rows.is_empty() {
+        return format!("{}  none has a task in hand\n", paint.bold("workers"));
+    }
+    format!("{}\n{}", paint.bold("workers"), columns("  ", &rows))
+}
+
+pub fn block(snapshot: &BlockSnapshot, now: Millis, paint: Paint) -> String {
+    let row = &snapshot.block;
+    let mut text = format!(
+        "{}  {}\n",
+        paint.bold(&format!("block {} of {}", row.number, row.chain)),
+        paint.status(row.status.name())
+    );
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    let mut add = |name: &str, value: String| rows.push(vec![name.to_owned(), value]);
+    match &row.status {
+        BlockStatus::Failed { reason } | BlockStatus::Skipped { reason } => add("reason", reason.clone()),
+        BlockStatus::Parked | BlockStatus::Proving | BlockStatus::Proven | BlockStatus::Final => {}
+    }
+    row.hash.iter().for_each(|hash| add("hash", hash.to_string()));
+    row.parent_hash.iter().for_each(|hash| add("parent", hash.to_string()));
+    add("epoch", row.epoch.0.to_string());
+    row.final_seq.iter().for_each(|seq| add("seq", seq.to_string()));
+    add("submitted", ago(now, row.submitted_at));
+    row.released_at.iter().for_each(|at| add("released", ago(now, *at)));
+    add("status since", ago(now, row.changed_at));
+    row.witness.iter().for_each(|blob| add("witness", format!("{} ({} bytes)", blob.key, blob.size)));
+    row.proof.iter().for_each(|blob| add("proof", format!("{} ({} bytes)", blob.key, blob.size)));
+    row.header.iter().for_each(|blob| add("header", format!("{} ({} bytes)", blob.key, blob.size)));
+    row.pipeline.iter().for_each(|digest| add("pipeline", digest.to_string()));
+    if let Some(run) = &snapshot.run {
+        add("stages", run.stages.iter().map(stage).collect::<Vec<_>>().join("  "));
+    }
+    text.push_str(&columns("  ", &rows));
+    for ended in &row.history {
+        text.push_str(&format!("  epoch {} ended {}: {}\n", ended.epoch.0, ago(now, ended.at), ended.reason));
+    }
+    for contender in &row.contenders {
+        text.push_str(&format!("  contender {} since {}\n", contender.hash, ago(now, contender.at)));
+    }
+    let tasks = snapshot.run.iter().flat_map(|run| &run.tasks);
+    for task in tasks {
+        let held = task.started.as_ref().map_or("waits for a worker".to_owned(), |started| {
+            format!("with {} for {}", started.worker, duration(now.since(started.at)))
+        });
+        text.push_str(&format!("  open: {} {}, attempt {}, {held}\n", task.stage, task.node, task.attempt.0));
+        for note in &task.failures {
+            let worker = note.worker.as_ref().map_or(String::new(), |worker| format!(" on {worker}"));
+            let message = note.message.replace('\n', "\n      ");
+            text.push_str(&format!(
+                "    attempt {}{worker} failed {} ({}): {message}\n",
+                note.attempt.0,
+                ago(now, note.at),
+                kind_name(note.kind)
+            ));
+        }
+    }
+    text
+}
+
+pub fn why(why: &Why, paint: Paint) -> String {
+    let title = paint.bold(&format!("block {} of {}", why.number, why.chain));
+    let mut text = format!("{title}  {}\n  {}\n", paint.status(&why.status), why.answer);
+    for fact in &why.facts {
+        text.push_str(&format!("  {}\n", paint.dim(fact)));
+    }
+    if !why.stages.is_empty() {
+        text.push_str(&format!("  {}\n", why.stages.join("  ")));
+    }
+    if !why.tasks.is_empty() {
+        text.push_str(&format!("{}\n", paint.bold("open tasks")));
+        for task in &why.tasks {
+            text.push_str(&format!(
+                "  {} {}  attempt {} of {}  {}\n",
+                task.stage, task.node, task.attempt.0, task.attempts, task.state
+            ));
+            if let Some(error) = &task.last_error {
+                text.push_str(&format!("    {}\n", paint.alarm(error)));
+            }
+        }
+        if why.more_tasks > 0 {
+            text.push_str(&format!("  … and {} more\n", why.more_tasks));
+        }
+    }
+    if !why.history.is_empty() {
+        text.push_str(&format!("{}\n", paint.bold("earlier runs")));
+        why.history.iter().for_each(|line| text.push_str(&format!("  {line}\n")));
+    }
+    if !why.next.is_empty() {
+        text.push_str(&format!("{}\n", paint.bold("what to do")));
+        why.next.iter().for_each(|line| text.push_str(&format!("  {line}\n")));
+    }
+    text
+}

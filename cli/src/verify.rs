@@ -1,0 +1,263 @@
+//! `push0 verify`: what was finalized, checked from outside. The finalized stream is read, and nothing else of push0's state believed:
+//! every blob is compared with its digest, every proof given to the pipeline's own prover, every link of the chain followed.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use push0_core::chain::ChainConfig;
+use push0_core::pipeline::{Kind, PipelineFile};
+use push0_core::record::{BlobRef, Finality, OutboxRow, Versioned as _, proof_key};
+use push0_core::{BlockHash, PipelineDigest};
+use push0_prover::wire::{self, Verdict};
+use push0_runtime::snapshot;
+use serde::Serialize;
+
+use crate::args;
+use crate::blobs;
+use crate::connect::Remote;
+use crate::error::Trouble;
+use crate::output::Output;
+use crate::prover::Runner;
+
+/// Rows fetched at a time.
+const PAGE: usize = 500;
+
+/// What was found about one row of the stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Checked {
+    pub seq: u64,
+    pub number: u64,
+    pub hash: Option<BlockHash>,
+    /// `proof` or `tombstone`.
+    pub kind: &'static str,
+    pub problems: Vec<String>,
+}
+
+impl Checked {
+    fn is_good(&self) -> bool {
+        self.problems.is_empty()
+    }
+}
+
+/// What was found about a chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Findings {
+    pub chain: String,
+    pub verified: usize,
+    pub tombstones: usize,
+    pub bad: usize,
+    pub rows: Vec<Checked>,
+}
+
+pub async fn run(args: &args::Verify, remote: &Remote, output: Output) -> anyhow::Result<()> {
+    let config = remote.chain(&args.chain)?;
+    let findings = chain(remote, config, args.number).await?;
+    output.show(&findings, || text(&findings));
+    if findings.rows.is_empty() {
+        let what = match args.number {
+            Some(number) => format!("block {number} of {} is not final: there is nothing to verify", args.chain),
+            None => format!("nothing of chain {} is final: there is nothing to verify", args.chain),
+        };
+        return Err(Trouble::absent(what).next(format!("`push0 status {}` shows how far it is", args.chain)).into());
+    }
+    if findings.bad > 0 {
+        return Err(Trouble::failed(format!("{} of {} rows do not hold", findings.bad, findings.rows.len()))
+            .next("keep the data directory as it is and report this: push0 must never finalize what does not verify")
+            .into());
+    }
+    Ok(())
+}
+
+/// Checks a chain's whole stream, or the row of one block.
+pub async fn chain(remote: &Remote, config: &ChainConfig, only: Option<u64>) -> anyhow::Result<Findings> {
+    let dir = tempfile::tempdir()?;
+    let mut proofs = Proofs { remote, dir: dir.path(), runners: BTreeMap::new() };
+    let mut links = Links::new(config);
+    let mut rows = Vec::new();
+    let mut from = 1;
+    loop {
+        let page = snapshot::finalized(&*remote.table, &config.chain, from, PAGE).await?;
+        for row in &page {
+            let mut problems = links.follow(row);
+            if only.is_some_and(|number| number != row.number) {
+                continue;
+            }
+            problems.extend(handed_on(remote, row).await);
+            let kind = match &row.finality {
+                Finality::Tombstone { .. } => "tombstone",
+                Finality::Proof { pipeline, proof, header } => {
+                    problems.extend(proofs.check(row, pipeline, proof, header).await.err());
+                    "proof"
+                }
+            };
+            rows.push(Checked { seq: row.seq, number: row.number, hash: row.hash, kind, problems });
+        }
+        match page.last() {
+            Some(last) if page.len() == PAGE => from = last.seq + 1,
+            _ => break,
+        }
+    }
+    let count = |wanted: fn(&Checked) -> bool| rows.iter().filter(|row| wanted(row)).count();
+    Ok(Findings {
+        chain: config.chain.to_string(),
+        verified: count(|row| row.is_good() && row.kind == "proof"),
+        tombstones: count(|row| row.is_good() && row.kind == "tombstone"),
+        bad: count(|row| !row.is_good()),
+        rows,
+    })
+}
+
+pub fn text(findings: &Findings) -> String {
+    let mut text = String::new();
+    for row in &findings.rows {
+        let hash = row.hash.map_or("no hash".to_owned(), |hash| hash.to_string());
+        let verdict = match (row.is_good(), row.kind) {
+            (true, "proof") => "proof verified",
+            (true, _) => "skipped",
+            (false, _) => "BAD",
+        };
+        text.push_str(&format!("seq {}  block {}  {verdict}  {hash}\n", row.seq, row.number));
+        row.problems.iter().for_each(|problem| text.push_str(&format!("    {problem}\n")));
+    }
+    let Findings { chain, verified, tombstones, bad, .. } = findings;
+    text.push_str(&format!("chain {chain}: {verified} proofs verified, {tombstones} skipped, {bad} bad\n"));
+    text
+}
+
+/// Order and continuity: no row is missing, none is twice, and each block follows the one before.
+struct Links {
+    seq: u64,
+    number: u64,
+    last_hash: Option<BlockHash>,
+}
+
+impl Links {
+    fn new(config: &ChainConfig) -> Self {
+        Self { seq: 1, number: config.first, last_hash: config.first_parent }
+    }
+
+    fn follow(&mut self, row: &OutboxRow) -> Vec<String> {
+        let mut problems = Vec::new();
+        if row.seq != self.seq {
+            problems.push(format!("sequence number {} was expected", self.seq));
+        }
+        if row.number != self.number {
+            problems.push(format!("block {} was expected", self.number));
+        }
+        if let (Some(parent), Some(last)) = (row.parent_hash, self.last_hash)
+            && parent != last
+        {
+            problems.push(format!("its parent is {parent}, but the block before it is {last}"));
+        }
+        *self = Self { seq: row.seq + 1, number: row.number + 1, last_hash: row.hash };
+        problems
+    }
+}
+
+/// The blob that says the block is finalized says the same as the stream.
+async fn handed_on(remote: &Remote, row: &OutboxRow) -> Option<String> {
+    let key = proof_key(&row.chain, row.number);
+    match remote.blobs.get(&key).await {
+        Ok(Some(bytes)) if *bytes == *row.to_json().as_bytes() => None,
+        Ok(Some(_)) => Some(format!("blob {key} says something else than the stream")),
+        Ok(None) => Some(format!("blob {key} is missing (a block finalized a moment ago may not have it yet)")),
+        Err(error) => Some(format!("blob {key}: {error}")),
+    }
+}
+
+/// Checks proofs with the provers of their pipelines.
+struct Proofs<'a> {
+    remote: &'a Remote,
+    dir: &'a Path,
+    runners: BTreeMap<PipelineDigest, Runner>,
+}
+
+impl Proofs<'_> {
+    async fn check(
+        &mut self,
+        row: &OutboxRow,
+        pipeline: &PipelineDigest,
+        proof: &BlobRef,
+        header: &BlobRef,
+    ) -> Result<(), String> {
+        let hash = row.hash.ok_or("it has a proof, but no hash")?;
+        let dir = self.dir.join(row.seq.to_string());
+        std::fs::create_dir_all(&dir).map_err(|error| error.to_string())?;
+        let inputs = vec![dir.join("proof"), dir.join("header")];
+        for (blob, path) in [proof, header].into_iter().zip(&inputs) {
+            blobs::fetch(self.remote, blob, path).await.map_err(|trouble| trouble.what)?;
+        }
+        let remote = self.remote;
+        let file = remote.catalog.pipelines.get(pipeline).ok_or_else(|| {
+            format!("it was proven with pipeline {pipeline}, which is not configured any more: add it to check this proof")
+        })?;
+        if !self.runners.contains_key(pipeline) {
+            self.runners.insert(*pipeline, runner(file).map_err(|trouble| trouble.what)?);
+        }
+        let runner = self.runners.get_mut(pipeline).expect("it was just put there");
+        let stage = file.pipeline.stage(file.pipeline.verify_position());
+        let task = wire::Task {
+            id: format!("verify/{}/{}", row.chain, row.number),
+            stage: stage.name.to_string(),
+            kind: wire::Kind::Verify,
+            inputs,
+            output: dir.join("output"),
+            params: stage.params.clone(),
+            block: wire::BlockRef { chain: row.chain.to_string(), number: row.number, hash: hash.to_string() },
+        };
+        let result = runner.run(task).await.map_err(|why| format!("the prover could not check it: {why}"))?;
+        let _ = std::fs::remove_dir_all(&dir);
+        let said = result.message.unwrap_or_default();
+        match result.verdict {
+            Some(Verdict::Ok) => Ok(()),
+            Some(Verdict::BadProof) => Err(format!("the proof does not show what the header says: {said}")),
+            Some(Verdict::BadBlock) => Err(format!("the header is not this block's: {said}")),
+            None => Err("the prover gave no verdict".to_owned()),
+        }
+    }
+}
+
+fn runner(file: &PipelineFile) -> Result<Runner, Trouble> {
+    let position = file.pipeline.verify_position();
+    let stage = file.pipeline.stage(position);
+    debug_assert_eq!(stage.kind, Kind::Verify);
+    let command = file.provers.get(&stage.prover);
+    let command = command.ok_or_else(|| Trouble::failed(format!("prover {} is not described", stage.prover)))?;
+    let programs = file.pipeline.programs.get(&stage.prover).cloned().unwrap_or_default();
+    Runner::new(command, programs, Duration::from_millis(file.policy.stage(position).time_limit.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use push0_core::Epoch;
+
+    fn row(seq: u64, number: u64, hash: u8, parent: Option<u8>) -> OutboxRow {
+        OutboxRow {
+            seq,
+            chain: "demo".parse().unwrap(),
+            number,
+            epoch: Epoch::FIRST,
+            hash: Some(BlockHash([hash; 32])),
+            parent_hash: parent.map(|parent| BlockHash([parent; 32])),
+            finality: Finality::Tombstone { reason: String::new() },
+        }
+    }
+
+    #[test]
+    fn gaps_repetitions_and_broken_links_are_found_and_good_links_are_not_blamed() {
+        let mut config = ChainConfig::new("demo".parse().unwrap(), PipelineDigest([0; 32]));
+        config.first = 5;
+        config.first_parent = Some(BlockHash([4; 32]));
+        let problems = |rows: &[OutboxRow]| -> Vec<String> {
+            let mut links = Links::new(&config);
+            rows.iter().flat_map(|row| links.follow(row)).collect()
+        };
+        assert!(problems(&[row(1, 5, 5, Some(4)), row(2, 6, 6, Some(5)), row(3, 7, 7, None)]).is_empty());
+        assert_eq!(problems(&[row(1, 5, 5, Some(3))]).len(), 1, "another first parent");
+        assert_eq!(problems(&[row(1, 5, 5, Some(4)), row(3, 7, 7, None)]).len(), 2, "a gap in both sequences");
+        assert_eq!(problems(&[row(1, 5, 5, Some(4)), row(1, 5, 5, Some(4))]).len(), 3, "twice the same");
+        assert_eq!(problems(&[row(1, 5, 5, Some(4)), row(2, 6, 6, Some(9))]).len(), 1, "another parent");
+    }
+}

@@ -1,0 +1,193 @@
+//! Reading: `status`, `block`, `watch`, `why` and `finalized`, all from the one snapshot query.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use push0_core::chain::ChainConfig;
+use push0_core::record::{BlockStatus, Started};
+use push0_core::{Attempt, ChainId, Millis, Node, WorkerId};
+use push0_runtime::port::{Clock as _, QueueStats, SystemClock};
+use push0_runtime::snapshot::{self, BlockSnapshot, ChainSnapshot};
+use serde::Serialize;
+
+use crate::args;
+use crate::connect::Remote;
+use crate::error::{Code, Trouble};
+use crate::output::Output;
+use crate::render;
+use crate::why;
+
+/// Final blocks shown before the cursor.
+const BEFORE: u64 = 3;
+
+/// Rows of the finalized stream fetched at a time.
+const PAGE: usize = 500;
+
+/// Between two looks of `finalized --follow`.
+const FOLLOW_EVERY: Duration = Duration::from_millis(500);
+
+/// What `status` shows.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Overview {
+    pub at: Millis,
+    pub chains: Vec<ChainSnapshot>,
+    pub queues: BTreeMap<String, QueueStats>,
+    /// Workers that have a task in hand, as far as they have said so.
+    pub workers: BTreeMap<WorkerId, Vec<InHand>>,
+}
+
+/// A task a worker has in hand.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct InHand {
+    pub chain: ChainId,
+    pub number: u64,
+    pub stage: String,
+    pub node: Node,
+    pub attempt: Attempt,
+    pub since: Millis,
+}
+
+/// Looks at the configured chains, or at one of them.
+pub async fn overview(remote: &Remote, only: Option<&ChainId>) -> anyhow::Result<Overview> {
+    let configs: Vec<&ChainConfig> = match only {
+        Some(id) => vec![remote.chain(id)?],
+        None => remote.catalog.chains.values().collect(),
+    };
+    let mut chains = Vec::new();
+    let mut workers: BTreeMap<WorkerId, Vec<InHand>> = BTreeMap::new();
+    for config in configs {
+        let chain = snapshot::chain(&*remote.table, config, BEFORE).await?;
+        for block in chain.blocks.iter().filter(|block| block.block.status == BlockStatus::Proving) {
+            let block = snapshot::block(&*remote.table, &config.chain, block.block.number).await?;
+            for (worker, task) in block.iter().flat_map(in_hand) {
+                workers.entry(worker).or_default().push(task);
+            }
+        }
+        chains.push(chain);
+    }
+    let queues = snapshot::queues(&*remote.queue, &remote.notice.queues).await;
+    Ok(Overview { at: SystemClock.now(), chains, queues, workers })
+}
+
+fn in_hand(block: &BlockSnapshot) -> Vec<(WorkerId, InHand)> {
+    let tasks = block.run.iter().flat_map(|run| &run.tasks);
+    let held = |task: &snapshot::TaskSnapshot| {
+        let Started { attempt, worker, at } = task.started.clone()?;
+        let task = InHand {
+            chain: block.block.chain.clone(),
+            number: block.block.number,
+            stage: task.stage.clone(),
+            node: task.node,
+            attempt,
+            since: at,
+        };
+        Some((worker, task))
+    };
+    tasks.filter_map(held).collect()
+}
+
+pub async fn status(args: &args::Status, remote: &Remote, output: Output) -> anyhow::Result<()> {
+    let overview = overview(remote, args.chain.as_ref()).await?;
+    output.show(&overview, || render::overview(&overview, args.all, render::Paint(output.color)));
+    Ok(())
+}
+
+/// Draws the overview again and again; lines of JSON with `--json`.
+pub async fn watch(args: &args::Watch, remote: &Remote, output: Output) -> anyhow::Result<()> {
+    let mut last = String::new();
+    loop {
+        let overview = overview(remote, args.chain.as_ref()).await?;
+        if output.json {
+            output.json_line(&overview);
+        } else {
+            let screen = render::overview(&overview, false, render::Paint(output.color));
+            // Elsewhere than on a terminal only what has changed is worth a line.
+            let changes = render::without_times(&overview);
+            if output.terminal || changes != last {
+                output.screen(&screen);
+                last = changes;
+            }
+        }
+        let is_reached = |until: u64| overview.chains.iter().all(|chain| chain.chain.next_final > until);
+        if args.until.is_some_and(is_reached) {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(args.every_ms.max(50))).await;
+    }
+}
+
+pub async fn block(args: &args::BlockArgs, remote: &Remote, output: Output) -> anyhow::Result<()> {
+    remote.chain(&args.chain)?;
+    let block = find(remote, &args.chain, args.number).await?;
+    let now = SystemClock.now();
+    output.show(&block, || render::block(&block, now, render::Paint(output.color)));
+    Ok(())
+}
+
+/// The block, or what to do about there being none.
+pub async fn find(remote: &Remote, chain: &ChainId, number: u64) -> anyhow::Result<BlockSnapshot> {
+    let block = snapshot::block(&*remote.table, chain, number).await?;
+    block.ok_or_else(|| {
+        Trouble::absent(format!("nothing was ever submitted as block {number} of {chain}"))
+            .next(format!("submit it, or ask `push0 why {chain} {number}` what that means for the chain"))
+            .into()
+    })
+}
+
+pub async fn why(args: &args::BlockArgs, remote: &Remote, output: Output) -> anyhow::Result<()> {
+    let config = remote.chain(&args.chain)?;
+    let facts = why::Facts {
+        config: config.clone(),
+        catalog: remote.catalog.clone(),
+        chain: snapshot::chain(&*remote.table, config, 1).await?,
+        block: snapshot::block(&*remote.table, &args.chain, args.number).await?,
+        number: args.number,
+        queues: snapshot::queues(&*remote.queue, &remote.notice.queues).await,
+        connect: remote.address.clone(),
+        now: SystemClock.now(),
+    };
+    let answer = why::explain(&facts);
+    output.show(&answer, || render::why(&answer, render::Paint(output.color)));
+    Ok(())
+}
+
+pub async fn finalized(args: &args::Finalized, remote: &Remote, output: Output) -> anyhow::Result<()> {
+    remote.chain(&args.chain)?;
+    let mut from = args.from.max(1);
+    loop {
+        let rows = snapshot::finalized(&*remote.table, &args.chain, from, PAGE).await?;
+        rows.iter().for_each(|row| output.json_line(row));
+        from = rows.last().map_or(from, |last| last.seq + 1);
+        if rows.len() == PAGE {
+            continue;
+        }
+        if !args.follow {
+            return Ok(());
+        }
+        tokio::time::sleep(FOLLOW_EVERY).await;
+    }
+}
+
+/// Looks at a block until `is_so`, for at most so long; the last look either way.
+pub async fn wait_for_block(
+    remote: &Remote,
+    chain: &ChainId,
+    number: u64,
+    within: Duration,
+    is_so: impl Fn(&BlockSnapshot) -> bool,
+) -> anyhow::Result<BlockSnapshot> {
+    let deadline = tokio::time::Instant::now() + within;
+    loop {
+        let block = snapshot::block(&*remote.table, chain, number).await?;
+        match block {
+            Some(block) if is_so(&block) => return Ok(block),
+            _ if tokio::time::Instant::now() >= deadline => {
+                let what = format!("block {number} of {chain}: sent, but its effect was not seen within {} s", within.as_secs());
+                return Err(Trouble::new(Code::Timeout, what)
+                    .next(format!("look with `push0 why {chain} {number}`, and at the log of `push0 up`"))
+                    .into());
+            }
+            _ => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! What a block waits for, and what to do about it: from snapshots alone, without asking anybody.
+
+use std::collections::BTreeMap;
+
+use push0_core::block::kind_name;
+use push0_core::chain::ChainConfig;
+use push0_core::message::work_queue;
+use push0_core::pipeline::StagePolicy;
+use push0_core::record::{BlockStatus, Halt};
+use push0_core::{Attempt, ChainId, Millis, Node, Pool, WorkerId};
+use push0_runtime::drive::Catalog;
+use push0_runtime::port::QueueStats;
+use push0_runtime::snapshot::{BlockSnapshot, ChainSnapshot, RunSnapshot, TaskSnapshot};
+use serde::Serialize;
+
+use crate::render::ago;
+
+/// All that is known.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    pub config: ChainConfig,
+    pub catalog: Catalog,
+    pub chain: ChainSnapshot,
+    /// `None`: nothing was submitted under the number.
+    pub block: Option<BlockSnapshot>,
+    pub number: u64,
+    pub queues: BTreeMap<String, QueueStats>,
+    /// Where `up` is, for the commands that are named.
+    pub connect: String,
+    pub now: Millis,
+}
+
+/// One screen.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Why {
+    pub chain: String,
+    pub number: u64,
+    pub status: String,
+    /// In one sentence.
+    pub answer: String,
+    /// What else is to be known, a line each.
+    pub facts: Vec<String>,
+    pub stages: Vec<String>,
+    pub tasks: Vec<Task>,
+    /// Open tasks that are not listed.
+    pub more_tasks: usize,
+    /// Earlier runs.
+    pub history: Vec<String>,
+    /// Commands, each with what it is good for.
+    pub next: Vec<String>,
+}
+
+/// An open task.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Task {
+    pub stage: String,
+    pub node: Node,
+    pub attempt: Attempt,
+    pub attempts: u32,
+    pub pool: Pool,
+    pub held_by: Option<WorkerId>,
+    pub since: Option<Millis>,
+    /// "proven by local-cpu-1 for 3 s".
+    pub state: String,
+    pub last_error: Option<String>,
+}
+
+/// Most tasks on the screen.
+const TASKS: usize = 12;
+
+pub fn explain(facts: &Facts) -> Why {
+    let mut why = Why {
+        chain: facts.config.chain.to_string(),
+        number: facts.number,
+        status: facts.block.as_ref().map_or("unknown", |block| block.block.status.name()).to_owned(),
+        ..Why::default()
+    };
+    match &facts.block {
+        None => absent(facts, &mut why),
+        Some(block) => {
+            about(block, facts.now, &mut why);
+            match &block.block.status {
+                BlockStatus::Parked => parked(facts, &mut why),
+                BlockStatus::Proving => proving(facts, block, &mut why),
+                BlockStatus::Proven => proven(facts, &mut why),
+                BlockStatus::Failed { reason } => failed(facts, reason, &mut why),
+                BlockStatus::Skipped { reason } => skipped(facts, block, reason, &mut why),
+                BlockStatus::Final => is_final(block, &mut why),
+            }
+        }
+    }
+    why
+}
+
+fn chain_of(facts: &Facts) -> &ChainId {
+    &facts.config.chain
+}
+
+fn absent(facts: &Facts, why: &mut Why) {
+    let (chain, number, row) = (chain_of(facts), facts.number, &facts.chain.chain);
+    if number < row.first {
+        why.answer = format!("the chain begins with block {}; there is no block {number}", row.first);
+        return;
+    }
+    why.answer = "nothing was submitted under this number".to_owned();
+    if number == row.next_release {
+        let behind = facts.chain.blocks.iter().filter(|block| block.block.number > number).count();
+        why.facts.push(format!("it is the next the chain wants: {behind} submitted blocks wait behind it"));
+        why.next.push(format!("push0 skip {chain} {number} --reason TEXT   if it will never come"));
+    } else if let Some(wanted) = wanted(facts) {
+        why.facts.push(format!("the chain waits for block {wanted} first"));
+    }
+    why.next.insert(0, "push0 submit FILE.json   submits it".to_owned());
+}
+
+/// The number the chain cannot go on without, if it was not submitted.
+fn wanted(facts: &Facts) -> Option<u64> {
+    let next = facts.chain.chain.next_release;
+    row(facts, next).is_none().then_some(next)
+}
+
+fn row(facts: &Facts, number: u64) -> Option<&BlockSnapshot> {
+    facts.chain.blocks.iter().find(|block| block.block.number == number)
+}
+
+/// What is said of any block.
+fn about(block: &BlockSnapshot, now: Millis, why: &mut Why) {
+    let row = &block.block;
+    if let Some(hash) = row.hash {
+        why.facts.push(format!("hash {hash}, epoch {}, submitted {}", row.epoch.0, ago(now, row.submitted_at)));
+    }
+    if row.contenders_seen > 0 {
+        let hashes: Vec<String> = row.contenders.iter().map(|contender| contender.hash.to_string()).collect();
+        why.facts.push(format!(
+            "{} other blocks were submitted under this number and did not get in: {}",
+            row.contenders_seen,
+            hashes.join(", ")
+        ));
+        let number = row.number;
+        why.next.push(format!("push0 replace FILE.json   puts another block in the place of {number}, if a contender is the right one"));
+    }
+    if row.bad_proofs > 0 {
+        why.facts.push(format!("{} runs ended in a bad proof", row.bad_proofs));
+    }
+    for ended in &row.history {
+        why.history.push(format!("epoch {} ended {}: {}", ended.epoch.0, ago(now, ended.at), ended.reason));
+    }
+}
+
+fn parked(facts: &Facts, why: &mut Why) {
+    let (chain, number, row_of_chain) = (chain_of(facts), facts.number, &facts.chain.chain);
+    let next = row_of_chain.next_release;
+    if next != number
+        && let Some(missing) = wanted(facts)
+    {
+        why.answer = format!("it waits for block {missing}, which was not submitted");
+        why.next.push(format!("push0 submit FILE.json   with block {missing}"));
+        why.next.push(format!("push0 skip {chain} {missing} --reason TEXT   if it will never come"));
+        return;
+    }
+    if row_of_chain.paused {
+        why.answer = "the chain is paused: no more blocks are released".to_owned();
+        why.next.push(format!("push0 resume {chain}"));
+        return;
+    }
+    let (cursor, window) = (row_of_chain.next_final, facts.chain.window);
+    if next >= cursor + window {
+        why.answer = format!(
+            "the window is full: at most {window} blocks are proven at once, and block {cursor} is not final"
+        );
+        stuck_behind(facts, cursor, why);
+        why.next.push(format!("push0 window {chain} N   sets another window, 1 to 256"));
+        return;
+    }
+    why.answer = if next == number {
+        "its turn has come; it is about to be released".to_owned()
+    } else {
+        format!("blocks from {next} on are about to be released; it is among them")
+    };
+    why.next.push("if it stays so for more than a few seconds: look at the log of `push0 up`".to_owned());
+}
+
+/// Says how the block at the cursor is, which this one waits for.
+fn stuck_behind(facts: &Facts, cursor: u64, why: &mut Why) {
+    let chain = chain_of(facts);
+    let status = row(facts, cursor).map_or("not submitted", |block| block.block.status.name());
+    why.facts.push(format!("block {cursor} is {status}"));
+    why.next.push(format!("push0 why {chain} {cursor}"));
+}
+
+fn proven(facts: &Facts, why: &mut Why) {
+    let (chain, number, row) = (chain_of(facts), facts.number, &facts.chain.chain);
+    match &row.halt {
+        Some(Halt::ParentMismatch { number: halted, names, last }) if *halted == number => {
+            why.answer = "it is proven, but it names another parent than the block that is final before it".to_owned();
+            why.facts.push(format!("it names {names}; final is {last}"));
+            why.next.push("push0 replace FILE.json   with the block that follows the final one".to_owned());
+            why.next.push(format!("push0 skip {chain} {number} --reason TEXT   leaves the number out"));
+        }
+        _ if row.next_final == number => {
+            why.answer = "it is proven and about to become final".to_owned();
+        }
+        _ => {
+            why.answer = format!("it is proven; it becomes final after block {}", row.next_final);
+            stuck_behind(facts, row.next_final, why);
+        }
+    }
+}
+
+fn failed(facts: &Facts, reason: &str, why: &mut Why) {
+    let (chain, number) = (chain_of(facts), facts.number);
+    why.answer = format!("it failed: {reason}");
+    if facts.chain.chain.next_final == number {
+        why.facts.push("nothing behind it becomes final until it is proven, replaced or skipped".to_owned());
+    }
+    why.next.push(format!("push0 retry {chain} {number}   proves it again, from the same witness"));
+    why.next.push("push0 replace FILE.json   proves another block or witness under this number".to_owned());
+    why.next.push(format!("push0 skip {chain} {number} --reason TEXT   leaves the number out"));
+}
+
+fn skipped(facts: &Facts, block: &BlockSnapshot, reason: &str, why: &mut Why) {
+    match block.block.final_seq {
+        Some(seq) => why.answer = format!("it was skipped ({reason}); its tombstone is number {seq} of the stream"),
+        None => {
+            why.answer = format!("it was skipped ({reason}); its tombstone comes after block {}", facts.chain.chain.next_final);
+            why.next.push("push0 replace FILE.json   proves a block under this number after all".to_owned());
+        }
+    }
+}
+
+fn is_final(block: &BlockSnapshot, why: &mut Why) {
+    let row = &block.block;
+    let seq = row.final_seq.unwrap_or(0);
+    why.answer = format!("it waits for nothing: it is final, number {seq} of the stream");
+    why.facts.extend(row.proof.iter().map(|proof| format!("proof {} ({} bytes)", proof.key, proof.size)));
+    why.next.push(format!("push0 verify {} {}   checks its proof", row.chain, row.number));
+}
+
+fn proving(facts: &Facts, block: &BlockSnapshot, why: &mut Why) {
+    let chain = chain_of(facts);
+    let Some(run) = &block.run else {
+        why.answer = "it is released, and its run is being set up".to_owned();
+        why.next.push("if it stays so for more than a few seconds: look at the log of `push0 up`".to_owned());
+        return;
+    };
+    if let Some(reason) = &run.failed {
+        why.answer = format!("its run has failed, and the chain is being told: {reason}");
+        return;
+    }
+    why.stages = run.stages.iter().map(crate::render::stage).collect();
+    let tasks: Vec<Task> = run.tasks.iter().map(|task| self::task(facts, run, task)).collect();
+    let held = tasks.iter().filter(|task| task.held_by.is_some()).count();
+    let waiting = tasks.len() - held;
+    why.answer = match (run.segments, tasks.len()) {
+        (None, _) => "it is being split into segments".to_owned(),
+        (Some(_), 0) => "its last results are being worked in".to_owned(),
+        (Some(segments), _) => {
+            format!("it is being proven ({segments} segments): {held} tasks in hand, {waiting} waiting for a worker")
+        }
+    };
+    lonely_pools(facts, &tasks, why);
+    if tasks.iter().any(|task| task.last_error.is_some()) {
+        why.next.push(format!("push0 block {chain} {}   shows every failure of its open tasks", facts.number));
+    }
+    why.more_tasks = tasks.len().saturating_sub(TASKS);
+    // Troubled ones first, then those in hand.
+    let mut tasks = tasks;
+    tasks.sort_by_key(|task| (task.last_error.is_none(), task.held_by.is_none()));
+    tasks.truncate(TASKS);
+    why.tasks = tasks;
+    if why.next.is_empty() {
+        why.next.push(format!("nothing: wait (push0 watch {chain} shows it live)"));
+    }
+}
+
+fn task(facts: &Facts, run: &RunSnapshot, task: &TaskSnapshot) -> Task {
+    let kind = run.stages.iter().find(|stage| stage.name == task.stage).map(|stage| stage.kind.as_str());
+    let policy = policy(facts, task, kind == Some("split") || kind == Some("verify"));
+    let state = match &task.started {
+        Some(started) => format!("with {} for {}", started.worker, duration(facts.now.since(started.at))),
+        None => format!("waits in {}", work_queue(&policy.pool, facts.config.class)),
+    };
+    let last_error = task.failures.last().map(|note| {
+        let by = note.worker.as_ref().map_or(String::new(), |worker| format!(" on {worker}"));
+        let first_line = note.message.lines().next().unwrap_or_default();
+        format!("attempt {}{by}, {}: {first_line}", note.attempt.0, kind_name(note.kind))
+    });
+    Task {
+        stage: task.stage.clone(),
+        node: task.node,
+        attempt: task.attempt,
+        attempts: policy.attempts,
+        pool: policy.pool,
+        held_by: task.started.as_ref().map(|started| started.worker.clone()),
+        since: task.started.as_ref().map(|started| started.at),
+        state,
+        last_error,
+    }
+}
+
+/// How the task's stage is run by the pipeline as it is configured now; by defaults where it is not configured any more.
+fn policy(facts: &Facts, task: &TaskSnapshot, is_trusted: bool) -> StagePolicy {
+    let files = facts.catalog.pipelines.get(&facts.config.pipeline);
+    let configured = files.and_then(|file| {
+        let (position, _) = file.pipeline.stage_named(&task.stage)?;
+        Some(file.policy.stage(position).clone())
+    });
+    let kind = if is_trusted { push0_core::pipeline::Kind::Verify } else { push0_core::pipeline::Kind::Map };
+    configured.unwrap_or_else(|| StagePolicy::default_for(kind))
+}
+
+/// Pools in whose queues tasks wait with nobody taking any.
+fn lonely_pools(facts: &Facts, tasks: &[Task], why: &mut Why) {
+    let mut pools: Vec<&Pool> = tasks.iter().filter(|task| task.held_by.is_none()).map(|task| &task.pool).collect();
+    pools.sort();
+    pools.dedup();
+    for pool in pools {
+        let queue = work_queue(pool, facts.config.class);
+        let Some(stats) = facts.queues.get(&queue) else { continue };
+        why.facts.push(format!(
+            "queue {queue}: {} waiting, {} in flight, {} delayed",
+            stats.visible, stats.in_flight, stats.delayed
+        ));
+        if stats.visible > 0 && stats.in_flight == 0 && stats.oldest.is_some_and(|age| age > Millis::from_secs(2)) {
+            why.facts.push(format!("nobody takes tasks of pool {pool}"));
+            why.next.push(format!("push0 worker --connect {} --pool {pool}   starts a worker", facts.connect));
+        }
+    }
+}
+
+fn duration(length: Millis) -> String {
+    crate::render::duration(length)
+}
+
+#[cfg(test)]
+mod tests;

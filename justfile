@@ -1,0 +1,31 @@
+# The recipes for daily work: `just --list`.
+
+default:
+    @just --list
+
+# Everything a newcomer needs: builds, then proves three blocks.
+demo *args:
+    scripts/demo {{args}}
+
+# What CI runs: format, lints, all tests.
+test:
+    scripts/test
+
+# What must be green before a change is handed in: CI's run and the licences.
+check: test deny
+
+# Licences, advisories and sources of all dependencies (needs `cargo install cargo-deny`).
+deny:
+    cargo deny --offline check licenses bans sources
+
+# The simulator over so many seeds.
+sim seeds="1000" from="0":
+    cargo run --quiet -p push0-tests --bin push0-sim -- --seeds {{seeds}} --from {{from}}
+
+# One seed of the simulator, with everything that happened.
+replay seed:
+    cargo run --quiet -p push0-tests --bin push0-sim -- --seed {{seed}} --trace
+
+# Formats everything.
+fmt:
+    cargo fmt --all
