@@ -333,4 +333,6 @@ fn duration(length: Millis) -> String {
 }
 
 #[cfg(test)]
+pub(crate) mod fixtures;
+#[cfg(test)]
 mod tests;

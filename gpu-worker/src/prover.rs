@@ -10,7 +10,7 @@ mod session;
 mod warm;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
@@ -20,6 +20,7 @@ use push0_core::record::{Verdict, clip_error};
 use push0_core::{BlockHash, Millis, Sha256};
 use push0_runtime::port::Clock;
 use sha2::Digest as _;
+use tokio::sync::watch;
 
 use crate::lease::Held;
 
@@ -112,7 +113,12 @@ pub enum Output {
     /// `map`, `join`, `single`.
     Artifact(Data),
     /// `split`: 1 to 100,000 segments, in order.
-    Split { segments: Vec<Data>, header: Data, hash: BlockHash, parent_hash: Option<BlockHash> },
+    Split {
+        segments: Vec<Data>,
+        header: Data,
+        hash: BlockHash,
+        parent_hash: Option<BlockHash>,
+    },
     /// `verify`.
     Verdict { verdict: Verdict, message: Option<String> },
 }
@@ -140,7 +146,11 @@ impl Failure {
     }
 
     fn new(kind: FailureKind, message: impl Into<String>, children: Vec<u32>) -> Self {
-        Self { kind, message: clip_error(&message.into()), children }
+        Self {
+            kind,
+            message: clip_error(&message.into()),
+            children,
+        }
     }
 }
 
@@ -154,7 +164,7 @@ impl From<Failure> for Outcome {
 pub struct Watch {
     pub(crate) held: Held,
     clock: Arc<dyn Clock>,
-    begun: OnceLock<Begun>,
+    begun: watch::Sender<Option<Begun>>,
     /// The last sign of life, milliseconds since the epoch.
     alive: AtomicU64,
 }
@@ -169,7 +179,12 @@ pub(crate) struct Begun {
 
 impl Watch {
     pub(crate) fn new(held: Held, clock: Arc<dyn Clock>) -> Self {
-        Self { held, clock, begun: OnceLock::new(), alive: AtomicU64::new(0) }
+        Self {
+            held,
+            clock,
+            begun: watch::Sender::new(None),
+            alive: AtomicU64::new(0),
+        }
     }
 
     /// Completes when the task is to stop.
@@ -188,11 +203,20 @@ impl Watch {
 
     pub(crate) fn begin(&self, time_limit: Millis, progress_limit: Option<Millis>) {
         self.progressed();
-        let _ = self.begun.set(Begun { at: self.clock.now(), time_limit, progress_limit });
+        self.begun.send_replace(Some(Begun {
+            at: self.clock.now(),
+            time_limit,
+            progress_limit,
+        }));
     }
 
     pub(crate) fn begun(&self) -> Option<Begun> {
-        self.begun.get().copied()
+        *self.begun.borrow()
+    }
+
+    pub(crate) async fn until_begun(&self) {
+        // The sender is borrowed: this cannot fail.
+        let _ = self.begun.subscribe().wait_for(Option::is_some).await;
     }
 
     /// When the run ends by its limits divided by `part`: it moves with every sign of life. `None` before the run has begun.

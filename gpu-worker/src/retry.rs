@@ -45,7 +45,10 @@ pub struct Health {
 
 impl Health {
     pub fn new(what: &'static str) -> Self {
-        Self { what, down: AtomicBool::new(false) }
+        Self {
+            what,
+            down: AtomicBool::new(false),
+        }
     }
 
     pub(crate) fn well(&self) {

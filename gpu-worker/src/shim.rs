@@ -52,12 +52,18 @@ impl Shim {
         for arg in args.by_ref() {
             let text = arg.to_string_lossy();
             match text.split_once('=') {
-                Some(("--parent", pid)) => shim.parent = pid.parse().map_err(|_| format!("{pid:?} is no process id"))?,
+                Some(("--parent", pid)) => {
+                    shim.parent = pid.parse().map_err(|_| format!("{pid:?} is no process id"))?
+                }
                 Some(("--memory-mib", mib)) => {
                     shim.memory_mib = Some(mib.parse().map_err(|_| format!("{mib:?} is no number of MiB"))?);
                 }
                 None if text == "--" => break,
-                _ => return Err(format!("unknown argument {text:?}; the worker calls this, people do not")),
+                _ => {
+                    return Err(format!(
+                        "unknown argument {text:?}; the worker calls this, people do not"
+                    ));
+                }
             }
         }
         shim.command = args.collect();
@@ -118,14 +124,27 @@ mod tests {
             command: ["prover", "--parent=9", "--", "x"].map(OsString::from).to_vec(),
         };
         for leading in [&["--"][..], &[]] {
-            let rest = ["--parent=7", "--memory-mib=512", "--", "prover", "--parent=9", "--", "x"];
+            let rest = [
+                "--parent=7",
+                "--memory-mib=512",
+                "--",
+                "prover",
+                "--parent=9",
+                "--",
+                "x",
+            ];
             assert_eq!(parse(&[leading, &rest].concat()).unwrap(), wanted);
         }
     }
 
     #[test]
     fn what_the_worker_would_not_say_is_refused() {
-        for bad in [&["--parent=7", "--"][..], &["--", "prover"], &["--parent=x", "--", "p"], &["prover"]] {
+        for bad in [
+            &["--parent=7", "--"][..],
+            &["--", "prover"],
+            &["--parent=x", "--", "p"],
+            &["prover"],
+        ] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
     }

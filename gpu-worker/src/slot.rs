@@ -27,7 +27,9 @@ const HANDING_BACK: Millis = Millis(2_000);
 pub(crate) enum Phase {
     Running,
     /// No new task; those in hand may finish until then.
-    Draining { until: Millis },
+    Draining {
+        until: Millis,
+    },
 }
 
 /// Completes, with the end of the grace, when the worker drains.
@@ -109,12 +111,7 @@ impl Slot {
     }
 
     /// Proves the task while the next is fetched into `next`. Without an outcome the task is to be handed back.
-    async fn prove(
-        &mut self,
-        current: &Ready,
-        next: &mut Option<Fetch>,
-        closing: &mut JoinSet<()>,
-    ) -> Option<Proved> {
+    async fn prove(&mut self, current: &Ready, next: &mut Option<Fetch>, closing: &mut JoinSet<()>) -> Option<Proved> {
         let env = &*self.env;
         if self.prefetch && *self.phase.borrow() == Phase::Running {
             *next = Some(Fetch::start(&self.env, &self.queues));

@@ -11,6 +11,7 @@
 //! - After [`End::Lost`] nothing more is sent about the task.
 
 mod fetch;
+mod report;
 mod upload;
 
 use std::future::Future;
@@ -18,17 +19,19 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 
-use futures::StreamExt as _;
-use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
-use push0_core::message::{Report, ReportEvent, TaskMessage, queue};
+use futures::channel::mpsc::UnboundedSender;
+use push0_core::message::{ReportEvent, TaskMessage};
 use push0_core::record::{BlobRef, Manifest, Versioned as _, clip_error, control_key};
 use push0_core::{Millis, Pool, WorkerId, pipeline::Kind};
-use push0_runtime::port::{BlobInfo, Blobs, Clock, Delivery, Outgoing, Queue};
+use push0_runtime::port::{BlobInfo, Blobs, Clock, Delivery, Queue};
 use tracing::{debug, error, info, warn};
 
+use self::report::{acknowledge, release, send_report};
 use crate::lease::{End, Held, Hold, Leases};
 use crate::prover::{Failure, Job, Outcome, Prover, Watch};
 use crate::retry::{GaveUp, Health, persist};
+
+pub use self::report::{Start, send_starts, starts};
 
 /// Everything a task needs around it.
 pub struct Env {
@@ -176,7 +179,11 @@ pub async fn prepare(env: &Env, held: Held, delivery: &Delivery) -> Prepared {
     };
     match outcome.await {
         Ok((inputs, dir)) => {
-            let job = Job { task, inputs, dir: dir.as_ref().map(|dir| dir.path().to_owned()) };
+            let job = Job {
+                task,
+                inputs,
+                dir: dir.as_ref().map(|dir| dir.path().to_owned()),
+            };
             let watch = Watch::new(held, Arc::clone(&env.clock));
             Prepared::Ready(Box::new(Ready { job, watch, _dir: dir }))
         }
@@ -187,7 +194,10 @@ pub async fn prepare(env: &Env, held: Held, delivery: &Delivery) -> Prepared {
 fn decode(env: &Env, body: &str) -> Result<TaskMessage, String> {
     let task = TaskMessage::from_json(body).map_err(|error| error.to_string())?;
     if task.pool != env.pool {
-        return Err(format!("a task of pool {} in the queue of pool {}", task.pool, env.pool));
+        return Err(format!(
+            "a task of pool {} in the queue of pool {}",
+            task.pool, env.pool
+        ));
     }
     Ok(task)
 }
@@ -202,15 +212,17 @@ pub async fn prove(env: &Env, ready: &Ready, prover: &mut dyn Prover) -> Proved 
         Bounded::Ended(end) => return Proved::Ended(end),
         Bounded::Late => {
             let limit = env.limits.start_limit.0;
-            return Proved::Hung(killed(prover, format!("the prover was not ready after {limit} ms and was killed")));
+            return Proved::Hung(killed(
+                prover,
+                format!("the prover was not ready after {limit} ms and was killed"),
+            ));
         }
     }
 
     let progress_limit = task.progress_limit.filter(|_| prover.shows_progress(task));
     watch.begin(task.time_limit, progress_limit);
     debug!(task = %task.id, stage = %task.stage, "proving");
-    let start = Start { queue: report_queue(task.kind), report: report(env, task, ReportEvent::Started) };
-    let _ = env.starts.unbounded_send(start);
+    let _ = env.starts.unbounded_send(Start::new(env, task));
     let deadline = || watch.deadline(1).unwrap_or(start_by);
     match bounded(env, watch, prover.prove(&ready.job, watch), deadline).await {
         Bounded::Done(outcome) => Proved::Outcome(outcome),
@@ -237,11 +249,12 @@ fn killed(prover: &dyn Prover, what: String) -> Failure {
 /// Completes when the prover has used half of a limit: nothing else should wait behind it then.
 pub(crate) async fn until_suspect(env: &Env, ready: &Ready) {
     let ready_by = env.clock.now().plus(Millis(env.limits.start_limit.0 / 2));
-    loop {
-        let at = ready.watch.deadline(2).unwrap_or(ready_by);
-        if env.clock.now() >= at {
-            return;
-        }
+    tokio::select! {
+        biased;
+        () = ready.watch.until_begun() => {}
+        () = env.clock.sleep_until(ready_by) => return,
+    }
+    while let Some(at) = ready.watch.deadline(2).filter(|at| *at > env.clock.now()) {
         env.clock.sleep_until(at).await;
     }
 }
@@ -308,6 +321,12 @@ enum Turn {
     Report(ReportEvent),
 }
 
+impl From<Failure> for Turn {
+    fn from(failure: Failure) -> Self {
+        Turn::Failed(failure)
+    }
+}
+
 impl From<GaveUp> for Turn {
     fn from(gave_up: GaveUp) -> Self {
         match gave_up {
@@ -326,9 +345,17 @@ async fn settle(env: &Env, task: &TaskMessage, held: &Hold, turn: Turn) -> Settl
             Settled::Avoided
         }
         Turn::Report(event) => send_report(env, task, held, event).await,
-        Turn::Failed(Failure { kind, message, children }) => {
+        Turn::Failed(Failure {
+            kind,
+            message,
+            children,
+        }) => {
             warn!(task = %task.id, ?kind, message, "task failed");
-            let event = ReportEvent::Failed { kind, message: clip_error(&message), children };
+            let event = ReportEvent::Failed {
+                kind,
+                message: clip_error(&message),
+                children,
+            };
             send_report(env, task, held, event).await
         }
     }
@@ -348,57 +375,6 @@ async fn settle_end(env: &Env, task: &TaskMessage, held: &Hold, end: End) -> Set
     }
 }
 
-/// The queue that reports on a kind of stage count from.
-fn report_queue(kind: Kind) -> &'static str {
-    if kind.is_trusted() { queue::VERDICTS } else { queue::RESULTS }
-}
-
-fn report(env: &Env, task: &TaskMessage, event: ReportEvent) -> Report {
-    Report { task: task.id.clone(), worker: env.worker.clone(), at: env.clock.now(), event }
-}
-
-fn outgoing(report: &Report) -> Outgoing {
-    Outgoing { body: report.to_json(), group: Some(report.task.run.chain.to_string()), ..Outgoing::default() }
-}
-
-async fn send_report(env: &Env, task: &TaskMessage, held: &Hold, event: ReportEvent) -> Settled {
-    let message = outgoing(&report(env, task, event.clone()));
-    let queue = report_queue(task.kind);
-    let sent = persist(&*env.clock, &env.health, held, || env.queue.send(queue, vec![message.clone()])).await;
-    match sent {
-        Ok(()) => {
-            acknowledge(env, held).await;
-            Settled::Reported(event)
-        }
-        Err(GaveUp::Ended(end)) => settle_end(env, task, held, end).await,
-        Err(GaveUp::Failed(error)) => {
-            error!(task = %task.id, queue, %error, "report was refused");
-            Settled::Unreported(error.to_string())
-        }
-    }
-}
-
-/// A message that cannot be acknowledged comes again, and is recognised by its artifact or its stopped run.
-async fn acknowledge(env: &Env, held: &Hold) {
-    let give_up = env.clock.now().plus(env.leases.lease());
-    let mut backoff = crate::retry::Backoff::new();
-    while let Err(error) = env.queue.ack(&held.queue, &held.receipt).await {
-        let transient = matches!(error.kind(), push0_runtime::port::ErrorKind::Transient { .. });
-        if !transient || env.clock.now() >= give_up {
-            debug!(queue = %held.queue, %error, "could not acknowledge");
-            return;
-        }
-        env.clock.sleep_until(env.clock.now().plus(backoff.step())).await;
-    }
-}
-
-/// A message that cannot be released returns when its lease ends.
-pub(crate) async fn release(env: &Env, held: &Hold, delay: Millis) {
-    if let Err(error) = env.queue.release(&held.queue, &held.receipt, delay).await {
-        debug!(queue = %held.queue, %error, "could not release");
-    }
-}
-
 /// What an earlier delivery of this very task has stored completely.
 async fn stored_earlier(env: &Env, task: &TaskMessage, held: &Hold) -> Result<Option<ReportEvent>, Turn> {
     let key = match task.kind {
@@ -411,62 +387,36 @@ async fn stored_earlier(env: &Env, task: &TaskMessage, held: &Hold) -> Result<Op
     };
     own(task, &info)?;
     if task.kind != Kind::Split {
-        return Ok(Some(ReportEvent::Done { artifact: blob_ref(info) }));
+        return Ok(Some(ReportEvent::Done {
+            artifact: blob_ref(info),
+        }));
     }
     let bytes = persist(&*env.clock, &env.health, held, || env.blobs.get(&key)).await?;
     let manifest = bytes.and_then(|bytes| Manifest::from_json(&String::from_utf8_lossy(&bytes)).ok());
     let Some(manifest) = manifest else {
-        return Err(Turn::Failed(Failure::retryable(format!("{key} is stored but is no manifest"))));
+        return Err(Turn::Failed(Failure::retryable(format!(
+            "{key} is stored but is no manifest"
+        ))));
     };
     Ok(Some(upload::split_event(blob_ref(info), manifest)))
 }
 
 /// Fails where something else than this task has written under its key, which its identity makes impossible.
-fn own(task: &TaskMessage, info: &BlobInfo) -> Result<(), Turn> {
+fn own(task: &TaskMessage, info: &BlobInfo) -> Result<(), Failure> {
     if info.writer == task.id.to_string() {
         return Ok(());
     }
-    let message = format!("{} was written by {:?}, which is not this task: somebody else uses its key", info.key, info.writer);
-    Err(Turn::Failed(Failure::permanent(message)))
+    let message = format!(
+        "{} was written by {:?}, which is not this task: somebody else uses its key",
+        info.key, info.writer
+    );
+    Err(Failure::permanent(message))
 }
 
 fn blob_ref(info: BlobInfo) -> BlobRef {
-    BlobRef { key: info.key, sha256: info.sha256, size: info.size }
-}
-
-/// That a prover was started, and where to say so.
-#[derive(Debug)]
-pub struct Start {
-    queue: &'static str,
-    report: Report,
-}
-
-/// A channel for [`Env::starts`].
-pub fn starts() -> (UnboundedSender<Start>, UnboundedReceiver<Start>) {
-    unbounded()
-}
-
-/// Sends starts as they come, those that are waiting together, until every [`Env`] is gone. A start that cannot be sent is dropped:
-/// without it a straggler is only noticed later.
-pub async fn send_starts(mut starts: UnboundedReceiver<Start>, queue: &dyn Queue) {
-    const MOST: usize = 10;
-    while let Some(first) = starts.next().await {
-        let mut waiting = vec![first];
-        while waiting.len() < MOST {
-            match starts.try_recv() {
-                Ok(start) => waiting.push(start),
-                Err(_) => break,
-            }
-        }
-        for name in [queue::RESULTS, queue::VERDICTS] {
-            let batch: Vec<Outgoing> =
-                waiting.iter().filter(|start| start.queue == name).map(|start| outgoing(&start.report)).collect();
-            if batch.is_empty() {
-                continue;
-            }
-            if let Err(error) = queue.send(name, batch).await {
-                debug!(%error, "starts were not announced");
-            }
-        }
+    BlobRef {
+        key: info.key,
+        sha256: info.sha256,
+        size: info.size,
     }
 }

@@ -6,7 +6,7 @@
 //! - **What is acknowledged stays**, by [`Durability`]: across `kill -9`, or across power loss as well. What failed was rolled back.
 //! - **It runs on any executor.** It spawns no task and reads no timer but the [`Clock`] it is given; in memory it starts no thread
 //!   either, and the same calls in the same order have the same results.
-//! - **It wakes who waits**; nothing polls. See [`waiting`].
+//! - **It wakes who waits**; nothing polls.
 //! - **One owner a directory**: a second one is told which process holds it.
 //! - **It survives errors**: a full disk or a failing one is an answer to the calls concerned.
 //! - **Leases survive a restart with a grace**: a lease that ran (or ended unnoticed) when the last owner stopped ends no sooner than its

@@ -224,7 +224,8 @@ async fn many_callers_at_once_lose_and_double_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn callers_that_go_away_hold_nobody_up() {
-    let engine = Engine::open(on_disk(&tempfile::tempdir().unwrap(), &clock())).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let engine = Engine::open(on_disk(&directory, &clock())).unwrap();
     let calls: Vec<_> = (0..400)
         .map(|i| {
             let engine = engine.clone();

@@ -21,7 +21,8 @@ pub(super) async fn prove(
 ) -> Outcome {
     let told = answer::task(job).and_then(|(task, output)| {
         let described = output.with_file_name("task.json");
-        let json = serde_json::to_vec(&ToProver::Task(task.clone())).map_err(|error| Failure::retryable(error.to_string()))?;
+        let json =
+            serde_json::to_vec(&ToProver::Task(task.clone())).map_err(|error| Failure::retryable(error.to_string()))?;
         std::fs::write(&described, json)
             .map_err(|error| Failure::retryable(format!("cannot write {}: {error}", described.display())))?;
         Ok((task, output, described))

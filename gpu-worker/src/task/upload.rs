@@ -44,11 +44,22 @@ pub(super) async fn output(env: &Env, task: &TaskMessage, held: &Hold, output: O
             let (info, _) = uploader.put(&task.artifact_key(), &data).await?;
             Ok(ReportEvent::Done { artifact: info })
         }
-        (Output::Split { segments, header, hash, parent_hash }, Kind::Split) => {
+        (
+            Output::Split {
+                segments,
+                header,
+                hash,
+                parent_hash,
+            },
+            Kind::Split,
+        ) => {
             let uploader = Uploader { env, task, held };
             uploader.check_size(&header, MAX_HEADER, "header")?;
             if segments.is_empty() || segments.len() > MAX_SEGMENTS as usize {
-                let message = format!("split into {} segments; 1 to {MAX_SEGMENTS} are possible", segments.len());
+                let message = format!(
+                    "split into {} segments; 1 to {MAX_SEGMENTS} are possible",
+                    segments.len()
+                );
                 return Err(Turn::Failed(Failure::permanent(message)));
             }
             let key = task.artifact_key();
@@ -59,7 +70,13 @@ pub(super) async fn output(env: &Env, task: &TaskMessage, held: &Hold, output: O
                 .await?;
             let header = uploader.part(format!("{key}/header"), &header).await?;
             let pages = uploader.pages(&key, &segment_refs).await?;
-            let manifest = Manifest { segments: segments.len() as u32, pages, header, hash, parent_hash };
+            let manifest = Manifest {
+                segments: segments.len() as u32,
+                pages,
+                header,
+                hash,
+                parent_hash,
+            };
             let bytes = Data::Memory(Bytes::from(manifest.to_json()));
             let manifest_ref = uploader.part(manifest_key(task), &bytes).await?;
             Ok(split_event(manifest_ref, manifest))
@@ -67,9 +84,15 @@ pub(super) async fn output(env: &Env, task: &TaskMessage, held: &Hold, output: O
         (Output::Verdict { verdict, message }, Kind::Verify) => match task.inputs.first() {
             Some(root) => {
                 let message = message.map(|message| clip_error(&message));
-                Ok(ReportEvent::Verified { verdict, root: root.sha256, message })
+                Ok(ReportEvent::Verified {
+                    verdict,
+                    root: root.sha256,
+                    message,
+                })
             }
-            None => Err(Turn::Failed(Failure::permanent("a verify task without a root to verify"))),
+            None => Err(Turn::Failed(Failure::permanent(
+                "a verify task without a root to verify",
+            ))),
         },
         (_, kind) => {
             let message = format!("the prover's result is none of a {} stage", kind.as_str());
@@ -88,7 +111,10 @@ impl Uploader<'_> {
     /// Stores the data, or finds what an earlier delivery of this task stored; says which (true: found).
     async fn put(&self, key: &str, data: &Data) -> Result<(BlobRef, bool), Turn> {
         let writer = self.task.id.to_string();
-        let put = persist(&*self.env.clock, &self.env.health, self.held, || self.put_once(key, data, &writer)).await?;
+        let put = persist(&*self.env.clock, &self.env.health, self.held, || {
+            self.put_once(key, data, &writer)
+        })
+        .await?;
         match put {
             PutOutcome::Created(info) => Ok((blob_ref(info), false)),
             PutOutcome::Exists(info) => {
@@ -112,7 +138,8 @@ impl Uploader<'_> {
             let unreadable = |error| Turn::Failed(Failure::retryable(format!("cannot read the output again: {error}")));
             let ours = data.digest().await.map_err(unreadable)?;
             if stored.sha256 != ours {
-                let message = format!("an earlier run of this attempt left another {key}: the next attempt starts afresh");
+                let message =
+                    format!("an earlier run of this attempt left another {key}: the next attempt starts afresh");
                 return Err(Turn::Failed(Failure::retryable(message)));
             }
         }
@@ -129,25 +156,33 @@ impl Uploader<'_> {
     }
 
     async fn page(&self, key: &str, number: u32, segments: &[BlobRef]) -> Result<BlobRef, Turn> {
-        let page = ManifestPage { first: number * MANIFEST_PAGE, segments: segments.to_vec() };
+        let page = ManifestPage {
+            first: number * MANIFEST_PAGE,
+            segments: segments.to_vec(),
+        };
         let bytes = Data::Memory(Bytes::from(page.to_json()));
         self.part(format!("{key}/pages/{number:03}"), &bytes).await
     }
 
-    fn check_size(&self, data: &Data, most: u64, what: &str) -> Result<(), Turn> {
+    fn check_size(&self, data: &Data, most: u64, what: &str) -> Result<(), Failure> {
         let size = match data {
             Data::Memory(bytes) => bytes.len() as u64,
-            Data::File(path) => file_size(path).map_err(Turn::Failed)?,
+            Data::File(path) => file_size(path)?,
         };
         if size > most {
             let message = format!("the {what} has {size} bytes; at most {most} are possible");
-            return Err(Turn::Failed(Failure::permanent(message)));
+            return Err(Failure::permanent(message));
         }
         Ok(())
     }
 }
 
 fn file_size(path: &Path) -> Result<u64, Failure> {
-    let missing = |error| Failure::retryable(format!("the prover said done but {} is not there: {error}", path.display()));
+    let missing = |error| {
+        Failure::retryable(format!(
+            "the prover said done but {} is not there: {error}",
+            path.display()
+        ))
+    };
     std::fs::metadata(path).map(|metadata| metadata.len()).map_err(missing)
 }

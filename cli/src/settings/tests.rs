@@ -1,0 +1,155 @@
+use super::*;
+
+const CHAIN: &str = "[[chain]]\nid = \"demo\"\npipeline = \"p.toml\"\n";
+
+struct Dir(tempfile::TempDir);
+
+impl Dir {
+    fn new(config: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("p.toml"), crate::init::ECHO).unwrap();
+        std::fs::write(dir.path().join(FILE), config).unwrap();
+        Self(dir)
+    }
+
+    fn sources(&self) -> Sources {
+        Sources { file: Some(self.0.path().join(FILE)), ..Sources::default() }
+    }
+
+    fn read(&self) -> Settings {
+        Settings::read(&self.sources()).unwrap()
+    }
+
+    fn mistakes(&self) -> Vec<String> {
+        Settings::read(&self.sources()).unwrap_err().0
+    }
+}
+
+#[test]
+fn a_chain_and_its_pipeline_are_enough() {
+    let dir = Dir::new(CHAIN);
+    let settings = dir.read();
+    assert_eq!(settings.data, dir.0.path().join("data"));
+    assert_eq!(settings.socket(), dir.0.path().join("data/push0.sock"));
+    assert_eq!(settings.workers.pools, ["cpu".parse().unwrap()], "the pools of the pipelines, but for the trusted one");
+    assert_eq!(settings.workers.lease, Millis(15_000));
+    let chain = settings.catalog.chains.values().next().unwrap();
+    assert!(settings.catalog.pipelines.contains_key(&chain.pipeline));
+    assert_eq!(settings.provers.len(), 1);
+}
+
+#[test]
+fn later_layers_win() {
+    let dir = Dir::new(&format!("data = \"d\"\n[workers]\ncount = 3\nlease_ms = 3000\nslots = 2\n{CHAIN}"));
+    let mut sources = dir.sources();
+    let env = [("PUSH0_WORKERS", "5"), ("PUSH0_LEASE_MS", "2000"), ("PUSH0_ECHO_LOG", "/x")];
+    sources.env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let settings = Settings::read(&sources.clone().flag("workers.count", Some(7))).unwrap();
+    assert_eq!((settings.workers.count, settings.workers.lease, settings.workers.slots), (7, Millis(2000), 2));
+    assert_eq!(settings.data, dir.0.path().join("d"), "a path in the file is relative to the file");
+    let settings = Settings::read(&sources.flag("data", Some("elsewhere"))).unwrap();
+    assert_eq!((settings.data, settings.workers.count), (PathBuf::from("elsewhere"), 5));
+}
+
+#[test]
+fn every_mistake_is_listed_with_its_place() {
+    let dir = Dir::new(
+        "dta = \"x\"\ndurability = \"maybe\"\nlisten = 7\n[workers]\ncount = -1\npools = [\"trusted\", \"UP\"]\nspeed = 2\n\
+         [functions]\nconcurrency = 0\n\
+         [[chain]]\nid = \"Demo\"\npipeline = \"p.toml\"\nwindow = 257\n\
+         [[chain]]\nid = \"two\"\npipeline = \"missing.toml\"\nclass = \"soon\"\nfirst_parent = \"12\"\ncolour = 1\n\
+         [[token]]\nrole = \"worker\"\nvalue = \"0123456789abcdef\"\n[[token]]\nrole = \"king\"\nvalue = \"short\"\n",
+    );
+    let mistakes = dir.mistakes();
+    let expected = [
+        "unknown key `dta`",
+        "`durability`: \"maybe\" is not one of process, power",
+        "`listen`: must be text",
+        "`workers.count`: must be a whole number",
+        "pool `trusted`",
+        "a pool name",
+        "unknown key `workers.speed`",
+        "`functions.concurrency`: must be a whole number from 1 to 64",
+        "`id`: \"Demo\" is not a chain id",
+        "`window` must be a whole number from 1 to 256",
+        "missing.toml: cannot read the pipeline",
+        "`class`: \"soon\" is not one of realtime, standard, bulk",
+        "`first_parent`: \"12\" is not a block hash",
+        "[[chain]] two: unknown key `colour`",
+        "[[token]] 1: `pool` is missing",
+        "`role` is operator, trusted or worker",
+        "at least 16 characters",
+    ];
+    for wanted in expected {
+        assert!(mistakes.iter().any(|mistake| mistake.contains(wanted)), "{wanted} is not among {mistakes:#?}");
+    }
+}
+
+#[test]
+fn mistakes_in_variables_and_flags_name_them() {
+    let dir = Dir::new(CHAIN);
+    let mut sources = dir.sources().flag("workers.count", Some("many"));
+    sources.env.insert("PUSH0_LEASE_MS".to_owned(), "soon".to_owned());
+    let mistakes = Settings::read(&sources).unwrap_err().0;
+    assert!(mistakes.iter().any(|mistake| mistake.starts_with("--workers:")), "{mistakes:#?}");
+    assert!(mistakes.iter().any(|mistake| mistake.starts_with("PUSH0_LEASE_MS:")), "{mistakes:#?}");
+}
+
+#[test]
+fn a_pipelines_mistakes_are_listed_with_its_file() {
+    let dir = Dir::new(CHAIN);
+    std::fs::write(dir.0.path().join("p.toml"), "name = \"x\"\n[[stage]]\nname = \"split\"\nkind = \"cut\"\n").unwrap();
+    let mistakes = dir.mistakes();
+    assert!(mistakes.len() > 2 && mistakes.iter().all(|mistake| mistake.contains("p.toml")), "{mistakes:#?}");
+}
+
+#[test]
+fn tcp_without_a_token_is_a_mistake() {
+    let dir = Dir::new(&format!("listen = \"127.0.0.1:0\"\n{CHAIN}"));
+    assert!(dir.mistakes()[0].contains("[[token]]"));
+    let token = "[[token]]\nrole = \"worker\"\npool = \"gpu\"\nvalue = \"0123456789abcdef\"\n";
+    let dir = Dir::new(&format!("listen = \"127.0.0.1:0\"\n{CHAIN}{token}"));
+    let role = Role::Worker { pool: "gpu".parse().unwrap() };
+    assert_eq!(dir.read().tokens, [("0123456789abcdef".to_owned(), role)]);
+}
+
+#[test]
+fn two_meanings_of_a_prover_or_a_chain_are_refused() {
+    let dir = Dir::new(&format!("{CHAIN}{CHAIN}[[chain]]\nid = \"b\"\npipeline = \"q.toml\"\n"));
+    let other = crate::init::ECHO.replace("[\"push0-echo\"]", "[\"./mine\"]").replace("200", "100");
+    std::fs::write(dir.0.path().join("q.toml"), other).unwrap();
+    let mistakes = dir.mistakes();
+    assert!(mistakes.iter().any(|mistake| mistake.contains("used twice")), "{mistakes:#?}");
+    assert!(mistakes.iter().any(|mistake| mistake.contains("another one in")), "{mistakes:#?}");
+}
+
+#[test]
+fn a_named_file_must_exist() {
+    let sources = Sources { file: Some("/nowhere/push0.toml".into()), ..Sources::default() };
+    assert!(Settings::read(&sources).unwrap_err().0[0].contains("/nowhere/push0.toml"));
+}
+
+#[test]
+fn the_examples_are_what_this_build_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    for pipeline in [crate::args::Pipeline::Rollup, crate::args::Pipeline::Echo] {
+        std::fs::write(dir.path().join(pipeline.file_name()), pipeline.text()).unwrap();
+        let config = crate::init::EXAMPLE.replace("rollup.toml", pipeline.file_name());
+        std::fs::write(dir.path().join(FILE), config).unwrap();
+        let settings = Settings::read(&Sources { file: Some(dir.path().join(FILE)), ..Sources::default() }).unwrap();
+        assert_eq!(settings.catalog.chains.len(), 1);
+    }
+}
+
+/// The keys come with the prover's sources; the example must name the ones there are.
+#[test]
+fn the_rollup_example_pins_the_keys_in_the_repository() {
+    let file = push0_core::pipeline::parse(crate::init::ROLLUP).unwrap();
+    let pinned = file.pipeline.programs.values().next().unwrap();
+    let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("../provers/rollup/keys");
+    assert!(!pinned.is_empty());
+    for (name, digest) in pinned {
+        let bytes = std::fs::read(keys.join(format!("{name}.key"))).unwrap();
+        assert_eq!(*digest, push0_core::Sha256::of(&bytes), "{name}: put the new digest into examples/rollup.toml");
+    }
+}

@@ -1,0 +1,67 @@
+//! Snapshots for tests of screens.
+
+use push0_core::message::FailureKind;
+use push0_core::record::{BlockRow, BlockStatus, FailureNote, Started};
+use push0_core::{Attempt, BlockHash, Epoch, Millis, Node, RunId};
+use push0_runtime::snapshot::{BlockSnapshot, RunSnapshot, StageSnapshot, TaskSnapshot};
+
+pub(crate) const NOW: Millis = Millis(1_000_000);
+
+pub(crate) fn block(number: u64, status: BlockStatus) -> BlockSnapshot {
+    let block = BlockRow {
+        chain: "demo".parse().unwrap(),
+        number,
+        epoch: Epoch::FIRST,
+        status,
+        hash: Some(BlockHash([number as u8; 32])),
+        parent_hash: None,
+        witness: None,
+        fork_seq: None,
+        submitted_at: Millis(990_000),
+        released_at: None,
+        changed_at: Millis(995_000),
+        pipeline: None,
+        proof: None,
+        header: None,
+        final_seq: None,
+        bad_proofs: 0,
+        contenders: Vec::new(),
+        contenders_seen: 0,
+        history: Vec::new(),
+    };
+    BlockSnapshot { block, run: None }
+}
+
+/// Of three segments one is proven, one is with a worker, one waits for its second attempt.
+pub(crate) fn proving(number: u64) -> BlockSnapshot {
+    let stage = |name: &str, kind: &str, done, of| StageSnapshot { name: name.to_owned(), kind: kind.to_owned(), done, of: Some(of) };
+    let started = Started { attempt: Attempt(1), worker: "gpu-7".parse().unwrap(), at: Millis(997_000) };
+    let failure = FailureNote {
+        attempt: Attempt(1),
+        worker: Some("gpu-8".parse().unwrap()),
+        kind: FailureKind::Retryable,
+        message: "out of memory\nat line 7".to_owned(),
+        accused: Vec::new(),
+        at: Millis(996_000),
+    };
+    let task = |index, attempt, started, failures| TaskSnapshot {
+        stage: "prove".to_owned(),
+        node: Node::new(1, 0, index),
+        attempt: Attempt(attempt),
+        started,
+        failures,
+    };
+    let run = RunSnapshot {
+        id: RunId { chain: "demo".parse().unwrap(), number, epoch: Epoch::FIRST },
+        segments: Some(3),
+        stages: vec![
+            stage("split", "split", 1, 1),
+            stage("prove", "map", 1, 3),
+            stage("join", "join", 0, 2),
+            stage("verify", "verify", 0, 1),
+        ],
+        tasks: vec![task(1, 1, Some(started), Vec::new()), task(2, 2, None, vec![failure])],
+        failed: None,
+    };
+    BlockSnapshot { run: Some(run), ..block(number, BlockStatus::Proving) }
+}

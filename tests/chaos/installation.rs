@@ -1,0 +1,326 @@
+//! A directory with a configuration, and the process tree of `push0 up` in it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use push0_runtime::http::{Client, ClientConfig};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+/// What is configured for a test.
+pub struct Options {
+    pub workers: usize,
+    pub lease_ms: u64,
+    pub window: u32,
+    /// Params of the `prove` and `join` stages, TOML.
+    pub params: String,
+    pub attempts: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            workers: 2,
+            lease_ms: 1_000,
+            window: 4,
+            params: "duration_ms = 20".to_owned(),
+            attempts: 20,
+        }
+    }
+}
+
+pub struct Installation {
+    pub directory: tempfile::TempDir,
+    up: Option<Child>,
+}
+
+/// A program of this workspace, built beside the test.
+pub fn program(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a test has a file");
+    let built = test
+        .parent()
+        .and_then(Path::parent)
+        .expect("tests lie in target/PROFILE/deps")
+        .join(name);
+    assert!(
+        built.exists(),
+        "{} is missing: run `cargo build --workspace --bins` first",
+        built.display()
+    );
+    built
+}
+
+impl Installation {
+    pub fn new(options: &Options) -> Self {
+        let directory = tempfile::Builder::new()
+            .prefix("p0")
+            .tempdir()
+            .expect("a temporary directory");
+        let at = directory.path();
+        let Options {
+            workers,
+            lease_ms,
+            window,
+            params,
+            attempts,
+        } = options;
+        let pipeline = format!(
+            r#"
+name = "echo"
+[[stage]]
+name = "split"
+kind = "split"
+[[stage]]
+name = "prove"
+kind = "map"
+params = {{ {params} }}
+[[stage]]
+name = "join"
+kind = "join"
+params = {{ {params} }}
+[[stage]]
+name = "verify"
+kind = "verify"
+[prover.echo]
+form = "session"
+command = ["{}"]
+[policy.default]
+attempts = {attempts}
+backoff_ms = 50
+time_limit_s = 60
+"#,
+            program("push0-echo").display()
+        );
+        let config = format!(
+            r#"
+data = "data"
+[[chain]]
+id = "demo"
+pipeline = "echo.toml"
+window = {window}
+[workers]
+count = {workers}
+lease_ms = {lease_ms}
+[functions]
+reaper_ms = 500
+"#
+        );
+        fs::write(at.join("echo.toml"), pipeline).expect("the directory is writable");
+        fs::write(at.join("push0.toml"), config).expect("the directory is writable");
+        fs::create_dir(at.join("blocks")).expect("the directory is writable");
+        Self { directory, up: None }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Where every run of the prover leaves the task's id.
+    pub fn invocations(&self) -> Vec<String> {
+        let log = fs::read_to_string(self.path("invocations")).unwrap_or_default();
+        log.lines().map(str::to_owned).collect()
+    }
+
+    pub fn start(&mut self) {
+        assert!(self.up.is_none(), "it runs already");
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.path("up.log"))
+            .expect("a log");
+        let up = self
+            .command(&["up"])
+            .env("PUSH0_ECHO_LOG", self.path("invocations"))
+            .env("PUSH0_ECHO_STATE", self.path("echo-state"))
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn();
+        self.up = Some(up.expect("push0 starts"));
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(program("push0"));
+        command
+            .current_dir(self.directory.path())
+            .args(args)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command of the CLI.
+    pub fn cli(&self, args: &[&str]) -> Output {
+        self.command(args).output().expect("push0 runs")
+    }
+
+    /// Runs a command of the CLI that must succeed; its standard output.
+    pub fn cli_ok(&self, args: &[&str]) -> String {
+        let output = self.cli(args);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success(),
+            "push0 {}: {}\n{said}",
+            args.join(" "),
+            output.status
+        );
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// A client of the running `up`.
+    pub fn client(&self) -> Client {
+        let address = format!("unix:{}", self.path("data/push0.sock").display());
+        let config = ClientConfig {
+            timeout: Duration::from_secs(5),
+            ..ClientConfig::new(address)
+        };
+        Client::new(config).expect("the address is well-formed")
+    }
+
+    /// Writes block `number` of so many segments; returns its submission file and its hash.
+    pub fn block(&self, number: u64, segments: u32, salt: &str) -> (PathBuf, String) {
+        let hash = |number: u64| hex(&Sha256::digest(format!("block {number}")));
+        let (own, parent) = (hash(number), hash(number - 1));
+        let witness = json!({ "segments": segments, "hash": own, "parent_hash": parent, "salt": salt });
+        let name = format!("{number}{salt}");
+        fs::write(self.path(&format!("blocks/{name}.witness")), witness.to_string()).expect("writable");
+        let submission = json!({
+            "chain": "demo", "number": number, "hash": own, "parent_hash": parent, "witness": format!("{name}.witness"),
+        });
+        let file = self.path(&format!("blocks/{name}.json"));
+        fs::write(&file, submission.to_string()).expect("writable");
+        (file, own)
+    }
+
+    pub fn submit(&self, files: &[PathBuf]) {
+        let mut args = vec!["submit"];
+        args.extend(
+            files
+                .iter()
+                .map(|file| file.to_str().expect("temporary paths are text")),
+        );
+        self.cli_ok(&args);
+    }
+
+    pub fn status(&self) -> Option<Value> {
+        let output = self.cli(&["status", "--json"]);
+        serde_json::from_slice(&output.stdout).ok()
+    }
+
+    pub fn up_pid(&self) -> u32 {
+        self.up.as_ref().expect("it runs").id()
+    }
+
+    /// `up` and everything it started, down to the provers.
+    pub fn tree(&self) -> Vec<u32> {
+        let mut found = vec![self.up_pid()];
+        let mut position = 0;
+        let parents = parents();
+        while let Some(pid) = found.get(position).copied() {
+            position += 1;
+            found.extend(
+                parents
+                    .iter()
+                    .filter(|(_, parent)| *parent == pid)
+                    .map(|(child, _)| *child),
+            );
+        }
+        found
+    }
+
+    /// Worker processes of the pool `cpu`.
+    pub fn workers(&self) -> Vec<u32> {
+        let up = self.up_pid();
+        let children = parents()
+            .into_iter()
+            .filter(|(_, parent)| *parent == up)
+            .map(|(child, _)| child);
+        children.filter(|pid| command_line(*pid).contains("cpu")).collect()
+    }
+
+    /// SIGKILL for every process of the tree, `up` first.
+    pub fn kill_tree(&mut self) {
+        let tree = self.tree();
+        for pid in &tree {
+            signal(*pid, Signal::SIGKILL);
+        }
+        self.reap();
+        wait_until("the tree is gone", || tree.iter().all(|pid| !is_running(*pid)));
+    }
+
+    /// SIGKILL for `up` alone; the others must not outlive it.
+    pub fn kill_up(&mut self) {
+        let tree = self.tree();
+        signal(self.up_pid(), Signal::SIGKILL);
+        self.reap();
+        wait_until("nothing outlives up", || tree.iter().all(|pid| !is_running(*pid)));
+    }
+
+    fn reap(&mut self) {
+        if let Some(mut up) = self.up.take() {
+            let _ = up.wait();
+        }
+    }
+
+    /// The end of `up`'s log, for a failure's message.
+    pub fn log(&self) -> String {
+        let log = fs::read_to_string(self.path("up.log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+}
+
+impl Drop for Installation {
+    fn drop(&mut self) {
+        if self.up.is_some() {
+            self.kill_tree();
+        }
+    }
+}
+
+pub fn signal(pid: u32, signal: Signal) {
+    // It may be gone already.
+    let _ = kill(Pid::from_raw(pid as i32), signal);
+}
+
+/// (process, parent) of everything that runs.
+fn parents() -> BTreeSet<(u32, u32)> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter_map(|pid| Some((pid, stat_field(pid, 1)?.parse().ok()?)))
+        .collect()
+}
+
+/// A field of `/proc/PID/stat` after the command's name: 0 is the state, 1 the parent.
+fn stat_field(pid: u32, field: usize) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_whitespace().nth(field).map(str::to_owned)
+}
+
+fn is_running(pid: u32) -> bool {
+    stat_field(pid, 0).is_some_and(|state| state != "Z" && state != "X")
+}
+
+fn command_line(pid: u32) -> String {
+    let raw = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&raw).replace('\0', " ")
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Waits for a condition. Gives up after five minutes: the limit is against a hung test, not a measure of anything.
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    for _ in 0..6_000 {
+        if condition() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    panic!("gave up waiting until {what}");
+}
