@@ -57,6 +57,11 @@ fn four_real_blocks_are_proven_as_a_chain_and_finalized_in_order() {
     let config = std::fs::read_to_string(at.join("push0.toml")).unwrap();
     let config = config.replace("id = \"demo\"", "id = \"eth\"\nfirst = 18090205");
     std::fs::write(at.join("push0.toml"), config).unwrap();
+    // Larger segments than the demo's: the price of lifting and joining is a segment's, however much is in it.
+    let pipeline = std::fs::read_to_string(at.join("rollup.toml")).unwrap();
+    let larger = pipeline.replace("transfers_per_segment = 8", "transfers_per_segment = 32");
+    assert_ne!(pipeline, larger);
+    std::fs::write(at.join("rollup.toml"), larger).unwrap();
     let log = std::fs::File::create(at.join("up.log")).unwrap();
     let mut up = push0(&["up"]).stderr(log).spawn().unwrap();
     wait_until("push0 is up", || {

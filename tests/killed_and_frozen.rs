@@ -155,45 +155,69 @@ fn killed_workers_cost_nothing_but_time() {
     assert_eq!(tasks, 6 * 33, "a worker's death is no failed attempt");
 }
 
+/// Uploads that the server is receiving right now.
+fn uploads(installation: &Installation) -> Vec<(String, u64)> {
+    let entries = std::fs::read_dir(installation.directory.path().join("data/spool")).into_iter().flatten().flatten();
+    let size = |entry: &std::fs::DirEntry| entry.metadata().map_or(0, |meta| meta.len());
+    let mut found: Vec<_> =
+        entries.map(|entry| (entry.file_name().to_string_lossy().into_owned(), size(&entry))).collect();
+    found.sort();
+    found
+}
+
+/// Freezes a worker as soon as an upload is seen, or after a while whatever it does. Returns the worker, and whether it was in the
+/// middle of an upload: one that stands still.
+fn freeze(installation: &Installation, worker: u32) -> bool {
+    for _ in 0..200_000 {
+        if !uploads(installation).is_empty() {
+            break;
+        }
+    }
+    signal(worker, Signal::SIGSTOP);
+    // What another worker uploads moves on meanwhile.
+    std::thread::sleep(Duration::from_millis(300));
+    let before = uploads(installation);
+    std::thread::sleep(Duration::from_millis(100));
+    let after = uploads(installation);
+    before.iter().any(|upload| after.contains(upload))
+}
+
 #[test]
 fn a_frozen_worker_holds_up_nobody_and_its_late_result_changes_nothing() {
-    // Large artifacts, so that freezes meet uploads too.
+    const BLOCKS: u64 = 8;
+    // Large artifacts, so that uploads take a moment.
     let params = "duration_ms = 50, output_bytes = 4000000".to_owned();
-    let mut installation = Installation::new(&Options {
-        params,
-        ..Options::default()
-    });
+    let mut installation = Installation::new(&Options { params, ..Options::default() });
     let mut dice = ChaCha8Rng::seed_from_u64(22);
-    let (files, _) = blocks(&installation, 4);
+    let (files, _) = blocks(&installation, BLOCKS);
     let runtime = runtime();
     begin(&mut installation, &files, &mut dice);
     let client = installation.client();
     let mut judge = Judge::default();
-    for _ in 0..6 {
-        wait_until("tasks are in flight", || runtime.block_on(in_flight(&client)) > 0);
-        std::thread::sleep(Duration::from_millis(dice.random_range(0..300)));
+    let (mut freezes, mut in_uploads) = (0, 0);
+    while judge.stream.len() < BLOCKS as usize {
         let workers = installation.workers();
-        let Some(frozen) = workers.first().copied() else {
-            continue;
-        };
-        signal(frozen, Signal::SIGSTOP);
-        // Longer than its lease: what it held is somebody else's when it wakes up.
-        std::thread::sleep(Duration::from_millis(2_500));
+        let Some(frozen) = workers.get(dice.random_range(0..workers.len().max(1))).copied() else { continue };
+        in_uploads += usize::from(freeze(&installation, frozen));
+        freezes += 1;
+        // Longer than its lease: what it held is somebody else's when it wakes up. Meanwhile the other goes on.
+        std::thread::sleep(Duration::from_millis(2_000));
         runtime.block_on(judge.look_for_overwriting(&client));
-        signal(frozen, Signal::SIGCONT);
-        if runtime.block_on(in_flight(&client)) == 0 {
-            break;
-        }
-    }
-    // One that stays frozen to the end: the others finish without it.
-    let frozen = installation.workers().first().copied();
-    frozen.iter().for_each(|pid| signal(*pid, Signal::SIGSTOP));
-    wait_until("all blocks are finalized", || {
         runtime.block_on(judge.consume(&client));
-        judge.stream.len() == 4
-    });
-    frozen.iter().for_each(|pid| signal(*pid, Signal::SIGCONT));
+        // The last blocks are finished while one is still frozen.
+        if judge.stream.len() + 2 >= BLOCKS as usize {
+            wait_until("the others finish without it", || {
+                runtime.block_on(judge.consume(&client));
+                judge.stream.len() == BLOCKS as usize
+            });
+        }
+        signal(frozen, Signal::SIGCONT);
+        std::thread::sleep(Duration::from_millis(dice.random_range(0..500)));
+    }
+    println!("{freezes} freezes, {in_uploads} of them in the middle of an upload");
+    assert!(in_uploads > 0, "no freeze met an upload");
     let before = judge.stream.clone();
+    // Time for the late ones to say what they have to say.
     std::thread::sleep(Duration::from_millis(1_500));
     runtime.block_on(judge.consume(&client));
     runtime.block_on(judge.look_for_overwriting(&client));
@@ -201,4 +225,6 @@ fn a_frozen_worker_holds_up_nobody_and_its_late_result_changes_nothing() {
     for message in &judge.stream {
         assert_eq!(message["finality"]["kind"], "proof");
     }
+    let client_blobs = runtime.block_on(judge.digests_hold(&client));
+    println!("{client_blobs} artifacts read back");
 }

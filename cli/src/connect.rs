@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use push0_core::ChainId;
 use push0_core::chain::ChainConfig;
@@ -12,6 +13,9 @@ use push0_runtime::port::{Blobs, ErrorKind, PortError, Queue, Table};
 use crate::error::{Code, Trouble};
 use crate::notice::Notice;
 use crate::settings;
+
+/// How long somebody at a keyboard waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where to look for `up`.
 #[derive(Debug, Clone, Default)]
@@ -25,42 +29,68 @@ pub struct Where {
 
 impl Where {
     pub fn unix(socket: &Path) -> Self {
-        Self { connect: Some(format!("unix:{}", socket.display())), ..Self::default() }
+        Self {
+            connect: Some(format!("unix:{}", socket.display())),
+            ..Self::default()
+        }
     }
 
     pub fn address(&self) -> String {
         self.connect.clone().unwrap_or_else(|| {
-            format!("unix:{}", settings::socket(&settings::data_directory(self.data.as_deref())).display())
+            let socket = settings::socket(&settings::data_directory(self.data.as_deref()));
+            format!("unix:{}", std::path::absolute(&socket).unwrap_or(socket).display())
         })
     }
 
     /// A client that has not tried to connect yet.
     pub fn client(&self) -> anyhow::Result<Client> {
-        let mut config = ClientConfig::new(self.address());
+        self.client_with(ClientConfig::new(self.address()))
+    }
+
+    fn client_with(&self, mut config: ClientConfig) -> anyhow::Result<Client> {
         config.token.clone_from(&self.token);
         Client::new(config).map_err(|error| Trouble::usage(error.to_string()).into())
     }
 
     /// Connects and reads what is configured there.
     pub async fn open(&self) -> anyhow::Result<Remote> {
-        let client = Arc::new(self.client()?);
+        let client = Arc::new(self.client_with(ClientConfig {
+            timeout: PATIENCE,
+            ..ClientConfig::new(self.address())
+        })?);
         let notice = Notice::read(&*client).await.map_err(|error| self.explain(&error))?;
         let Some(notice) = notice else {
-            return Err(Trouble::failed(format!("the push0 at {} has said nothing of itself", self.address()))
-                .next("is it of another version than this one? compare `push0 --version`")
-                .into());
+            return Err(
+                Trouble::failed(format!("the push0 at {} has said nothing of itself", self.address()))
+                    .next("is it of another version than this one? compare `push0 --version`")
+                    .into(),
+            );
         };
         let catalog = notice.catalog();
-        Ok(Remote { queue: client.clone(), table: client.clone(), blobs: client, address: self.address(), notice, catalog })
+        Ok(Remote {
+            queue: client.clone(),
+            table: client.clone(),
+            blobs: client,
+            address: self.address(),
+            notice,
+            catalog,
+        })
     }
 
     fn explain(&self, error: &PortError) -> Trouble {
         let address = self.address();
         match error.kind() {
-            ErrorKind::Transient { .. } => Trouble::new(Code::Unreachable, format!("no push0 answers at {address} ({error})"))
-                .next("start it with `push0 up`, or say where it is with --data DIR or --connect unix:/path|http://host:port"),
-            ErrorKind::Fenced => Trouble::failed(format!("the push0 at {address} does not let this command in: {error}"))
-                .next("use --token (or PUSH0_TOKEN) with an operator's token"),
+            ErrorKind::Transient { .. } => Trouble::new(
+                Code::Unreachable,
+                format!("no push0 answers at {address} ({error})"),
+            )
+            .next(
+                "start it with `push0 up`, or say where it is with --data DIR or --connect unix:/path|http://host:port",
+            ),
+            ErrorKind::Fenced => {
+                Trouble::failed(format!("the push0 at {address} does not let this command in: {error}"))
+                    .next("use --token (or PUSH0_TOKEN) with an operator's token")
+            }
             ErrorKind::Conflict | ErrorKind::Permanent | ErrorKind::Corrupt => {
                 Trouble::failed(format!("the push0 at {address} cannot answer: {error}"))
             }
@@ -84,7 +114,10 @@ impl Remote {
         self.catalog.chains.get(id).ok_or_else(|| {
             let known: Vec<String> = self.catalog.chains.keys().map(ToString::to_string).collect();
             Trouble::absent(format!("chain {id} is not configured there"))
-                .next(format!("it has: {}; or add a [[chain]] to push0.toml and restart `push0 up`", known.join(", ")))
+                .next(format!(
+                    "it has: {}; or add a [[chain]] to push0.toml and restart `push0 up`",
+                    known.join(", ")
+                ))
                 .into()
         })
     }

@@ -42,7 +42,11 @@ pub async fn run(args: &args::Demo, output: Output) -> anyhow::Result<()> {
     let dir = directory(args)?;
     output.note(&format!("push0 demo in {}", dir.display()));
     let made = make::blocks(args, &dir)?;
-    output.note(&format!("made blocks {} of chain {CHAIN}, {}", list(&made.numbers), made.what));
+    output.note(&format!(
+        "made blocks {} of chain {CHAIN}, {}",
+        list(&made.numbers),
+        made.what
+    ));
     make::configuration(args, &dir, &made)?;
 
     let mut up = Up::start(args, &dir)?;
@@ -51,14 +55,21 @@ pub async fn run(args: &args::Demo, output: Output) -> anyhow::Result<()> {
         _ = tokio::signal::ctrl_c() => Err(Trouble::failed("interrupted").into()),
     };
     if args.keep && outcome.is_ok() {
-        output.note(&format!("it stays up until ctrl-c: push0 status --data {}", dir.join("data").display()));
+        output.note(&format!(
+            "it stays up until ctrl-c: push0 status --data {}",
+            dir.join("data").display()
+        ));
         let _ = tokio::signal::ctrl_c().await;
     }
     let stopped = up.stop().await;
     match outcome {
         Ok(()) => stopped,
         Err(error) => {
-            output.note(&format!("the log of push0 up is {}; its last lines:\n{}", up.log.display(), up.last_words()));
+            output.note(&format!(
+                "the log of push0 up is {}; its last lines:\n{}",
+                up.log.display(),
+                up.last_words()
+            ));
             Err(error)
         }
     }
@@ -71,7 +82,9 @@ fn directory(args: &args::Demo) -> anyhow::Result<PathBuf> {
     };
     std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     if std::fs::read_dir(dir)?.next().is_some() {
-        return Err(Trouble::usage(format!("{} is not empty", dir.display())).next("name a new directory with --dir, or none").into());
+        return Err(Trouble::usage(format!("{} is not empty", dir.display()))
+            .next("name a new directory with --dir, or none")
+            .into());
     }
     Ok(std::path::absolute(dir)?)
 }
@@ -99,7 +112,11 @@ async fn play(
     in_order(&rows, made)?;
     let findings = verify::chain(&remote, remote.chain(&chain)?, None).await?;
     if findings.bad > 0 || findings.verified != made.numbers.len() {
-        return Err(Trouble::failed(format!("what was finalized does not hold:\n{}", verify::text(&findings))).into());
+        return Err(Trouble::failed(format!(
+            "what was finalized does not hold:\n{}",
+            verify::text(&findings)
+        ))
+        .into());
     }
     let proofs = dir.join("proofs");
     export(&remote, &rows, &proofs).await?;
@@ -152,14 +169,18 @@ async fn watch(
         if let Some((number, reason)) = failed {
             return Err(Trouble::failed(format!("block {number} failed: {reason}")).into());
         }
-        if made.numbers.iter().all(|number| *number < snapshot.chain.next_final) && snapshot.published as usize >= made.numbers.len() {
+        if made.numbers.iter().all(|number| *number < snapshot.chain.next_final)
+            && snapshot.published as usize >= made.numbers.len()
+        {
             progress.end();
             return Ok(progress);
         }
         if begun.elapsed() > Duration::from_secs(args.timeout) {
-            return Err(Trouble::new(Code::Timeout, format!("not done within {} s", args.timeout))
-                .next("a slow machine? give it longer with --timeout")
-                .into());
+            return Err(
+                Trouble::new(Code::Timeout, format!("not done within {} s", args.timeout))
+                    .next("a slow machine? give it longer with --timeout")
+                    .into(),
+            );
         }
         up.is_running()?;
         tokio::time::sleep(POLL).await;
@@ -171,7 +192,12 @@ fn in_order(rows: &[OutboxRow], made: &Made) -> anyhow::Result<()> {
     let numbers: Vec<u64> = rows.iter().map(|row| row.number).collect();
     let seqs: Vec<u64> = rows.iter().map(|row| row.seq).collect();
     if numbers != made.numbers || seqs != (1..=rows.len() as u64).collect::<Vec<_>>() {
-        return Err(Trouble::failed(format!("finalized were blocks {} with sequence numbers {}", list(&numbers), list(&seqs))).into());
+        return Err(Trouble::failed(format!(
+            "finalized were blocks {} with sequence numbers {}",
+            list(&numbers),
+            list(&seqs)
+        ))
+        .into());
     }
     Ok(())
 }
@@ -206,24 +232,42 @@ impl Up {
         let file = std::fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let program = std::env::current_exe()?;
         let mut command = Command::new(&program);
-        command.args(["shim", "--"]).arg(format!("--parent={}", std::process::id())).arg("--").arg(&program);
+        command
+            .args(["shim", "--"])
+            .arg(format!("--parent={}", std::process::id()))
+            .arg("--")
+            .arg(&program);
         command.arg("up").arg("--config").arg(dir.join(settings::FILE));
         if let Some(workers) = args.workers {
             command.args(["--workers", &workers.to_string()]);
         }
         // The demo's own settings hold, whatever the environment says.
-        for name in ["PUSH0_DATA", "PUSH0_CONFIG", "PUSH0_CONNECT", "PUSH0_TOKEN", "PUSH0_LISTEN", "PUSH0_POOLS"] {
+        for name in [
+            "PUSH0_DATA",
+            "PUSH0_CONFIG",
+            "PUSH0_CONNECT",
+            "PUSH0_TOKEN",
+            "PUSH0_LISTEN",
+            "PUSH0_POOLS",
+        ] {
             command.env_remove(name);
         }
         // Ctrl-c is this process's to obey; it then stops `up`.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).spawn();
         let child = child.context("cannot start push0 up")?;
-        Ok(Self { child, data, log, workers: args.workers })
+        Ok(Self {
+            child,
+            data,
+            log,
+            workers: args.workers,
+        })
     }
 
     fn workers(&self) -> String {
-        self.workers.map_or("its local workers".to_owned(), |count| format!("{count} local workers and the trusted one"))
+        self.workers.map_or("its local workers".to_owned(), |count| {
+            format!("{count} local workers and the trusted one")
+        })
     }
 
     async fn connect(&mut self) -> anyhow::Result<Remote> {
@@ -249,7 +293,10 @@ impl Up {
     fn last_words(&self) -> String {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(15)..].iter().map(|line| format!("  {line}\n")).collect()
+        lines[lines.len().saturating_sub(15)..]
+            .iter()
+            .map(|line| format!("  {line}\n"))
+            .collect()
     }
 
     /// Stops it as an operator would.

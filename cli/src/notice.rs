@@ -2,10 +2,10 @@
 //! their own and mean the same chains.
 
 use push0_core::Millis;
+use push0_core::ProverName;
 use push0_core::chain::ChainConfig;
 use push0_core::pipeline::{Pipeline, PipelineFile, Policy, ProverCommand};
 use push0_core::record::Versioned;
-use push0_core::ProverName;
 use push0_runtime::drive::Catalog;
 use push0_runtime::port::{Key, PortResult, Table};
 use serde::{Deserialize, Serialize};
@@ -64,7 +64,11 @@ impl Notice {
             provers: posted.provers.clone(),
         });
         Catalog {
-            chains: self.chains.iter().map(|config| (config.chain.clone(), config.clone())).collect(),
+            chains: self
+                .chains
+                .iter()
+                .map(|config| (config.chain.clone(), config.clone()))
+                .collect(),
             pipelines: files.map(|file| (file.pipeline.digest(), file)).collect(),
         }
     }

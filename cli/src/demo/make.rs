@@ -40,17 +40,41 @@ pub(super) fn blocks(args: &args::Demo, dir: &Path) -> anyhow::Result<Made> {
     std::fs::create_dir_all(&dir)?;
     let numbers = (1..=BLOCKS).collect();
     let (genesis, what) = match args.pipeline {
-        Pipeline::Rollup => (random_blocks(args, &dir)?, format!("{} random transfers each", args.transfers)),
-        Pipeline::Echo => (echo_blocks(&dir)?, "for the echo prover, which proves nothing".to_owned()),
+        Pipeline::Rollup => (
+            random_blocks(args, &dir)?,
+            format!("{} random transfers each", args.transfers),
+        ),
+        Pipeline::Echo => (
+            echo_blocks(&dir)?,
+            "for the echo prover, which proves nothing".to_owned(),
+        ),
     };
-    Ok(Made { numbers, genesis, what, dir })
+    Ok(Made {
+        numbers,
+        genesis,
+        what,
+        dir,
+    })
 }
 
 fn random_blocks(args: &args::Demo, dir: &Path) -> anyhow::Result<BlockHash> {
     let out = dir.to_str().context("the directory's name is not UTF-8")?;
     let (blocks, transfers) = (BLOCKS.to_string(), args.transfers.to_string());
-    let made = rollup(&["--json", "random", "--chain", CHAIN, "--blocks", &blocks, "--transfers", &transfers, "--out", out])?;
-    let genesis = made["genesis_hash"].as_str().context("push0-rollup random did not say the genesis hash")?;
+    let made = rollup(&[
+        "--json",
+        "random",
+        "--chain",
+        CHAIN,
+        "--blocks",
+        &blocks,
+        "--transfers",
+        &transfers,
+        "--out",
+        out,
+    ])?;
+    let genesis = made["genesis_hash"]
+        .as_str()
+        .context("push0-rollup random did not say the genesis hash")?;
     Ok(genesis.parse()?)
 }
 
@@ -76,7 +100,8 @@ fn echo_blocks(dir: &Path) -> anyhow::Result<BlockHash> {
         let witness = json!({ "segments": 3 + number, "hash": hash, "parent_hash": parent });
         let file = format!("{number}.witness");
         std::fs::write(dir.join(&file), witness.to_string())?;
-        let submission = json!({ "chain": CHAIN, "number": number, "hash": hash, "parent_hash": parent, "witness": file });
+        let submission =
+            json!({ "chain": CHAIN, "number": number, "hash": hash, "parent_hash": parent, "witness": file });
         std::fs::write(dir.join(format!("{number}.json")), format!("{submission:#}\n"))?;
     }
     Ok(hash(0))
@@ -87,7 +112,7 @@ pub(super) fn configuration(args: &args::Demo, dir: &Path, made: &Made) -> anyho
     std::fs::write(dir.join(pipeline), args.pipeline.text())?;
     let config = format!(
         "# The demo's configuration; examples/push0.toml has every key with its meaning.\n\n\
-         data = \"data\"\n\n[[chain]]\nid = \"{CHAIN}\"\nfirst = 1\nfirst_parent = \"{}\"\npipeline = \"{pipeline}\"\nwindow = 3\n",
+         data = \"data\"\n\n[workers]\nonly_local = true\n\n[[chain]]\nid = \"{CHAIN}\"\nfirst = 1\nfirst_parent = \"{}\"\npipeline = \"{pipeline}\"\nwindow = 3\n",
         made.genesis
     );
     std::fs::write(dir.join(settings::FILE), config)?;
@@ -100,21 +125,47 @@ pub(super) fn check_states(rows: &[OutboxRow], proofs: &Path) -> anyhow::Result<
     let mut lines = Vec::new();
     let mut before: Option<(u64, Value)> = None;
     for row in rows {
-        let path = |kind: &str| proofs.join(format!("{}.{kind}", row.number)).to_string_lossy().into_owned();
-        let shown = rollup(&["--json", "verify", "--proof", &path("proof"), "--header", &path("header")])?;
-        let broken = |what: String| -> anyhow::Error { Trouble::failed(format!("block {}: {what}", row.number)).into() };
+        let path = |kind: &str| {
+            proofs
+                .join(format!("{}.{kind}", row.number))
+                .to_string_lossy()
+                .into_owned()
+        };
+        let shown = rollup(&[
+            "--json",
+            "verify",
+            "--proof",
+            &path("proof"),
+            "--header",
+            &path("header"),
+        ])?;
+        let broken =
+            |what: String| -> anyhow::Error { Trouble::failed(format!("block {}: {what}", row.number)).into() };
         if shown["verified"] != json!(true) || shown["hash"] != json!(row.hash) {
             return Err(broken("its exported proof does not verify".to_owned()));
         }
-        let root = |name: &str| shown[name].as_str().map(str::to_owned).ok_or_else(|| broken(format!("its header has no {name}")));
+        let root = |name: &str| {
+            shown[name]
+                .as_str()
+                .map(str::to_owned)
+                .ok_or_else(|| broken(format!("its header has no {name}")))
+        };
         let (from, to) = (root("state_before")?, root("state_after")?);
         if let Some((number, last)) = &before {
             if shown["state_before"] != last["state_after"] || shown["parent_hash"] != last["hash"] {
                 return Err(broken(format!("it does not begin where block {number} ends")));
             }
-            lines.push(format!("block {} begins with the state and hash that block {number} ends with", row.number));
+            lines.push(format!(
+                "block {} begins with the state and hash that block {number} ends with",
+                row.number
+            ));
         }
-        lines.push(format!("block {}: proof verified; state {} → {}", row.number, short(&from), short(&to)));
+        lines.push(format!(
+            "block {}: proof verified; state {} → {}",
+            row.number,
+            short(&from),
+            short(&to)
+        ));
         before = Some((row.number, shown));
     }
     Ok(lines)

@@ -41,7 +41,15 @@ pub(super) struct Progress {
 
 impl Progress {
     pub(super) fn new(numbers: &[u64], begun: Instant) -> Self {
-        let line = |number: &u64| (*number, Line { number: *number, ..Line::default() });
+        let line = |number: &u64| {
+            (
+                *number,
+                Line {
+                    number: *number,
+                    ..Line::default()
+                },
+            )
+        };
         Self {
             begun,
             begun_at: Millis(SystemClock.now().0.saturating_sub(begun.elapsed().as_millis() as u64)),
@@ -81,7 +89,9 @@ impl Progress {
     fn note(&mut self, block: &BlockSnapshot, now: u64) {
         let begun = self.begun_at;
         let row = &block.block;
-        let Some(line) = self.lines.get_mut(&row.number) else { return };
+        let Some(line) = self.lines.get_mut(&row.number) else {
+            return;
+        };
         line.submitted_ms = Some(row.submitted_at.since(begun).0);
         line.released_ms = row.released_at.map(|at| at.since(begun).0);
         if let Some(segments) = block.run.as_ref().and_then(|run| run.segments) {
@@ -101,10 +111,14 @@ impl Progress {
 
     /// Draws over the last picture.
     fn redraw(&mut self, text: &str, now: u64) {
-        let up = if self.drawn > 0 { format!("\x1b[{}A", self.drawn) } else { String::new() };
+        let up = if self.drawn > 0 {
+            format!("\x1b[{}A", self.drawn)
+        } else {
+            String::new()
+        };
         let body: String = text.lines().map(|line| format!("\x1b[2K{line}\n")).collect();
         let mut stderr = std::io::stderr().lock();
-        let _ = write!(stderr, "{up}{body}\x1b[2K  {:.1} s\n", now as f64 / 1000.0);
+        let _ = writeln!(stderr, "{up}{body}\x1b[2K  {:.1} s", now as f64 / 1000.0);
         self.drawn = text.lines().count() + 1;
     }
 
@@ -115,16 +129,34 @@ impl Progress {
     }
 
     /// The moments noted, with what the node rows say of tasks and workers.
-    pub(super) async fn timeline(mut self, remote: &Remote, chain: &ChainId, rows: &[OutboxRow]) -> anyhow::Result<Vec<Line>> {
+    pub(super) async fn timeline(
+        mut self,
+        remote: &Remote,
+        chain: &ChainId,
+        rows: &[OutboxRow],
+    ) -> anyhow::Result<Vec<Line>> {
         for row in rows {
-            let id = RunId { chain: chain.clone(), number: row.number, epoch: row.epoch };
+            let id = RunId {
+                chain: chain.clone(),
+                number: row.number,
+                epoch: row.epoch,
+            };
             let partition = RowKey::run(&id).partition;
             let nodes = remote.table.query(&partition, "node/", None, 10_000).await?;
-            let Some(line) = self.lines.get_mut(&row.number) else { continue };
+            let Some(line) = self.lines.get_mut(&row.number) else {
+                continue;
+            };
             let views: Vec<NodeView> = nodes.iter().map(|node| NodeView::read(&node.attributes)).collect();
             let artifacts = views.iter().flat_map(|view| view.slots.values());
-            let started = views.iter().filter_map(|view| view.started.as_ref()).map(|started| started.worker.to_string());
-            let workers: BTreeSet<String> = artifacts.clone().map(|artifact| artifact.worker.to_string()).chain(started).collect();
+            let started = views
+                .iter()
+                .filter_map(|view| view.started.as_ref())
+                .map(|started| started.worker.to_string());
+            let workers: BTreeSet<String> = artifacts
+                .clone()
+                .map(|artifact| artifact.worker.to_string())
+                .chain(started)
+                .collect();
             line.workers = workers.into_iter().collect();
             // `split` and `verify` leave no artifact in a slot.
             line.tasks = artifacts.count() as u64 + 2;
@@ -134,13 +166,29 @@ impl Progress {
 }
 
 fn describe(block: &BlockSnapshot) -> (&'static str, String) {
-    let stages = block.run.iter().flat_map(|run| &run.stages).map(stage).collect::<Vec<_>>().join("  ");
+    let stages = block
+        .run
+        .iter()
+        .flat_map(|run| &run.stages)
+        .map(stage)
+        .collect::<Vec<_>>()
+        .join("  ");
     (block.block.status.name(), stages)
 }
 
 /// The end of the demo, for people.
 pub(super) fn text(summary: &Summary) -> String {
-    let head = ["block", "submitted", "released", "split", "proven", "finalized", "segments", "tasks", "workers"];
+    let head = [
+        "block",
+        "submitted",
+        "released",
+        "split",
+        "proven",
+        "finalized",
+        "segments",
+        "tasks",
+        "workers",
+    ];
     let mut table = vec![head.map(str::to_owned).to_vec()];
     for line in &summary.blocks {
         let at = |moment: Option<u64>| moment.map_or("-".to_owned(), |ms| format!("{:.1} s", ms as f64 / 1000.0));
@@ -158,8 +206,13 @@ pub(super) fn text(summary: &Summary) -> String {
     }
     let mut text = format!("{}\n", Paint(false).bold("timeline, from the start of the demo"));
     text.push_str(&columns("  ", &table));
-    text.push_str("checked\n  the finalized stream: each block once, in order, each naming the one before as its parent\n");
-    summary.checked.iter().for_each(|line| text.push_str(&format!("  {line}\n")));
+    text.push_str(
+        "checked\n  the finalized stream: each block once, in order, each naming the one before as its parent\n",
+    );
+    summary
+        .checked
+        .iter()
+        .for_each(|line| text.push_str(&format!("  {line}\n")));
     text.push_str(&format!(
         "artifacts\n  {}  proofs and headers\n  {}  blobs and state (delete the directory to forget it all)\n  {}  the log\n",
         summary.proofs.display(),

@@ -14,7 +14,7 @@ use toml::{Table, Value};
 use super::Sources;
 
 /// Every plain setting: its key in the file, and its variable.
-const KEYS: [(&str, &str); 11] = [
+const KEYS: [(&str, &str); 12] = [
     ("data", "PUSH0_DATA"),
     ("durability", "PUSH0_DURABILITY"),
     ("listen", "PUSH0_LISTEN"),
@@ -24,6 +24,7 @@ const KEYS: [(&str, &str); 11] = [
     ("workers.threads", "PUSH0_THREADS"),
     ("workers.lease_ms", "PUSH0_LEASE_MS"),
     ("workers.drain_ms", "PUSH0_DRAIN_MS"),
+    ("workers.only_local", "PUSH0_ONLY_LOCAL"),
     ("functions.concurrency", "PUSH0_CONCURRENCY"),
     ("functions.reaper_ms", "PUSH0_REAPER_MS"),
 ];
@@ -49,8 +50,15 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn new(text: &str, sources: &Sources) -> Result<Self, Mistakes> {
-        let table: Table = text.parse().map_err(|error: toml::de::Error| Mistakes(vec![error.to_string()]))?;
-        let mut reader = Self { given: BTreeMap::new(), chains: Vec::new(), tokens: Vec::new(), mistakes: Vec::new() };
+        let table: Table = text
+            .parse()
+            .map_err(|error: toml::de::Error| Mistakes(vec![error.to_string()]))?;
+        let mut reader = Self {
+            given: BTreeMap::new(),
+            chains: Vec::new(),
+            tokens: Vec::new(),
+            mistakes: Vec::new(),
+        };
         reader.take_file(table);
         for (key, variable) in KEYS {
             if let Some(text) = sources.env.get(variable) {
@@ -83,11 +91,23 @@ impl Reader {
     fn take_value(&mut self, name: &str, value: Value) {
         match KEYS.iter().find(|(key, _)| *key == name) {
             Some((key, _)) => {
-                self.given.insert(key, Given { value, place: format!("`{key}`"), from_file: true });
+                self.given.insert(
+                    key,
+                    Given {
+                        value,
+                        place: format!("`{key}`"),
+                        from_file: true,
+                    },
+                );
             }
             None => {
-                let known: Vec<&str> = KEYS.iter().map(|(key, _)| *key).chain(["[[chain]]", "[[token]]"]).collect();
-                self.mistakes.push(format!("unknown key `{name}`; known: {}", known.join(", ")));
+                let known: Vec<&str> = KEYS
+                    .iter()
+                    .map(|(key, _)| *key)
+                    .chain(["[[chain]]", "[[token]]"])
+                    .collect();
+                self.mistakes
+                    .push(format!("unknown key `{name}`; known: {}", known.join(", ")));
             }
         }
     }
@@ -111,7 +131,11 @@ impl Reader {
     }
 
     pub(super) fn finish(self) -> Result<(), Mistakes> {
-        if self.mistakes.is_empty() { Ok(()) } else { Err(Mistakes(self.mistakes)) }
+        if self.mistakes.is_empty() {
+            Ok(())
+        } else {
+            Err(Mistakes(self.mistakes))
+        }
     }
 
     pub(super) fn text(&mut self, key: &str) -> Option<String> {
@@ -151,9 +175,26 @@ impl Reader {
         let within = number.filter(|number| range.contains(number));
         if within.is_none() {
             let place = given.place.clone();
-            self.mistake(&place, format_args!("must be a whole number from {} to {}", range.start(), range.end()));
+            self.mistake(
+                &place,
+                format_args!("must be a whole number from {} to {}", range.start(), range.end()),
+            );
         }
         within
+    }
+
+    pub(super) fn boolean(&mut self, key: &str) -> Option<bool> {
+        let given = self.given.get(key)?;
+        let value = match &given.value {
+            Value::Boolean(value) => Some(*value),
+            Value::String(text) if !given.from_file => text.parse().ok(),
+            _ => None,
+        };
+        if value.is_none() {
+            let place = given.place.clone();
+            self.mistake(&place, "must be true or false");
+        }
+        value
     }
 
     /// Names of pools: a list in the file, separated by commas elsewhere.
@@ -203,7 +244,9 @@ impl Reader {
         match role.as_str() {
             "operator" => Some(Role::Operator),
             "trusted" => Some(Role::Trusted),
-            "worker" => Some(Role::Worker { pool: self.required(table, at, "pool")? }),
+            "worker" => Some(Role::Worker {
+                pool: self.required(table, at, "pool")?,
+            }),
             other => {
                 self.mistake(at, format_args!("`role` is operator, trusted or worker, not {other:?}"));
                 None
@@ -230,7 +273,10 @@ impl Reader {
             }
         };
         if token.len() < MIN_TOKEN {
-            self.mistake(at, "a token has at least 16 characters: make one with `openssl rand -hex 16`");
+            self.mistake(
+                at,
+                "a token has at least 16 characters: make one with `openssl rand -hex 16`",
+            );
             return None;
         }
         Some(token)
@@ -238,7 +284,10 @@ impl Reader {
 
     pub(super) fn only_keys(&mut self, table: &Table, at: &str, known: &[&str]) {
         for key in table.keys().filter(|key| !known.contains(&key.as_str())) {
-            self.mistake(at, format_args!("unknown key `{key}`; known here: {}", known.join(", ")));
+            self.mistake(
+                at,
+                format_args!("unknown key `{key}`; known here: {}", known.join(", ")),
+            );
         }
     }
 
@@ -255,14 +304,26 @@ impl Reader {
             self.mistake(at, format_args!("`{key}` must be text"));
             return None;
         };
-        text.parse().map_err(|error| self.mistake(at, format_args!("`{key}`: {error}"))).ok()
+        text.parse()
+            .map_err(|error| self.mistake(at, format_args!("`{key}`: {error}")))
+            .ok()
     }
 
     pub(super) fn number(&mut self, table: &Table, at: &str, key: &str, range: RangeInclusive<u64>) -> Option<u64> {
-        let number = table.get(key)?.as_integer().and_then(|number| u64::try_from(number).ok());
+        let number = table
+            .get(key)?
+            .as_integer()
+            .and_then(|number| u64::try_from(number).ok());
         let within = number.filter(|number| range.contains(number));
         if within.is_none() {
-            self.mistake(at, format_args!("`{key}` must be a whole number from {} to {}", range.start(), range.end()));
+            self.mistake(
+                at,
+                format_args!(
+                    "`{key}` must be a whole number from {} to {}",
+                    range.start(),
+                    range.end()
+                ),
+            );
         }
         within
     }
@@ -273,7 +334,11 @@ fn said(text: &str, place: &str) -> Given {
         Ok(number) => Value::Integer(number),
         Err(_) => Value::String(text.to_owned()),
     };
-    Given { value, place: place.to_owned(), from_file: false }
+    Given {
+        value,
+        place: place.to_owned(),
+        from_file: false,
+    }
 }
 
 /// `workers.lease_ms` is set by `--lease-ms`, `workers.count` by `--workers`.

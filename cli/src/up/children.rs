@@ -38,7 +38,11 @@ impl Local {
         let room = 32 - "local--1024".len();
         let short: String = pool.as_str().chars().take(room).collect();
         let id = format!("local-{short}-{number}").parse()?;
-        Ok(Self { pool: pool.clone(), token: random_token()?, id })
+        Ok(Self {
+            pool: pool.clone(),
+            token: random_token()?,
+            id,
+        })
     }
 }
 
@@ -90,7 +94,10 @@ impl Children {
             let cores = std::thread::available_parallelism().map_or(1, usize::from);
             (cores / locals.len().saturating_sub(1).max(1)).max(1)
         });
-        let mut children = Self { slots: Vec::new(), threads: Mutex::default() };
+        let mut children = Self {
+            slots: Vec::new(),
+            threads: Mutex::default(),
+        };
         for local in locals {
             let spec = Spec::new(settings, local, &program, socket, threads_each)?;
             let slot = Arc::new(Slot::default());
@@ -100,7 +107,11 @@ impl Children {
                 move || keep(&spec, &slot)
             });
             children.slots.push(slot);
-            children.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread?);
+            children
+                .threads
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(thread?);
         }
         Ok(children)
     }
@@ -139,7 +150,9 @@ impl Spec {
     fn new(settings: &Settings, local: &Local, program: &Path, socket: &Path, threads: usize) -> anyhow::Result<Self> {
         let text = |path: &Path| {
             let path = std::path::absolute(path).with_context(|| format!("cannot resolve {}", path.display()))?;
-            path.to_str().map(str::to_owned).with_context(|| format!("{} is not UTF-8", path.display()))
+            path.to_str()
+                .map(str::to_owned)
+                .with_context(|| format!("{} is not UTF-8", path.display()))
         };
         // The shim ties the worker to this process, then becomes the worker.
         let mut arguments: Vec<String> = ["shim", "--"].map(str::to_owned).to_vec();
@@ -147,24 +160,40 @@ impl Spec {
         arguments.extend(["--".to_owned(), text(program)?]);
         arguments.extend(["worker", "--connect"].map(str::to_owned));
         arguments.push(format!("unix:{}", text(socket)?));
-        arguments.extend(["--pool".to_owned(), local.pool.to_string(), "--id".to_owned(), local.id.to_string()]);
+        arguments.extend([
+            "--pool".to_owned(),
+            local.pool.to_string(),
+            "--id".to_owned(),
+            local.id.to_string(),
+        ]);
         arguments.extend(["--scratch".to_owned(), text(&settings.data.join("scratch"))?]);
         if let Some(file) = &settings.file {
             arguments.extend(["--config".to_owned(), text(file)?]);
         }
         let mut environment = vec![("PUSH0_TOKEN", local.token.clone())];
-        // Several proofs at a time are faster than one with all threads: each worker's prover gets its share.
+        // Each worker's prover gets its share of the cores, so that they do not get in each other's way.
         if std::env::var_os("RAYON_NUM_THREADS").is_none() {
             environment.push(("RAYON_NUM_THREADS", threads.to_string()));
         }
-        Ok(Self { id: local.id.clone(), program: program.to_owned(), arguments, environment })
+        Ok(Self {
+            id: local.id.clone(),
+            program: program.to_owned(),
+            arguments,
+            environment,
+        })
     }
 
     fn spawn(&self) -> std::io::Result<Child> {
         let mut command = Command::new(&self.program);
-        command.args(&self.arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+            .args(&self.arguments)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
         // A group of its own: ctrl-c at the terminal is for this process, which then drains the workers.
-        command.stdin(Stdio::null()).stdout(Stdio::null()).process_group(0).spawn()
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .process_group(0)
+            .spawn()
     }
 }
 
@@ -198,21 +227,22 @@ fn keep(spec: &Spec, slot: &Slot) {
         if state.stopping {
             return;
         }
-        warn!(worker = %spec.id, how = ended.as_deref().unwrap_or("not started"), pause_ms = pause.as_millis() as u64, "local worker ended; it is started again");
-        let waited = slot.changed.wait_timeout_while(state, pause, |state| !state.stopping);
-        drop(waited);
+        let how = ended.as_deref().unwrap_or("not started");
+        warn!(worker = %spec.id, how, pause_ms = pause.as_millis() as u64, "local worker ended; it is started again");
+        drop(slot.changed.wait_timeout_while(state, pause, |state| !state.stopping));
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
 /// Waits until the process has ended, then reaps it under the lock.
 fn reap(pid: u32, slot: &Slot) -> String {
-    loop {
-        match waitid(Id::Pid(Pid::from_raw(pid as i32)), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) {
-            Err(nix::errno::Errno::EINTR) => {}
-            Ok(_) | Err(_) => break,
-        }
-    }
+    let wait = || {
+        waitid(
+            Id::Pid(Pid::from_raw(pid as i32)),
+            WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT,
+        )
+    };
+    while let Err(nix::errno::Errno::EINTR) = wait() {}
     let mut state = slot.lock();
     let status = state.child.take().map(|mut child| child.wait());
     match status {

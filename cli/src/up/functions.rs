@@ -33,7 +33,9 @@ impl Running {
 
 /// The mappings of a function, patterns written out: visibility is the lease.
 pub(super) fn mappings(topology: &Topology, function: &str, pools: &BTreeSet<Pool>) -> anyhow::Result<Vec<Mapping>> {
-    let function = topology.function(function).with_context(|| format!("the topology has no function {function}"))?;
+    let function = topology
+        .function(function)
+        .with_context(|| format!("the topology has no function {function}"))?;
     let queues = topology.expanded_queues(pools);
     let sources = topology.expanded_sources(function, pools);
     let mapping = |source: &push0_core::topology::SourceSpec| {
@@ -66,7 +68,11 @@ pub(super) fn start(
             // Whoever had these in hand was a function of the last `up`, and is dead.
             let reclaimed = engine.reclaim(&mapping.queue)?;
             if reclaimed > 0 {
-                info!(queue = mapping.queue, messages = reclaimed, "messages in flight at the last stop are visible again");
+                info!(
+                    queue = mapping.queue,
+                    messages = reclaimed,
+                    "messages in flight at the last stop are visible again"
+                );
             }
             for _ in 0..pollers(&mapping.queue, settings.concurrency) {
                 let queue = context.queue.clone();
@@ -80,7 +86,11 @@ pub(super) fn start(
 
 /// Order is a FIFO queue's point, and dead letters are rare.
 fn pollers(queue: &str, concurrency: usize) -> usize {
-    if queue.ends_with(".fifo") || queue.ends_with("-dlq") { 1 } else { concurrency }
+    if queue.ends_with(".fifo") || queue.ends_with("-dlq") {
+        1
+    } else {
+        concurrency
+    }
 }
 
 async fn reap(reaper: Reaper, every: Millis, mut stopped: watch::Receiver<bool>) {
@@ -106,7 +116,11 @@ mod tests {
         assert_eq!(dispatcher[0].dead_letter.as_deref(), Some("submissions-dlq.fifo"));
         assert_eq!(dispatcher[0].lease, Millis::from_secs(18));
         let collector = mappings(&topology, "collector", &pools).unwrap();
-        assert_eq!(collector.len(), 3 + 2 * 3, "results, verdicts, ranges, and a dead-letter queue a pool and class");
+        assert_eq!(
+            collector.len(),
+            3 + 2 * 3,
+            "results, verdicts, ranges, and a dead-letter queue a pool and class"
+        );
         assert!(mappings(&topology, "nobody", &pools).is_err());
     }
 }

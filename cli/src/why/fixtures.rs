@@ -34,8 +34,17 @@ pub(crate) fn block(number: u64, status: BlockStatus) -> BlockSnapshot {
 
 /// Of three segments one is proven, one is with a worker, one waits for its second attempt.
 pub(crate) fn proving(number: u64) -> BlockSnapshot {
-    let stage = |name: &str, kind: &str, done, of| StageSnapshot { name: name.to_owned(), kind: kind.to_owned(), done, of: Some(of) };
-    let started = Started { attempt: Attempt(1), worker: "gpu-7".parse().unwrap(), at: Millis(997_000) };
+    let stage = |name: &str, kind: &str, done, of| StageSnapshot {
+        name: name.to_owned(),
+        kind: kind.to_owned(),
+        done,
+        of: Some(of),
+    };
+    let started = Started {
+        attempt: Attempt(1),
+        worker: "gpu-7".parse().unwrap(),
+        at: Millis(997_000),
+    };
     let failure = FailureNote {
         attempt: Attempt(1),
         worker: Some("gpu-8".parse().unwrap()),
@@ -52,7 +61,11 @@ pub(crate) fn proving(number: u64) -> BlockSnapshot {
         failures,
     };
     let run = RunSnapshot {
-        id: RunId { chain: "demo".parse().unwrap(), number, epoch: Epoch::FIRST },
+        id: RunId {
+            chain: "demo".parse().unwrap(),
+            number,
+            epoch: Epoch::FIRST,
+        },
         segments: Some(3),
         stages: vec![
             stage("split", "split", 1, 1),
@@ -63,5 +76,8 @@ pub(crate) fn proving(number: u64) -> BlockSnapshot {
         tasks: vec![task(1, 1, Some(started), Vec::new()), task(2, 2, None, vec![failure])],
         failed: None,
     };
-    BlockSnapshot { run: Some(run), ..block(number, BlockStatus::Proving) }
+    BlockSnapshot {
+        run: Some(run),
+        ..block(number, BlockStatus::Proving)
+    }
 }
