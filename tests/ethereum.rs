@@ -13,18 +13,12 @@ const NUMBERS: [u64; 4] = [18_090_205, 18_090_206, 18_090_207, 18_090_208];
 fn data() -> Option<PathBuf> {
     let beside = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/ethereum");
     let directory = std::env::var_os("PUSH0_ETHEREUM_DATA").map_or(beside, PathBuf::from);
-    NUMBERS
-        .iter()
-        .all(|number| directory.join(format!("{number}.json")).exists())
-        .then_some(directory)
+    NUMBERS.iter().all(|number| directory.join(format!("{number}.json")).exists()).then_some(directory)
 }
 
 fn run(command: &mut Command) -> String {
     let output = command.output().unwrap();
-    let (said, out) = (
-        String::from_utf8_lossy(&output.stderr),
-        String::from_utf8_lossy(&output.stdout),
-    );
+    let (said, out) = (String::from_utf8_lossy(&output.stderr), String::from_utf8_lossy(&output.stdout));
     assert!(output.status.success(), "{command:?}: {}\n{out}{said}", output.status);
     out.into_owned()
 }
@@ -41,11 +35,7 @@ fn four_real_blocks_are_proven_as_a_chain_and_finalized_in_order() {
     let at = directory.path();
     let inputs = NUMBERS.iter().map(|number| data.join(format!("{number}.json")));
     let rollup = || Command::new(program("push0-rollup"));
-    let imported = run(rollup()
-        .arg("import")
-        .args(inputs)
-        .args(["--chain", "eth", "--out"])
-        .arg(at.join("blocks")));
+    let imported = run(rollup().arg("import").args(inputs).args(["--chain", "eth", "--out"]).arg(at.join("blocks")));
     println!("{imported}");
 
     let push0 = |args: &[&str]| {
@@ -64,9 +54,7 @@ fn four_real_blocks_are_proven_as_a_chain_and_finalized_in_order() {
     std::fs::write(at.join("rollup.toml"), larger).unwrap();
     let log = std::fs::File::create(at.join("up.log")).unwrap();
     let mut up = push0(&["up"]).stderr(log).spawn().unwrap();
-    wait_until("push0 is up", || {
-        push0(&["status"]).output().is_ok_and(|output| output.status.success())
-    });
+    wait_until("push0 is up", || push0(&["status"]).output().is_ok_and(|output| output.status.success()));
 
     let block = |number: u64| at.join(format!("blocks/{number}.json")).display().to_string();
     for number in [18_090_207, 18_090_205, 18_090_208, 18_090_206] {
@@ -78,20 +66,12 @@ fn four_real_blocks_are_proven_as_a_chain_and_finalized_in_order() {
         if stream.lines().count() == NUMBERS.len() {
             break stream;
         }
-        assert!(
-            up.try_wait().unwrap().is_none(),
-            "up ended: {}",
-            std::fs::read_to_string(at.join("up.log")).unwrap()
-        );
+        assert!(up.try_wait().unwrap().is_none(), "up ended: {}", std::fs::read_to_string(at.join("up.log")).unwrap());
         std::thread::sleep(std::time::Duration::from_millis(500));
     };
     let numbers: Vec<u64> = done
         .lines()
-        .map(|line| {
-            serde_json::from_str::<serde_json::Value>(line).unwrap()["number"]
-                .as_u64()
-                .unwrap()
-        })
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["number"].as_u64().unwrap())
         .collect();
     assert_eq!(numbers, NUMBERS);
     let verified = run(&mut push0(&["verify", "eth"]));

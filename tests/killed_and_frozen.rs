@@ -15,24 +15,16 @@ use rand_chacha::ChaCha8Rng;
 const SEGMENTS: u32 = 16;
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
 fn blocks(installation: &Installation, count: u64) -> (Vec<PathBuf>, Vec<String>) {
-    (1..=count)
-        .map(|number| installation.block(number, SEGMENTS, ""))
-        .unzip()
+    (1..=count).map(|number| installation.block(number, SEGMENTS, "")).unzip()
 }
 
 /// Tasks that workers hold right now.
 async fn in_flight(client: &Client) -> u64 {
-    client
-        .stats("work-cpu-standard")
-        .await
-        .map_or(0, |stats| stats.in_flight)
+    client.stats("work-cpu-standard").await.map_or(0, |stats| stats.in_flight)
 }
 
 /// Submits the blocks, in a mixed order, in a system that runs.
@@ -57,13 +49,7 @@ fn finish(installation: &Installation, judge: &mut Judge, hashes: &[String]) {
         runtime.block_on(judge.consume(&client));
         std::thread::sleep(Duration::from_millis(100));
         turns += 1;
-        assert!(
-            turns < 6_000,
-            "{} of {} finalized\n{}",
-            judge.stream.len(),
-            hashes.len(),
-            installation.log()
-        );
+        assert!(turns < 6_000, "{} of {} finalized\n{}", judge.stream.len(), hashes.len(), installation.log());
     }
     runtime.block_on(judge.look_for_overwriting(&client));
     runtime.block_on(judge.judge(&client, hashes, SEGMENTS));
@@ -82,10 +68,7 @@ fn count_runs(installation: &Installation) -> (usize, usize) {
 fn fifty_kills_of_everything_lose_and_double_nothing() {
     const KILLS: usize = 50;
     const BLOCKS: u64 = 20;
-    let options = Options {
-        params: "duration_ms = 200".to_owned(),
-        ..Options::default()
-    };
+    let options = Options { params: "duration_ms = 200".to_owned(), ..Options::default() };
     let mut installation = Installation::new(&options);
     let mut dice = ChaCha8Rng::seed_from_u64(20);
     let (files, hashes) = blocks(&installation, BLOCKS);
@@ -109,19 +92,13 @@ fn fifty_kills_of_everything_lose_and_double_nothing() {
             runtime.block_on(judge.consume(&client));
             runtime.block_on(judge.look_for_overwriting(&client));
         }
-        assert!(
-            judge.stream.len() < BLOCKS as usize,
-            "it was over after {kill} kills: give it more to do"
-        );
+        assert!(judge.stream.len() < BLOCKS as usize, "it was over after {kill} kills: give it more to do");
     }
     finish(&installation, &mut judge, &hashes);
 
     // 1 split, 16 proofs, 15 joins and 1 verification a block, each as its first attempt: a kill is no failure.
     let (tasks, again) = count_runs(&installation);
-    println!(
-        "{KILLS} kills, {} deliveries, {tasks} tasks, {again} runs again",
-        judge.deliveries
-    );
+    println!("{KILLS} kills, {} deliveries, {tasks} tasks, {again} runs again", judge.deliveries);
     assert_eq!(tasks, BLOCKS as usize * 33, "every task, and no second attempt of any");
     // A kill costs the runs in hand (two workers and the trusted one), and may have a piece of 16 leaves sent twice.
     assert!(again <= KILLS * (3 + 16), "{again} runs again");
@@ -130,10 +107,7 @@ fn fifty_kills_of_everything_lose_and_double_nothing() {
 #[test]
 fn killed_workers_cost_nothing_but_time() {
     const KILLS: usize = 10;
-    let options = Options {
-        params: "duration_ms = 100".to_owned(),
-        ..Options::default()
-    };
+    let options = Options { params: "duration_ms = 100".to_owned(), ..Options::default() };
     let mut installation = Installation::new(&options);
     let mut dice = ChaCha8Rng::seed_from_u64(21);
     let (files, hashes) = blocks(&installation, 6);

@@ -8,11 +8,8 @@ use serde_json::Value;
 fn with_a_failed_block(times: &str) -> Installation {
     let fail =
         format!(r#"fail = [{{ stage = "prove", number = 2, kind = "permanent", message = "out of luck"{times} }}]"#);
-    let mut installation = Installation::new(&Options {
-        params: format!("duration_ms = 1, {fail}"),
-        attempts: 2,
-        ..Options::default()
-    });
+    let mut installation =
+        Installation::new(&Options { params: format!("duration_ms = 1, {fail}"), attempts: 2, ..Options::default() });
     installation.start();
     wait_until("push0 is up", || installation.status().is_some());
     let files: Vec<_> = (1..=3).map(|number| installation.block(number, 1, "").0).collect();
@@ -44,10 +41,7 @@ fn stream(installation: &Installation) -> Vec<(u64, String)> {
     let lines = installation.cli_ok(&["finalized", "demo"]);
     let entry = |line: &str| {
         let message: Value = serde_json::from_str(line).unwrap();
-        (
-            message["number"].as_u64().unwrap(),
-            message["finality"]["kind"].as_str().unwrap().to_owned(),
-        )
+        (message["number"].as_u64().unwrap(), message["finality"]["kind"].as_str().unwrap().to_owned())
     };
     lines.lines().map(entry).collect()
 }
@@ -65,16 +59,9 @@ fn why_names_the_failure_and_the_way_out() {
     for expected in ["out of luck", "push0 retry", "push0 skip"] {
         assert!(said.contains(expected), "`why` does not say {expected:?}:\n{said}");
     }
-    assert_eq!(
-        stream(&installation).len(),
-        1,
-        "finalization stops before the failed block"
-    );
+    assert_eq!(stream(&installation).len(), 1, "finalization stops before the failed block");
     let refused = installation.cli(&["retry", "demo", "3"]);
-    assert!(
-        !refused.status.success(),
-        "a block that has not failed cannot be retried"
-    );
+    assert!(!refused.status.success(), "a block that has not failed cannot be retried");
 }
 
 #[test]

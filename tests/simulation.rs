@@ -1,6 +1,7 @@
 //! The simulator's runs in CI.
 
-use push0_tests::sim::{Bug, Scenario, run};
+use push0_tests::sim::world::LEASE;
+use push0_tests::sim::{Bug, Scenario, death, run};
 
 /// Seeds that ever failed: kept, so that what they found stays found.
 const ONCE_FAILED: &[u64] = &[];
@@ -10,11 +11,7 @@ fn the_same_seed_gives_the_same_trace() {
     for seed in [1, 2, 3] {
         let once = run(&Scenario::of(seed)).unwrap();
         let twice = run(&Scenario::of(seed)).unwrap();
-        assert_eq!(
-            (once.fingerprint, once.events),
-            (twice.fingerprint, twice.events),
-            "seed {seed}"
-        );
+        assert_eq!((once.fingerprint, once.events), (twice.fingerprint, twice.events), "seed {seed}");
     }
 }
 
@@ -22,13 +19,8 @@ fn the_same_seed_gives_the_same_trace() {
 fn run_all(seeds: &[u64], bug: Option<Bug>) -> (usize, Option<String>) {
     let halves = seeds.split_at(seeds.len() / 2);
     let run_half = |half: &[u64]| {
-        let scenario = |&seed: &u64| Scenario {
-            bug,
-            ..Scenario::of(seed)
-        };
-        half.iter()
-            .filter_map(|seed| run(&scenario(seed)).err())
-            .collect::<Vec<_>>()
+        let scenario = |&seed: &u64| Scenario { bug, ..Scenario::of(seed) };
+        half.iter().filter_map(|seed| run(&scenario(seed)).err()).collect::<Vec<_>>()
     };
     let failures = std::thread::scope(|scope| {
         let first = scope.spawn(|| run_half(halves.0));
@@ -52,4 +44,14 @@ fn acknowledging_before_effects_is_found() {
     let seeds: Vec<u64> = (0..40).collect();
     let (failed, _) = run_all(&seeds, Some(Bug::AcknowledgeBeforeEffects));
     assert!(failed > 0, "the simulator does not find the bug it was given");
+}
+
+#[test]
+fn a_dead_workers_task_is_done_elsewhere_within_a_lease_and_its_own_time() {
+    for seed in 0..50 {
+        let death = death::run(seed).unwrap();
+        let bound = death.killed.plus(LEASE).plus(death.own_time);
+        assert!(death.finished <= bound, "seed {seed}: {death:?}");
+        assert!(death.finished > death.killed, "seed {seed}: {death:?}");
+    }
 }

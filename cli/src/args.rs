@@ -35,11 +35,7 @@ pub struct Cli {
 
 impl Cli {
     pub fn location(&self) -> Where {
-        Where {
-            connect: self.connect.clone(),
-            token: self.token.clone(),
-            data: self.data.clone(),
-        }
+        Where { connect: self.connect.clone(), token: self.token.clone(), data: self.data.clone() }
     }
 }
 
@@ -302,10 +298,7 @@ mod tests {
             assert!(cli.json);
             assert_eq!(cli.location().address(), "unix:/d/push0.sock");
         }
-        assert_eq!(
-            parse("push0 status --connect http://h:1").unwrap().location().address(),
-            "http://h:1"
-        );
+        assert_eq!(parse("push0 status --connect http://h:1").unwrap().location().address(), "http://h:1");
     }
 
     #[test]
@@ -313,25 +306,18 @@ mod tests {
         let hash = "ab".repeat(32);
         assert!(parse("push0 submit a.json b.json").is_ok());
         assert!(parse(&format!("push0 submit --chain c --number 1 --hash {hash} w")).is_ok());
-        for bad in [
-            "push0 submit",
-            "push0 submit --chain c w",
-            "push0 submit --number 1 w",
-            "push0 submit --chain C_ w",
-        ] {
+        for bad in
+            ["push0 submit", "push0 submit --chain c w", "push0 submit --number 1 w", "push0 submit --chain C_ w"]
+        {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn what_cannot_be_meant_is_refused() {
-        for bad in [
-            "push0 skip demo 1",
-            "push0 window demo 0",
-            "push0 window demo 257",
-            "push0 why demo",
-            "push0 nothing",
-        ] {
+        for bad in
+            ["push0 skip demo 1", "push0 window demo 0", "push0 window demo 257", "push0 why demo", "push0 nothing"]
+        {
             assert!(parse(bad).is_err(), "{bad}");
         }
         assert!(parse("push0 skip demo 1 --reason lost").is_ok());

@@ -25,25 +25,15 @@ pub async fn get(args: &args::Get, remote: &Remote, output: Output) -> anyhow::R
             .next("name another file with -o")
             .into());
     }
-    let info = remote
-        .blobs
-        .get_file(&args.key, &args.output)
-        .await?
-        .ok_or_else(missing)?;
-    output.show(&info, || {
-        format!("{}  {} bytes  sha256 {}", args.output.display(), info.size, info.sha256)
-    });
+    let info = remote.blobs.get_file(&args.key, &args.output).await?.ok_or_else(missing)?;
+    output.show(&info, || format!("{}  {} bytes  sha256 {}", args.output.display(), info.size, info.sha256));
     Ok(())
 }
 
 /// Fetches a blob into a new file; an error if its bytes are not the pinned ones.
 pub async fn fetch(remote: &Remote, blob: &BlobRef, path: &Path) -> Result<(), Trouble> {
     let what = |problem: String| Trouble::failed(format!("blob {}: {problem}", blob.key));
-    let info = remote
-        .blobs
-        .get_file(&blob.key, path)
-        .await
-        .map_err(|error| what(error.to_string()))?;
+    let info = remote.blobs.get_file(&blob.key, path).await.map_err(|error| what(error.to_string()))?;
     let info = info.ok_or_else(|| what("it is missing".to_owned()))?;
     if info.sha256 != blob.sha256 || info.size != blob.size {
         return Err(what(format!(

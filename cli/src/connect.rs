@@ -29,10 +29,7 @@ pub struct Where {
 
 impl Where {
     pub fn unix(socket: &Path) -> Self {
-        Self {
-            connect: Some(format!("unix:{}", socket.display())),
-            ..Self::default()
-        }
+        Self { connect: Some(format!("unix:{}", socket.display())), ..Self::default() }
     }
 
     pub fn address(&self) -> String {
@@ -54,17 +51,13 @@ impl Where {
 
     /// Connects and reads what is configured there.
     pub async fn open(&self) -> anyhow::Result<Remote> {
-        let client = Arc::new(self.client_with(ClientConfig {
-            timeout: PATIENCE,
-            ..ClientConfig::new(self.address())
-        })?);
+        let client =
+            Arc::new(self.client_with(ClientConfig { timeout: PATIENCE, ..ClientConfig::new(self.address()) })?);
         let notice = Notice::read(&*client).await.map_err(|error| self.explain(&error))?;
         let Some(notice) = notice else {
-            return Err(
-                Trouble::failed(format!("the push0 at {} has said nothing of itself", self.address()))
-                    .next("is it of another version than this one? compare `push0 --version`")
-                    .into(),
-            );
+            return Err(Trouble::failed(format!("the push0 at {} has said nothing of itself", self.address()))
+                .next("is it of another version than this one? compare `push0 --version`")
+                .into());
         };
         let catalog = notice.catalog();
         Ok(Remote {
@@ -114,10 +107,7 @@ impl Remote {
         self.catalog.chains.get(id).ok_or_else(|| {
             let known: Vec<String> = self.catalog.chains.keys().map(ToString::to_string).collect();
             Trouble::absent(format!("chain {id} is not configured there"))
-                .next(format!(
-                    "it has: {}; or add a [[chain]] to push0.toml and restart `push0 up`",
-                    known.join(", ")
-                ))
+                .next(format!("it has: {}; or add a [[chain]] to push0.toml and restart `push0 up`", known.join(", ")))
                 .into()
         })
     }

@@ -42,11 +42,7 @@ pub async fn run(args: &args::Demo, output: Output) -> anyhow::Result<()> {
     let dir = directory(args)?;
     output.note(&format!("push0 demo in {}", dir.display()));
     let made = make::blocks(args, &dir)?;
-    output.note(&format!(
-        "made blocks {} of chain {CHAIN}, {}",
-        list(&made.numbers),
-        made.what
-    ));
+    output.note(&format!("made blocks {} of chain {CHAIN}, {}", list(&made.numbers), made.what));
     make::configuration(args, &dir, &made)?;
 
     let mut up = Up::start(args, &dir)?;
@@ -55,21 +51,14 @@ pub async fn run(args: &args::Demo, output: Output) -> anyhow::Result<()> {
         _ = tokio::signal::ctrl_c() => Err(Trouble::failed("interrupted").into()),
     };
     if args.keep && outcome.is_ok() {
-        output.note(&format!(
-            "it stays up until ctrl-c: push0 status --data {}",
-            dir.join("data").display()
-        ));
+        output.note(&format!("it stays up until ctrl-c: push0 status --data {}", dir.join("data").display()));
         let _ = tokio::signal::ctrl_c().await;
     }
     let stopped = up.stop().await;
     match outcome {
         Ok(()) => stopped,
         Err(error) => {
-            output.note(&format!(
-                "the log of push0 up is {}; its last lines:\n{}",
-                up.log.display(),
-                up.last_words()
-            ));
+            output.note(&format!("the log of push0 up is {}; its last lines:\n{}", up.log.display(), up.last_words()));
             Err(error)
         }
     }
@@ -112,11 +101,7 @@ async fn play(
     in_order(&rows, made)?;
     let findings = verify::chain(&remote, remote.chain(&chain)?, None).await?;
     if findings.bad > 0 || findings.verified != made.numbers.len() {
-        return Err(Trouble::failed(format!(
-            "what was finalized does not hold:\n{}",
-            verify::text(&findings)
-        ))
-        .into());
+        return Err(Trouble::failed(format!("what was finalized does not hold:\n{}", verify::text(&findings))).into());
     }
     let proofs = dir.join("proofs");
     export(&remote, &rows, &proofs).await?;
@@ -176,11 +161,9 @@ async fn watch(
             return Ok(progress);
         }
         if begun.elapsed() > Duration::from_secs(args.timeout) {
-            return Err(
-                Trouble::new(Code::Timeout, format!("not done within {} s", args.timeout))
-                    .next("a slow machine? give it longer with --timeout")
-                    .into(),
-            );
+            return Err(Trouble::new(Code::Timeout, format!("not done within {} s", args.timeout))
+                .next("a slow machine? give it longer with --timeout")
+                .into());
         }
         up.is_running()?;
         tokio::time::sleep(POLL).await;
@@ -232,42 +215,25 @@ impl Up {
         let file = std::fs::File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let program = std::env::current_exe()?;
         let mut command = Command::new(&program);
-        command
-            .args(["shim", "--"])
-            .arg(format!("--parent={}", std::process::id()))
-            .arg("--")
-            .arg(&program);
+        command.args(["shim", "--"]).arg(format!("--parent={}", std::process::id())).arg("--").arg(&program);
         command.arg("up").arg("--config").arg(dir.join(settings::FILE));
         if let Some(workers) = args.workers {
             command.args(["--workers", &workers.to_string()]);
         }
         // The demo's own settings hold, whatever the environment says.
-        for name in [
-            "PUSH0_DATA",
-            "PUSH0_CONFIG",
-            "PUSH0_CONNECT",
-            "PUSH0_TOKEN",
-            "PUSH0_LISTEN",
-            "PUSH0_POOLS",
-        ] {
+        for name in ["PUSH0_DATA", "PUSH0_CONFIG", "PUSH0_CONNECT", "PUSH0_TOKEN", "PUSH0_LISTEN", "PUSH0_POOLS"] {
             command.env_remove(name);
         }
         // Ctrl-c is this process's to obey; it then stops `up`.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).spawn();
         let child = child.context("cannot start push0 up")?;
-        Ok(Self {
-            child,
-            data,
-            log,
-            workers: args.workers,
-        })
+        Ok(Self { child, data, log, workers: args.workers })
     }
 
     fn workers(&self) -> String {
-        self.workers.map_or("its local workers".to_owned(), |count| {
-            format!("{count} local workers and the trusted one")
-        })
+        self.workers
+            .map_or("its local workers".to_owned(), |count| format!("{count} local workers and the trusted one"))
     }
 
     async fn connect(&mut self) -> anyhow::Result<Remote> {
@@ -293,10 +259,7 @@ impl Up {
     fn last_words(&self) -> String {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(15)..]
-            .iter()
-            .map(|line| format!("  {line}\n"))
-            .collect()
+        lines[lines.len().saturating_sub(15)..].iter().map(|line| format!("  {line}\n")).collect()
     }
 
     /// Stops it as an operator would.

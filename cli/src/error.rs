@@ -29,11 +29,7 @@ pub struct Trouble {
 
 impl Trouble {
     pub fn new(code: Code, what: impl Into<String>) -> Self {
-        Self {
-            code,
-            what: what.into(),
-            next: None,
-        }
+        Self { code, what: what.into(), next: None }
     }
 
     pub fn failed(what: impl Into<String>) -> Self {
@@ -74,10 +70,9 @@ pub fn report(error: &anyhow::Error) -> (String, u8) {
             let next = "try again; if it stays so, look at the terminal where `push0 up` runs".to_owned();
             (Code::Unreachable, Some(next))
         }
-        (None, Some(port)) if port.kind() == ErrorKind::Fenced => (
-            Code::Failed,
-            Some("use --token with a token that may do this".to_owned()),
-        ),
+        (None, Some(port)) if port.kind() == ErrorKind::Fenced => {
+            (Code::Failed, Some("use --token with a token that may do this".to_owned()))
+        }
         (None, _) => (Code::Failed, None),
     };
     if let Some(next) = next {

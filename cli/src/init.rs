@@ -36,10 +36,8 @@ struct Written {
 
 pub fn run(args: &args::Init, output: Output) -> anyhow::Result<()> {
     let config = EXAMPLE.replace("\"rollup.toml\"", &format!("{:?}", args.pipeline.file_name()));
-    let files = [
-        (args.dir.join(FILE), config.as_str()),
-        (args.dir.join(args.pipeline.file_name()), args.pipeline.text()),
-    ];
+    let files =
+        [(args.dir.join(FILE), config.as_str()), (args.dir.join(args.pipeline.file_name()), args.pipeline.text())];
     if let Some((there, _)) = files.iter().find(|(path, _)| path.exists() && !args.force) {
         return Err(Trouble::usage(format!("{} is there already", there.display()))
             .next("use --force to write over it, or name another directory")
@@ -50,15 +48,9 @@ pub fn run(args: &args::Init, output: Output) -> anyhow::Result<()> {
         std::fs::write(path, text)
             .map_err(|error| Trouble::failed(format!("cannot write {}: {error}", path.display())))?;
     }
-    let written = Written {
-        files: files.into_iter().map(|(path, _)| path).collect(),
-    };
+    let written = Written { files: files.into_iter().map(|(path, _)| path).collect() };
     output.show(&written, || {
-        let lines: Vec<String> = written
-            .files
-            .iter()
-            .map(|path| format!("wrote {}", path.display()))
-            .collect();
+        let lines: Vec<String> = written.files.iter().map(|path| format!("wrote {}", path.display())).collect();
         lines.join("\n")
     });
     output.note(&format!("next: push0 up --config {}", written.files[0].display()));

@@ -64,11 +64,7 @@ impl Notice {
             provers: posted.provers.clone(),
         });
         Catalog {
-            chains: self
-                .chains
-                .iter()
-                .map(|config| (config.chain.clone(), config.clone()))
-                .collect(),
+            chains: self.chains.iter().map(|config| (config.chain.clone(), config.clone())).collect(),
             pipelines: files.map(|file| (file.pipeline.digest(), file)).collect(),
         }
     }

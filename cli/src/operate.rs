@@ -82,26 +82,10 @@ pub async fn retry(args: &args::Retry, remote: &Remote, output: Output) -> anyho
             .into());
     }
     let epoch = before.block.epoch;
-    send(
-        remote,
-        Command::Retry {
-            chain: chain.clone(),
-            number,
-        },
-        &format!("retry/{number}/e{}", epoch.0),
-    )
-    .await?;
-    let after = view::wait_for_block(remote, chain, number, within(&args.wait), |block| {
-        block.block.epoch > epoch
-    })
-    .await?;
-    Changed {
-        chain: chain.clone(),
-        number: Some(number),
-        before: told(&before),
-        after: told(&after),
-    }
-    .show(output);
+    send(remote, Command::Retry { chain: chain.clone(), number }, &format!("retry/{number}/e{}", epoch.0)).await?;
+    let after =
+        view::wait_for_block(remote, chain, number, within(&args.wait), |block| block.block.epoch > epoch).await?;
+    Changed { chain: chain.clone(), number: Some(number), before: told(&before), after: told(&after) }.show(output);
     Ok(())
 }
 
@@ -115,18 +99,11 @@ pub async fn replace(args: &args::Replace, remote: &Remote, output: Output) -> a
     if let Some(block) = &before
         && block.block.hash == Some(submission.hash)
         && block.block.witness.as_ref() == Some(&submission.witness)
-        && !matches!(
-            block.block.status,
-            BlockStatus::Failed { .. } | BlockStatus::Skipped { .. }
-        )
+        && !matches!(block.block.status, BlockStatus::Failed { .. } | BlockStatus::Skipped { .. })
     {
-        let what = format!(
-            "block {number} of {chain} is this very block already, from this very witness ({})",
-            told(block)
-        );
-        return Err(Trouble::failed(what)
-            .next(format!("see `push0 why {chain} {number}`"))
-            .into());
+        let what =
+            format!("block {number} of {chain} is this very block already, from this very witness ({})", told(block));
+        return Err(Trouble::failed(what).next(format!("see `push0 why {chain} {number}`")).into());
     }
     let epoch = before.as_ref().map(|block| block.block.epoch);
     let identity = format!(
@@ -140,13 +117,7 @@ pub async fn replace(args: &args::Replace, remote: &Remote, output: Output) -> a
     let is_done = |block: &BlockSnapshot| Some(block.block.epoch) > epoch;
     let after = view::wait_for_block(remote, chain, number, within(&args.wait), is_done).await?;
     let before = before.as_ref().map_or("not submitted".to_owned(), told);
-    Changed {
-        chain: chain.clone(),
-        number: Some(number),
-        before,
-        after: told(&after),
-    }
-    .show(output);
+    Changed { chain: chain.clone(), number: Some(number), before, after: told(&after) }.show(output);
     Ok(())
 }
 
@@ -161,9 +132,7 @@ pub async fn skip(args: &args::Skip, remote: &Remote, output: Output) -> anyhow:
             "block {number} is out of reach: the chain's first is {}, its cursor {}",
             row.first, row.next_final
         );
-        return Err(Trouble::failed(what)
-            .next(format!("`push0 status {chain}` shows where the chain is"))
-            .into());
+        return Err(Trouble::failed(what).next(format!("`push0 status {chain}` shows where the chain is")).into());
     }
     if let Some(block) = &before
         && matches!(block.block.status, BlockStatus::Skipped { .. })
@@ -173,67 +142,32 @@ pub async fn skip(args: &args::Skip, remote: &Remote, output: Output) -> anyhow:
             .into());
     }
     let epoch = before.as_ref().map_or(0, |block| block.block.epoch.0);
-    let command = Command::Skip {
-        chain: chain.clone(),
-        number,
-        reason: args.reason.clone(),
-    };
+    let command = Command::Skip { chain: chain.clone(), number, reason: args.reason.clone() };
     send(remote, command, &format!("skip/{number}/e{epoch}")).await?;
     let is_skipped = |block: &BlockSnapshot| matches!(block.block.status, BlockStatus::Skipped { .. });
     let after = view::wait_for_block(remote, chain, number, within(&args.wait), is_skipped).await?;
     let before = before.as_ref().map_or("not submitted".to_owned(), told);
-    Changed {
-        chain: chain.clone(),
-        number: Some(number),
-        before,
-        after: told(&after),
-    }
-    .show(output);
+    Changed { chain: chain.clone(), number: Some(number), before, after: told(&after) }.show(output);
     Ok(())
 }
 
 pub async fn pause(args: &args::ChainArg, remote: &Remote, output: Output) -> anyhow::Result<()> {
-    let command = Command::Pause {
-        chain: args.chain.clone(),
-    };
+    let command = Command::Pause { chain: args.chain.clone() };
     let show = |row: &ChainRow, _| if row.paused { "paused" } else { "running" }.to_owned();
     on_chain(remote, &args.chain, command, &args.wait, output, |row| row.paused, show).await
 }
 
 pub async fn resume(args: &args::ChainArg, remote: &Remote, output: Output) -> anyhow::Result<()> {
-    let command = Command::Resume {
-        chain: args.chain.clone(),
-    };
+    let command = Command::Resume { chain: args.chain.clone() };
     let show = |row: &ChainRow, _| if row.paused { "paused" } else { "running" }.to_owned();
-    on_chain(
-        remote,
-        &args.chain,
-        command,
-        &args.wait,
-        output,
-        |row| !row.paused,
-        show,
-    )
-    .await
+    on_chain(remote, &args.chain, command, &args.wait, output, |row| !row.paused, show).await
 }
 
 pub async fn window(args: &args::Window, remote: &Remote, output: Output) -> anyhow::Result<()> {
     let blocks = args.blocks;
-    let command = Command::Window {
-        chain: args.chain.clone(),
-        window: blocks,
-    };
+    let command = Command::Window { chain: args.chain.clone(), window: blocks };
     let show = |_: &ChainRow, window: u64| format!("window {window}");
-    on_chain(
-        remote,
-        &args.chain,
-        command,
-        &args.wait,
-        output,
-        |row| row.window == Some(blocks),
-        show,
-    )
-    .await
+    on_chain(remote, &args.chain, command, &args.wait, output, |row| row.window == Some(blocks), show).await
 }
 
 /// A command about a whole chain. What is so already is no mistake: it says so and is done.
@@ -258,22 +192,13 @@ async fn on_chain(
         let now = snapshot::chain(&*remote.table, config, 0).await?;
         if is_so(&now.chain) {
             let after = show(&now.chain, now.window);
-            Changed {
-                chain: chain.clone(),
-                number: None,
-                before: told_before,
-                after,
-            }
-            .show(output);
+            Changed { chain: chain.clone(), number: None, before: told_before, after }.show(output);
             return Ok(());
         }
         if tokio::time::Instant::now() >= deadline {
             return Err(Trouble::new(
                 Code::Timeout,
-                format!(
-                    "chain {chain}: sent, but its effect was not seen within {} s",
-                    wait.wait
-                ),
+                format!("chain {chain}: sent, but its effect was not seen within {} s", wait.wait),
             )
             .next("look at `push0 status`, and at the log of `push0 up`")
             .into());

@@ -19,11 +19,7 @@ impl Output {
         let terminal = std::io::stdout().is_terminal();
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
             || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        Self {
-            json,
-            color: terminal && !plain && !json,
-            terminal,
-        }
+        Self { json, color: terminal && !plain && !json, terminal }
     }
 
     /// Text for people; ends in a newline whether the text does or not.
@@ -44,11 +40,7 @@ impl Output {
 
     /// JSON where it was asked for, text otherwise.
     pub fn show(&self, value: &impl Serialize, text: impl FnOnce() -> String) {
-        if self.json {
-            self.json(value)
-        } else {
-            self.text(&text())
-        }
+        if self.json { self.json(value) } else { self.text(&text()) }
     }
 
     /// Draws a screen over the last one, on a terminal; below it elsewhere.

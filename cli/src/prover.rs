@@ -34,13 +34,7 @@ struct Session {
 impl Runner {
     pub fn new(command: &ProverCommand, programs: BTreeMap<String, Sha256>, limit: Duration) -> Result<Self, Trouble> {
         let program = find(&command.command[0]).ok_or_else(|| missing(&command.command[0]))?;
-        Ok(Self {
-            command: command.clone(),
-            program,
-            programs,
-            limit,
-            session: None,
-        })
+        Ok(Self { command: command.clone(), program, programs, limit, session: None })
     }
 
     /// Runs one task; says what is wrong where there is no answer.
@@ -64,10 +58,7 @@ impl Runner {
 
     fn start(&self) -> Command {
         let mut command = Command::new(&self.program);
-        command
-            .args(&self.command.command[1..])
-            .env_remove("PUSH0_TOKEN")
-            .kill_on_drop(true);
+        command.args(&self.command.command[1..]).env_remove("PUSH0_TOKEN").kill_on_drop(true);
         command
     }
 
@@ -92,21 +83,12 @@ impl Runner {
 
     async fn open(&self) -> Result<Session, String> {
         let mut command = self.start();
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null());
-        let mut child = command
-            .spawn()
-            .map_err(|error| format!("cannot start {}: {error}", self.program.display()))?;
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().map_err(|error| format!("cannot start {}: {error}", self.program.display()))?;
         let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
             return Err("the prover has no stdin or stdout".to_owned());
         };
-        let mut session = Session {
-            _child: child,
-            stdin,
-            stdout: BufReader::new(stdout).lines(),
-        };
+        let mut session = Session { _child: child, stdin, stdout: BufReader::new(stdout).lines() };
         match session.listen().await? {
             FromProver::Hello(hello) => self.suits(&hello)?,
             _ => return Err("the prover did not begin with hello".to_owned()),
@@ -133,11 +115,8 @@ impl Runner {
         let told = task.output.with_file_name("task.json");
         let result = task.output.with_file_name("result.json");
         let _ = std::fs::remove_file(&result);
-        std::fs::write(
-            &told,
-            serde_json::to_vec(&ToProver::Task(task.clone())).map_err(|error| error.to_string())?,
-        )
-        .map_err(io)?;
+        std::fs::write(&told, serde_json::to_vec(&ToProver::Task(task.clone())).map_err(|error| error.to_string())?)
+            .map_err(io)?;
         let mut command = self.start();
         command.arg("--stage").arg(&task.stage);
         task.inputs.iter().for_each(|input| {
@@ -158,10 +137,7 @@ impl Session {
     async fn tell(&mut self, message: &ToProver) -> Result<(), String> {
         let mut line = serde_json::to_vec(message).map_err(|error| error.to_string())?;
         line.push(b'\n');
-        self.stdin
-            .write_all(&line)
-            .await
-            .map_err(|error| format!("the prover does not listen: {error}"))
+        self.stdin.write_all(&line).await.map_err(|error| format!("the prover does not listen: {error}"))
     }
 
     async fn listen(&mut self) -> Result<FromProver, String> {

@@ -87,11 +87,7 @@ impl Sources {
             .filter(|(name, value)| name.starts_with("PUSH0_") && !value.is_empty());
         let mut env: BTreeMap<String, String> = env.collect();
         let file = file.or_else(|| env.remove("PUSH0_CONFIG").map(PathBuf::from));
-        Self {
-            file,
-            env,
-            flags: Vec::new(),
-        }
+        Self { file, env, flags: Vec::new() }
     }
 
     pub fn flag(mut self, key: &'static str, value: Option<impl ToString>) -> Self {
@@ -105,11 +101,7 @@ impl Settings {
     pub fn read(sources: &Sources) -> Result<Self, Mistakes> {
         let (file, text) = load(sources)?;
         let mut reader = Reader::new(text.as_deref().unwrap_or_default(), sources)?;
-        let directory = file
-            .as_deref()
-            .and_then(Path::parent)
-            .unwrap_or(Path::new(""))
-            .to_owned();
+        let directory = file.as_deref().and_then(Path::parent).unwrap_or(Path::new("")).to_owned();
 
         let data = reader.path("data", &directory).unwrap_or_else(|| directory.join(DATA));
         let durability = match reader.one_of("durability", &["process", "power"]) {
@@ -119,22 +111,15 @@ impl Settings {
         let listen = reader.text("listen");
         let tokens = reader.tokens(&directory);
         if listen.is_some() && tokens.is_empty() && reader.is_clean() {
-            reader.mistake(
-                "listen",
-                "over TCP everybody needs a token, and there is none: add a [[token]] table",
-            );
+            reader.mistake("listen", "over TCP everybody needs a token, and there is none: add a [[token]] table");
         }
         let (catalog, provers) = chains::read(&mut reader, &directory);
         let pools: Vec<Pool> = catalog.pools().into_iter().filter(|pool| !pool.is_trusted()).collect();
         let workers = Workers {
-            count: reader
-                .integer("workers.count", 0..=1024)
-                .map_or_else(default_workers, |count| count as usize),
+            count: reader.integer("workers.count", 0..=1024).map_or_else(default_workers, |count| count as usize),
             pools: reader.pools("workers.pools").unwrap_or(pools),
             slots: reader.integer("workers.slots", 1..=256).unwrap_or(1) as usize,
-            threads: reader
-                .integer("workers.threads", 1..=4096)
-                .map(|threads| threads as usize),
+            threads: reader.integer("workers.threads", 1..=4096).map(|threads| threads as usize),
             lease: Millis(reader.integer("workers.lease_ms", 200..=3_600_000).unwrap_or(15_000)),
             drain: Millis(reader.integer("workers.drain_ms", 0..=3_600_000).unwrap_or(20_000)),
             only_local: reader.boolean("workers.only_local").unwrap_or(false),
@@ -144,17 +129,7 @@ impl Settings {
             reaper: Millis(reader.integer("functions.reaper_ms", 50..=3_600_000).unwrap_or(10_000)),
         };
         reader.finish()?;
-        Ok(Self {
-            file,
-            data,
-            durability,
-            listen,
-            tokens,
-            workers,
-            functions,
-            catalog,
-            provers,
-        })
+        Ok(Self { file, data, durability, listen, tokens, workers, functions, catalog, provers })
     }
 
     /// The socket that `up` listens on.
@@ -171,21 +146,14 @@ pub fn socket(data: &Path) -> PathBuf {
 /// Where the data directory is, for commands that only connect: flag, environment, the file's `data`, `./data`. A file that has mistakes
 /// is `up`'s to complain about.
 pub fn data_directory(flag: Option<&Path>) -> PathBuf {
-    let from_env = || {
-        std::env::var_os("PUSH0_DATA")
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
+    let from_env = || std::env::var_os("PUSH0_DATA").filter(|value| !value.is_empty()).map(PathBuf::from);
     let from_file = || {
         let file = std::env::var_os("PUSH0_CONFIG").map_or_else(|| PathBuf::from(FILE), PathBuf::from);
         let table: toml::Table = std::fs::read_to_string(&file).ok()?.parse().ok()?;
         let data = table.get("data")?.as_str()?;
         Some(file.parent().unwrap_or(Path::new("")).join(data))
     };
-    flag.map(Path::to_owned)
-        .or_else(from_env)
-        .or_else(from_file)
-        .unwrap_or_else(|| PathBuf::from(DATA))
+    flag.map(Path::to_owned).or_else(from_env).or_else(from_file).unwrap_or_else(|| PathBuf::from(DATA))
 }
 
 fn default_workers() -> usize {

@@ -78,14 +78,7 @@ impl Candidate {
                 .next("run `push0 submit` once a witness, or use submission files"));
         };
         let (parent_hash, fork_seq) = (args.parent_hash, args.fork_seq);
-        Ok(vec![Self {
-            chain: chain.clone(),
-            number,
-            hash,
-            parent_hash,
-            fork_seq,
-            witness: witness.clone(),
-        }])
+        Ok(vec![Self { chain: chain.clone(), number, hash, parent_hash, fork_seq, witness: witness.clone() }])
     }
 
     /// The witness as it will be stored: its key carries its digest, so another witness is another blob.
@@ -95,11 +88,7 @@ impl Candidate {
             Trouble::usage(format!("cannot read the witness {}: {error}", path.display()))
                 .next("the path is relative to the submission file")
         })?;
-        Ok(BlobRef {
-            key: format!("witnesses/{}/{}-{sha256}", self.chain, self.number),
-            sha256,
-            size,
-        })
+        Ok(BlobRef { key: format!("witnesses/{}/{}-{sha256}", self.chain, self.number), sha256, size })
     }
 }
 
@@ -133,10 +122,7 @@ pub async fn run(args: &args::Submit, remote: &Remote, output: Output) -> anyhow
             *status = admitted(remote, submission).await?;
         }
     }
-    let receipts: Vec<Receipt> = receipts
-        .into_iter()
-        .map(|(submission, status)| receipt(submission, status))
-        .collect();
+    let receipts: Vec<Receipt> = receipts.into_iter().map(|(submission, status)| receipt(submission, status)).collect();
     output.show(&receipts, || receipts.iter().map(line).collect::<Vec<_>>().join("\n"));
     match receipts.iter().find(|receipt| receipt.status == "contender") {
         None => Ok(()),
@@ -149,56 +135,31 @@ pub async fn run(args: &args::Submit, remote: &Remote, output: Output) -> anyhow
 }
 
 fn receipt(submission: Submission, status: String) -> Receipt {
-    let Submission {
-        chain,
-        number,
-        hash,
-        witness,
-        ..
-    } = submission;
-    Receipt {
-        chain,
-        number,
-        hash,
-        witness,
-        status,
-    }
+    let Submission { chain, number, hash, witness, .. } = submission;
+    Receipt { chain, number, hash, witness, status }
 }
 
 fn line(receipt: &Receipt) -> String {
-    let Receipt {
-        chain,
-        number,
-        hash,
-        status,
-        ..
-    } = receipt;
+    let Receipt { chain, number, hash, status, .. } = receipt;
     format!("block {number} of {chain}  {status}  hash {hash}")
 }
 
 /// Checks that the chain can take it, and stores its witness.
 pub async fn upload(remote: &Remote, candidate: &Candidate) -> anyhow::Result<Submission> {
-    let Candidate {
-        chain, number, hash, ..
-    } = candidate;
+    let Candidate { chain, number, hash, .. } = candidate;
     let config = remote.chain(chain)?;
     let row = snapshot::chain(&*remote.table, config, 0).await?.chain;
     if *number < row.first {
-        return Err(Trouble::usage(format!(
-            "block {number} is below the first of chain {chain}, {}",
-            row.first
-        ))
-        .next("submit blocks from the first on; the first is set in push0.toml")
-        .into());
+        return Err(Trouble::usage(format!("block {number} is below the first of chain {chain}, {}", row.first))
+            .next("submit blocks from the first on; the first is set in push0.toml")
+            .into());
     }
     if *number > row.next_final.saturating_add(config.distance) {
         let what = format!(
             "block {number} is more than {} ahead of the cursor of {chain}, {}",
             config.distance, row.next_final
         );
-        return Err(Trouble::failed(what)
-            .next("submit it later, or raise `distance` in push0.toml")
-            .into());
+        return Err(Trouble::failed(what).next("submit it later, or raise `distance` in push0.toml").into());
     }
     let there = snapshot::block(&*remote.table, chain, *number).await?;
     if let Some(there) = &there
@@ -212,17 +173,11 @@ pub async fn upload(remote: &Remote, candidate: &Candidate) -> anyhow::Result<Su
         .into());
     }
     let witness = candidate.witness()?;
-    let stored = remote
-        .blobs
-        .put_file(&witness.key, &candidate.witness, "submit")
-        .await?
-        .into_info();
+    let stored = remote.blobs.put_file(&witness.key, &candidate.witness, "submit").await?.into_info();
     if stored.sha256 != witness.sha256 {
-        return Err(
-            Trouble::failed(format!("blob {} is there with other bytes", witness.key))
-                .next("the witness changed while it was uploaded? submit it again")
-                .into(),
-        );
+        return Err(Trouble::failed(format!("blob {} is there with other bytes", witness.key))
+            .next("the witness changed while it was uploaded? submit it again")
+            .into());
     }
     Ok(Submission {
         chain: chain.clone(),
@@ -236,13 +191,7 @@ pub async fn upload(remote: &Remote, candidate: &Candidate) -> anyhow::Result<Su
 
 /// Tells the chain. The same block told twice within five minutes is told once.
 pub async fn send(remote: &Remote, submission: &Submission) -> anyhow::Result<()> {
-    let Submission {
-        chain,
-        number,
-        hash,
-        fork_seq,
-        ..
-    } = submission;
+    let Submission { chain, number, hash, fork_seq, .. } = submission;
     let fork = fork_seq.map_or(String::new(), |seq| format!("/f{seq}"));
     let message = Outgoing {
         body: ChainMessage::Submit(submission.clone()).to_json(),
@@ -256,28 +205,23 @@ pub async fn send(remote: &Remote, submission: &Submission) -> anyhow::Result<()
 
 /// Waits until the block's row knows of the submission.
 async fn admitted(remote: &Remote, submission: &Submission) -> anyhow::Result<String> {
-    let Submission {
-        chain, number, hash, ..
-    } = submission;
+    let Submission { chain, number, hash, .. } = submission;
     let is_contender = |block: &BlockSnapshot| {
         block.block.contenders.iter().any(|contender| contender.hash == *hash) || block.block.contenders_seen > 8
     };
     let is_known = |block: &BlockSnapshot| block.block.hash == Some(*hash) || is_contender(block);
-    let block = view::wait_for_block(remote, chain, *number, ADMISSION, is_known)
-        .await
-        .map_err(|error| match error.downcast::<Trouble>() {
-            Ok(trouble) if trouble.code == Code::Timeout => Trouble::new(
-                Code::Timeout,
-                format!(
-                    "block {number} of {chain} was sent, but not admitted within {} s",
-                    ADMISSION.as_secs()
-                ),
-            )
-            .next("`push0 status` shows whether submissions.fifo is worked on; the log of `push0 up` says why not")
-            .into(),
-            Ok(trouble) => trouble.into(),
-            Err(error) => error,
-        })?;
+    let block = view::wait_for_block(remote, chain, *number, ADMISSION, is_known).await.map_err(|error| match error
+        .downcast::<Trouble>(
+    ) {
+        Ok(trouble) if trouble.code == Code::Timeout => Trouble::new(
+            Code::Timeout,
+            format!("block {number} of {chain} was sent, but not admitted within {} s", ADMISSION.as_secs()),
+        )
+        .next("`push0 status` shows whether submissions.fifo is worked on; the log of `push0 up` says why not")
+        .into(),
+        Ok(trouble) => trouble.into(),
+        Err(error) => error,
+    })?;
     if block.block.hash != Some(*hash) {
         return Ok("contender".to_owned());
     }
@@ -297,11 +241,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let hash = "ab".repeat(32);
         let path = dir.path().join("7.json");
-        std::fs::write(
-            &path,
-            format!(r#"{{"chain":"demo","number":7,"hash":"{hash}","witness":"7.witness"}}"#),
-        )
-        .unwrap();
+        std::fs::write(&path, format!(r#"{{"chain":"demo","number":7,"hash":"{hash}","witness":"7.witness"}}"#))
+            .unwrap();
         std::fs::write(dir.path().join("7.witness"), b"w").unwrap();
         let candidate = Candidate::read(&path).unwrap();
         assert_eq!(candidate.witness, dir.path().join("7.witness"));
@@ -309,19 +250,9 @@ mod tests {
         let witness = candidate.witness().unwrap();
         assert_eq!(witness.key, format!("witnesses/demo/7-{}", Sha256::of(b"w")));
 
-        std::fs::write(
-            &path,
-            format!(r#"{{"chain":"Demo","number":7,"hash":"{hash}","witness":"w"}}"#),
-        )
-        .unwrap();
+        std::fs::write(&path, format!(r#"{{"chain":"Demo","number":7,"hash":"{hash}","witness":"w"}}"#)).unwrap();
         let trouble = Candidate::read(&path).unwrap_err();
-        assert!(
-            trouble.what.contains("a chain id") && trouble.next.is_some(),
-            "{trouble:?}"
-        );
-        assert_eq!(
-            Candidate::read(Path::new("/nowhere/x.json")).unwrap_err().code,
-            Code::Usage
-        );
+        assert!(trouble.what.contains("a chain id") && trouble.next.is_some(), "{trouble:?}");
+        assert_eq!(Candidate::read(Path::new("/nowhere/x.json")).unwrap_err().code, Code::Usage);
     }
 }

@@ -55,22 +55,14 @@ pub async fn run(settings: &Settings, output: Output) -> anyhow::Result<()> {
     };
 
     let names = queues.iter().map(|queue| queue.name.clone()).collect();
-    Notice::new(&settings.catalog, names, clock.now())
-        .post(&*context.table)
-        .await?;
+    Notice::new(&settings.catalog, names, clock.now()).post(&*context.table).await?;
     let (stop, stopped) = watch::channel(false);
     let functions = functions::start(&context, &engine, &topology, &pools, &settings.functions, &stopped)?;
 
     let locals = locals(settings)?;
     let mut tokens = settings.tokens.clone();
     tokens.extend(locals.iter().map(|local| (local.token.clone(), role(&local.pool))));
-    let server = Server::new(
-        ports,
-        ServerConfig {
-            tokens,
-            ..ServerConfig::new(settings.data.join("spool"))
-        },
-    )?;
+    let server = Server::new(ports, ServerConfig { tokens, ..ServerConfig::new(settings.data.join("spool")) })?;
     let (close, closed) = watch::channel(false);
     let socket = settings.socket();
     let mut servers = tokio::task::JoinSet::new();
@@ -111,12 +103,9 @@ fn open(settings: &Settings, queues: &[push0_core::topology::QueueSpec]) -> anyh
     std::fs::create_dir_all(&settings.data)
         .with_context(|| format!("cannot make the data directory {}", settings.data.display()))?;
     if socket.as_os_str().len() > SOCKET_PATH {
-        return Err(Trouble::usage(format!(
-            "the socket's path {} is longer than the system allows",
-            socket.display()
-        ))
-        .next("use a data directory with a shorter path (--data)")
-        .into());
+        return Err(Trouble::usage(format!("the socket's path {} is longer than the system allows", socket.display()))
+            .next("use a data directory with a shorter path (--data)")
+            .into());
     }
     let specs = queues.iter().map(|queue| {
         let spec = QueueSpec::new(queue.name.clone());
@@ -126,23 +115,15 @@ fn open(settings: &Settings, queues: &[push0_core::topology::QueueSpec]) -> anyh
         }
     });
     let location = Location::Directory(settings.data.clone());
-    let config = EngineConfig {
-        durability: settings.durability,
-        ..EngineConfig::new(location, specs.collect())
-    };
+    let config = EngineConfig { durability: settings.durability, ..EngineConfig::new(location, specs.collect()) };
     Engine::open(config).map_err(|error| {
-        Trouble::failed(error.to_string())
-            .next("see `push0 status --data DIR` for what runs there")
-            .into()
+        Trouble::failed(error.to_string()).next("see `push0 status --data DIR` for what runs there").into()
     })
 }
 
 /// Hands out again what the workers of the last `up` had in hand: they died with it.
 fn reclaim_tasks(engine: &Engine, pools: &BTreeSet<Pool>) -> anyhow::Result<()> {
-    for queue in pools
-        .iter()
-        .flat_map(|pool| Class::ALL.map(|class| work_queue(pool, class)))
-    {
+    for queue in pools.iter().flat_map(|pool| Class::ALL.map(|class| work_queue(pool, class))) {
         let tasks = engine.reclaim(&queue)?;
         if tasks > 0 {
             info!(queue, tasks, "tasks in hand at the last stop are handed out again");
@@ -152,11 +133,7 @@ fn reclaim_tasks(engine: &Engine, pools: &BTreeSet<Pool>) -> anyhow::Result<()> 
 }
 
 fn role(pool: &Pool) -> Role {
-    if pool.is_trusted() {
-        Role::Trusted
-    } else {
-        Role::Worker { pool: pool.clone() }
-    }
+    if pool.is_trusted() { Role::Trusted } else { Role::Worker { pool: pool.clone() } }
 }
 
 /// The workers to start: one of the trusted pool, and so many in each other pool.
@@ -173,11 +150,7 @@ fn locals(settings: &Settings) -> anyhow::Result<Vec<Local>> {
 fn greeting(settings: &Settings, socket: &Path, workers: usize) -> String {
     let chains: Vec<String> = settings.catalog.chains.keys().map(ToString::to_string).collect();
     let mut lines = vec![
-        format!(
-            "push0 is up (pid {}): chains {}; {workers} local workers",
-            std::process::id(),
-            chains.join(", ")
-        ),
+        format!("push0 is up (pid {}): chains {}; {workers} local workers", std::process::id(), chains.join(", ")),
         format!("  socket  unix:{}", socket.display()),
     ];
     if let Some(listen) = &settings.listen {
@@ -188,9 +161,7 @@ fn greeting(settings: &Settings, socket: &Path, workers: usize) -> String {
     } else {
         format!(" --data {}", settings.data.display())
     };
-    lines.push(format!(
-        "  next    push0 submit{data} BLOCK.json · push0 watch{data} · ctrl-c stops it"
-    ));
+    lines.push(format!("  next    push0 submit{data} BLOCK.json · push0 watch{data} · ctrl-c stops it"));
     lines.join("\n")
 }
 
@@ -202,10 +173,7 @@ struct Stopping {
 
 impl Stopping {
     fn new() -> anyhow::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
     async fn wait(&mut self) {

@@ -56,24 +56,15 @@ pub async fn run(args: &args::Verify, remote: &Remote, output: Output) -> anyhow
     output.show(&findings, || text(&findings));
     if findings.rows.is_empty() {
         let what = match args.number {
-            Some(number) => format!(
-                "block {number} of {} is not final: there is nothing to verify",
-                args.chain
-            ),
+            Some(number) => format!("block {number} of {} is not final: there is nothing to verify", args.chain),
             None => format!("nothing of chain {} is final: there is nothing to verify", args.chain),
         };
-        return Err(Trouble::absent(what)
-            .next(format!("`push0 status {}` shows how far it is", args.chain))
-            .into());
+        return Err(Trouble::absent(what).next(format!("`push0 status {}` shows how far it is", args.chain)).into());
     }
     if findings.bad > 0 {
-        return Err(
-            Trouble::failed(format!("{} of {} rows do not hold", findings.bad, findings.rows.len()))
-                .next(
-                    "keep the data directory as it is and report this: push0 must never finalize what does not verify",
-                )
-                .into(),
-        );
+        return Err(Trouble::failed(format!("{} of {} rows do not hold", findings.bad, findings.rows.len()))
+            .next("keep the data directory as it is and report this: push0 must never finalize what does not verify")
+            .into());
     }
     Ok(())
 }
@@ -81,11 +72,7 @@ pub async fn run(args: &args::Verify, remote: &Remote, output: Output) -> anyhow
 /// Checks a chain's whole stream, or the row of one block.
 pub async fn chain(remote: &Remote, config: &ChainConfig, only: Option<u64>) -> anyhow::Result<Findings> {
     let dir = tempfile::tempdir()?;
-    let mut proofs = Proofs {
-        remote,
-        dir: dir.path(),
-        runners: BTreeMap::new(),
-    };
+    let mut proofs = Proofs { remote, dir: dir.path(), runners: BTreeMap::new() };
     let mut links = Links::new(config);
     let mut rows = Vec::new();
     let mut from = 1;
@@ -99,22 +86,12 @@ pub async fn chain(remote: &Remote, config: &ChainConfig, only: Option<u64>) -> 
             problems.extend(handed_on(remote, row).await);
             let kind = match &row.finality {
                 Finality::Tombstone { .. } => "tombstone",
-                Finality::Proof {
-                    pipeline,
-                    proof,
-                    header,
-                } => {
+                Finality::Proof { pipeline, proof, header } => {
                     problems.extend(proofs.check(row, pipeline, proof, header).await.err());
                     "proof"
                 }
             };
-            rows.push(Checked {
-                seq: row.seq,
-                number: row.number,
-                hash: row.hash,
-                kind,
-                problems,
-            });
+            rows.push(Checked { seq: row.seq, number: row.number, hash: row.hash, kind, problems });
         }
         match page.last() {
             Some(last) if page.len() == PAGE => from = last.seq + 1,
@@ -141,20 +118,10 @@ pub fn text(findings: &Findings) -> String {
             (false, _) => "BAD",
         };
         text.push_str(&format!("seq {}  block {}  {verdict}  {hash}\n", row.seq, row.number));
-        row.problems
-            .iter()
-            .for_each(|problem| text.push_str(&format!("    {problem}\n")));
+        row.problems.iter().for_each(|problem| text.push_str(&format!("    {problem}\n")));
     }
-    let Findings {
-        chain,
-        verified,
-        tombstones,
-        bad,
-        ..
-    } = findings;
-    text.push_str(&format!(
-        "chain {chain}: {verified} proofs verified, {tombstones} skipped, {bad} bad\n"
-    ));
+    let Findings { chain, verified, tombstones, bad, .. } = findings;
+    text.push_str(&format!("chain {chain}: {verified} proofs verified, {tombstones} skipped, {bad} bad\n"));
     text
 }
 
@@ -167,11 +134,7 @@ struct Links {
 
 impl Links {
     fn new(config: &ChainConfig) -> Self {
-        Self {
-            seq: 1,
-            number: config.first,
-            last_hash: config.first_parent,
-        }
+        Self { seq: 1, number: config.first, last_hash: config.first_parent }
     }
 
     fn follow(&mut self, row: &OutboxRow) -> Vec<String> {
@@ -187,11 +150,7 @@ impl Links {
         {
             problems.push(format!("its parent is {parent}, but the block before it is {last}"));
         }
-        *self = Self {
-            seq: row.seq + 1,
-            number: row.number + 1,
-            last_hash: row.hash,
-        };
+        *self = Self { seq: row.seq + 1, number: row.number + 1, last_hash: row.hash };
         problems
     }
 }
@@ -202,9 +161,7 @@ async fn handed_on(remote: &Remote, row: &OutboxRow) -> Option<String> {
     match remote.blobs.get(&key).await {
         Ok(Some(bytes)) if *bytes == *row.to_json().as_bytes() => None,
         Ok(Some(_)) => Some(format!("blob {key} says something else than the stream")),
-        Ok(None) => Some(format!(
-            "blob {key} is missing (a block finalized a moment ago may not have it yet)"
-        )),
+        Ok(None) => Some(format!("blob {key} is missing (a block finalized a moment ago may not have it yet)")),
         Err(error) => Some(format!("blob {key}: {error}")),
     }
 }
@@ -229,9 +186,7 @@ impl Proofs<'_> {
         std::fs::create_dir_all(&dir).map_err(|error| error.to_string())?;
         let inputs = vec![dir.join("proof"), dir.join("header")];
         for (blob, path) in [proof, header].into_iter().zip(&inputs) {
-            blobs::fetch(self.remote, blob, path)
-                .await
-                .map_err(|trouble| trouble.what)?;
+            blobs::fetch(self.remote, blob, path).await.map_err(|trouble| trouble.what)?;
         }
         let remote = self.remote;
         let file = remote.catalog.pipelines.get(pipeline).ok_or_else(|| {
@@ -240,8 +195,7 @@ impl Proofs<'_> {
             )
         })?;
         if !self.runners.contains_key(pipeline) {
-            self.runners
-                .insert(*pipeline, runner(file).map_err(|trouble| trouble.what)?);
+            self.runners.insert(*pipeline, runner(file).map_err(|trouble| trouble.what)?);
         }
         let runner = self.runners.get_mut(pipeline).expect("it was just put there");
         let stage = file.pipeline.stage(file.pipeline.verify_position());
@@ -252,16 +206,9 @@ impl Proofs<'_> {
             inputs,
             output: dir.join("output"),
             params: stage.params.clone(),
-            block: wire::BlockRef {
-                chain: row.chain.to_string(),
-                number: row.number,
-                hash: hash.to_string(),
-            },
+            block: wire::BlockRef { chain: row.chain.to_string(), number: row.number, hash: hash.to_string() },
         };
-        let result = runner
-            .run(task)
-            .await
-            .map_err(|why| format!("the prover could not check it: {why}"))?;
+        let result = runner.run(task).await.map_err(|why| format!("the prover could not check it: {why}"))?;
         let _ = std::fs::remove_dir_all(&dir);
         let said = result.message.unwrap_or_default();
         match result.verdict {
@@ -280,11 +227,7 @@ fn runner(file: &PipelineFile) -> Result<Runner, Trouble> {
     let command = file.provers.get(&stage.prover);
     let command = command.ok_or_else(|| Trouble::failed(format!("prover {} is not described", stage.prover)))?;
     let programs = file.pipeline.programs.get(&stage.prover).cloned().unwrap_or_default();
-    Runner::new(
-        command,
-        programs,
-        Duration::from_millis(file.policy.stage(position).time_limit.0),
-    )
+    Runner::new(command, programs, Duration::from_millis(file.policy.stage(position).time_limit.0))
 }
 
 #[cfg(test)]
@@ -315,20 +258,8 @@ mod tests {
         };
         assert!(problems(&[row(1, 5, 5, Some(4)), row(2, 6, 6, Some(5)), row(3, 7, 7, None)]).is_empty());
         assert_eq!(problems(&[row(1, 5, 5, Some(3))]).len(), 1, "another first parent");
-        assert_eq!(
-            problems(&[row(1, 5, 5, Some(4)), row(3, 7, 7, None)]).len(),
-            2,
-            "a gap in both sequences"
-        );
-        assert_eq!(
-            problems(&[row(1, 5, 5, Some(4)), row(1, 5, 5, Some(4))]).len(),
-            3,
-            "twice the same"
-        );
-        assert_eq!(
-            problems(&[row(1, 5, 5, Some(4)), row(2, 6, 6, Some(9))]).len(),
-            1,
-            "another parent"
-        );
+        assert_eq!(problems(&[row(1, 5, 5, Some(4)), row(3, 7, 7, None)]).len(), 2, "a gap in both sequences");
+        assert_eq!(problems(&[row(1, 5, 5, Some(4)), row(1, 5, 5, Some(4))]).len(), 3, "twice the same");
+        assert_eq!(problems(&[row(1, 5, 5, Some(4)), row(2, 6, 6, Some(9))]).len(), 1, "another parent");
     }
 }

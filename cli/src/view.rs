@@ -57,11 +57,7 @@ pub async fn overview(remote: &Remote, only: Option<&ChainId>) -> anyhow::Result
     let mut workers: BTreeMap<WorkerId, Vec<InHand>> = BTreeMap::new();
     for config in configs {
         let chain = snapshot::chain(&*remote.table, config, BEFORE).await?;
-        for block in chain
-            .blocks
-            .iter()
-            .filter(|block| block.block.status == BlockStatus::Proving)
-        {
+        for block in chain.blocks.iter().filter(|block| block.block.status == BlockStatus::Proving) {
             let block = snapshot::block(&*remote.table, &config.chain, block.block.number).await?;
             for (worker, task) in block.iter().flat_map(in_hand) {
                 workers.entry(worker).or_default().push(task);
@@ -70,12 +66,7 @@ pub async fn overview(remote: &Remote, only: Option<&ChainId>) -> anyhow::Result
         chains.push(chain);
     }
     let queues = snapshot::queues(&*remote.queue, &remote.notice.queues).await;
-    Ok(Overview {
-        at: SystemClock.now(),
-        chains,
-        queues,
-        workers,
-    })
+    Ok(Overview { at: SystemClock.now(), chains, queues, workers })
 }
 
 fn in_hand(block: &BlockSnapshot) -> Vec<(WorkerId, InHand)> {
@@ -97,9 +88,7 @@ fn in_hand(block: &BlockSnapshot) -> Vec<(WorkerId, InHand)> {
 
 pub async fn status(args: &args::Status, remote: &Remote, output: Output) -> anyhow::Result<()> {
     let overview = overview(remote, args.chain.as_ref()).await?;
-    output.show(&overview, || {
-        render::overview(&overview, args.all, render::Paint(output.color))
-    });
+    output.show(&overview, || render::overview(&overview, args.all, render::Paint(output.color)));
     Ok(())
 }
 
@@ -140,9 +129,7 @@ pub async fn find(remote: &Remote, chain: &ChainId, number: u64) -> anyhow::Resu
     let block = snapshot::block(&*remote.table, chain, number).await?;
     block.ok_or_else(|| {
         Trouble::absent(format!("nothing was ever submitted as block {number} of {chain}"))
-            .next(format!(
-                "submit it, or ask `push0 why {chain} {number}` what that means for the chain"
-            ))
+            .next(format!("submit it, or ask `push0 why {chain} {number}` what that means for the chain"))
             .into()
     })
 }
@@ -200,9 +187,7 @@ pub async fn wait_for_block(
                     within.as_secs()
                 );
                 return Err(Trouble::new(Code::Timeout, what)
-                    .next(format!(
-                        "look with `push0 why {chain} {number}`, and at the log of `push0 up`"
-                    ))
+                    .next(format!("look with `push0 why {chain} {number}`, and at the log of `push0 up`"))
                     .into());
             }
             _ => tokio::time::sleep(Duration::from_millis(50)).await,

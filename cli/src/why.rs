@@ -72,11 +72,7 @@ pub fn explain(facts: &Facts) -> Why {
     let mut why = Why {
         chain: facts.config.chain.to_string(),
         number: facts.number,
-        status: facts
-            .block
-            .as_ref()
-            .map_or("unknown", |block| block.block.status.name())
-            .to_owned(),
+        status: facts.block.as_ref().map_or("unknown", |block| block.block.status.name()).to_owned(),
         ..Why::default()
     };
     match &facts.block {
@@ -108,18 +104,9 @@ fn absent(facts: &Facts, why: &mut Why) {
     }
     why.answer = "nothing was submitted under this number".to_owned();
     if number == row.next_release {
-        let behind = facts
-            .chain
-            .blocks
-            .iter()
-            .filter(|block| block.block.number > number)
-            .count();
-        why.facts.push(format!(
-            "it is the next the chain wants: {behind} submitted blocks wait behind it"
-        ));
-        why.next.push(format!(
-            "push0 skip {chain} {number} --reason TEXT   if it will never come"
-        ));
+        let behind = facts.chain.blocks.iter().filter(|block| block.block.number > number).count();
+        why.facts.push(format!("it is the next the chain wants: {behind} submitted blocks wait behind it"));
+        why.next.push(format!("push0 skip {chain} {number} --reason TEXT   if it will never come"));
     } else if let Some(wanted) = wanted(facts) {
         why.facts.push(format!("the chain waits for block {wanted} first"));
     }
@@ -140,18 +127,10 @@ fn row(facts: &Facts, number: u64) -> Option<&BlockSnapshot> {
 fn about(block: &BlockSnapshot, now: Millis, why: &mut Why) {
     let row = &block.block;
     if let Some(hash) = row.hash {
-        why.facts.push(format!(
-            "hash {hash}, epoch {}, submitted {}",
-            row.epoch.0,
-            ago(now, row.submitted_at)
-        ));
+        why.facts.push(format!("hash {hash}, epoch {}, submitted {}", row.epoch.0, ago(now, row.submitted_at)));
     }
     if row.contenders_seen > 0 {
-        let hashes: Vec<String> = row
-            .contenders
-            .iter()
-            .map(|contender| contender.hash.to_string())
-            .collect();
+        let hashes: Vec<String> = row.contenders.iter().map(|contender| contender.hash.to_string()).collect();
         why.facts.push(format!(
             "{} other blocks were submitted under this number and did not get in: {}",
             row.contenders_seen,
@@ -166,12 +145,7 @@ fn about(block: &BlockSnapshot, now: Millis, why: &mut Why) {
         why.facts.push(format!("{} runs ended in a bad proof", row.bad_proofs));
     }
     for ended in &row.history {
-        why.history.push(format!(
-            "epoch {} ended {}: {}",
-            ended.epoch.0,
-            ago(now, ended.at),
-            ended.reason
-        ));
+        why.history.push(format!("epoch {} ended {}: {}", ended.epoch.0, ago(now, ended.at), ended.reason));
     }
 }
 
@@ -183,9 +157,7 @@ fn parked(facts: &Facts, why: &mut Why) {
     {
         why.answer = format!("it waits for block {missing}, which was not submitted");
         why.next.push(format!("push0 submit FILE.json   with block {missing}"));
-        why.next.push(format!(
-            "push0 skip {chain} {missing} --reason TEXT   if it will never come"
-        ));
+        why.next.push(format!("push0 skip {chain} {missing} --reason TEXT   if it will never come"));
         return;
     }
     if row_of_chain.paused {
@@ -198,8 +170,7 @@ fn parked(facts: &Facts, why: &mut Why) {
         why.answer =
             format!("the window is full: at most {window} blocks are proven at once, and block {cursor} is not final");
         stuck_behind(facts, cursor, why);
-        why.next
-            .push(format!("push0 window {chain} N   sets another window, 1 to 256"));
+        why.next.push(format!("push0 window {chain} N   sets another window, 1 to 256"));
         return;
     }
     why.answer = if next == number {
@@ -207,8 +178,7 @@ fn parked(facts: &Facts, why: &mut Why) {
     } else {
         format!("blocks from {next} on are about to be released; it is among them")
     };
-    why.next
-        .push("if it stays so for more than a few seconds: look at the log of `push0 up`".to_owned());
+    why.next.push("if it stays so for more than a few seconds: look at the log of `push0 up`".to_owned());
 }
 
 /// Says how the block at the cursor is, which this one waits for.
@@ -222,18 +192,11 @@ fn stuck_behind(facts: &Facts, cursor: u64, why: &mut Why) {
 fn proven(facts: &Facts, why: &mut Why) {
     let (chain, number, row) = (chain_of(facts), facts.number, &facts.chain.chain);
     match &row.halt {
-        Some(Halt::ParentMismatch {
-            number: halted,
-            names,
-            last,
-        }) if *halted == number => {
+        Some(Halt::ParentMismatch { number: halted, names, last }) if *halted == number => {
             why.answer = "it is proven, but it names another parent than the block that is final before it".to_owned();
             why.facts.push(format!("it names {names}; final is {last}"));
-            why.next
-                .push("push0 replace FILE.json   with the block that follows the final one".to_owned());
-            why.next.push(format!(
-                "push0 skip {chain} {number} --reason TEXT   leaves the number out"
-            ));
+            why.next.push("push0 replace FILE.json   with the block that follows the final one".to_owned());
+            why.next.push(format!("push0 skip {chain} {number} --reason TEXT   leaves the number out"));
         }
         _ if row.next_final == number => {
             why.answer = "it is proven and about to become final".to_owned();
@@ -249,41 +212,24 @@ fn failed(facts: &Facts, reason: &str, why: &mut Why) {
     let (chain, number) = (chain_of(facts), facts.number);
     why.answer = format!("it failed: {reason}");
     if facts.chain.chain.next_final == number {
-        why.facts
-            .push("nothing behind it becomes final until it is proven, replaced or skipped".to_owned());
+        why.facts.push("nothing behind it becomes final until it is proven, replaced or skipped".to_owned());
     }
-    let tasks = facts
-        .block
-        .iter()
-        .flat_map(|block| &block.run)
-        .flat_map(|run| &run.tasks);
-    for (task, note) in tasks
-        .flat_map(|task| task.failures.iter().map(move |note| (task, note)))
-        .take(TASKS)
-    {
-        why.facts
-            .push(format!("{} {}: {}", task.stage, task.node, failure(note)));
+    let tasks = facts.block.iter().flat_map(|block| &block.run).flat_map(|run| &run.tasks);
+    for (task, note) in tasks.flat_map(|task| task.failures.iter().map(move |note| (task, note))).take(TASKS) {
+        why.facts.push(format!("{} {}: {}", task.stage, task.node, failure(note)));
     }
-    why.next.push(format!(
-        "push0 retry {chain} {number}   proves it again, from the same witness"
-    ));
-    why.next
-        .push("push0 replace FILE.json   proves another block or witness under this number".to_owned());
-    why.next.push(format!(
-        "push0 skip {chain} {number} --reason TEXT   leaves the number out"
-    ));
+    why.next.push(format!("push0 retry {chain} {number}   proves it again, from the same witness"));
+    why.next.push("push0 replace FILE.json   proves another block or witness under this number".to_owned());
+    why.next.push(format!("push0 skip {chain} {number} --reason TEXT   leaves the number out"));
 }
 
 fn skipped(facts: &Facts, block: &BlockSnapshot, reason: &str, why: &mut Why) {
     match block.block.final_seq {
         Some(seq) => why.answer = format!("it was skipped ({reason}); its tombstone is number {seq} of the stream"),
         None => {
-            why.answer = format!(
-                "it was skipped ({reason}); its tombstone comes after block {}",
-                facts.chain.chain.next_final
-            );
-            why.next
-                .push("push0 replace FILE.json   proves a block under this number after all".to_owned());
+            why.answer =
+                format!("it was skipped ({reason}); its tombstone comes after block {}", facts.chain.chain.next_final);
+            why.next.push("push0 replace FILE.json   proves a block under this number after all".to_owned());
         }
     }
 }
@@ -292,21 +238,15 @@ fn is_final(block: &BlockSnapshot, why: &mut Why) {
     let row = &block.block;
     let seq = row.final_seq.unwrap_or(0);
     why.answer = format!("it waits for nothing: it is final, number {seq} of the stream");
-    why.facts.extend(
-        row.proof
-            .iter()
-            .map(|proof| format!("proof {} ({} bytes)", proof.key, proof.size)),
-    );
-    why.next
-        .push(format!("push0 verify {} {}   checks its proof", row.chain, row.number));
+    why.facts.extend(row.proof.iter().map(|proof| format!("proof {} ({} bytes)", proof.key, proof.size)));
+    why.next.push(format!("push0 verify {} {}   checks its proof", row.chain, row.number));
 }
 
 fn proving(facts: &Facts, block: &BlockSnapshot, why: &mut Why) {
     let chain = chain_of(facts);
     let Some(run) = &block.run else {
         why.answer = "it is released, and its run is being set up".to_owned();
-        why.next
-            .push("if it stays so for more than a few seconds: look at the log of `push0 up`".to_owned());
+        why.next.push("if it stays so for more than a few seconds: look at the log of `push0 up`".to_owned());
         return;
     };
     if let Some(reason) = &run.failed {
@@ -326,10 +266,7 @@ fn proving(facts: &Facts, block: &BlockSnapshot, why: &mut Why) {
     };
     lonely_pools(facts, &tasks, why);
     if tasks.iter().any(|task| task.last_error.is_some()) {
-        why.next.push(format!(
-            "push0 block {chain} {}   shows every failure of its open tasks",
-            facts.number
-        ));
+        why.next.push(format!("push0 block {chain} {}   shows every failure of its open tasks", facts.number));
     }
     why.more_tasks = tasks.len().saturating_sub(TASKS);
     // Troubled ones first, then those in hand.
@@ -338,17 +275,12 @@ fn proving(facts: &Facts, block: &BlockSnapshot, why: &mut Why) {
     tasks.truncate(TASKS);
     why.tasks = tasks;
     if why.next.is_empty() {
-        why.next
-            .push(format!("nothing: wait (push0 watch {chain} shows it live)"));
+        why.next.push(format!("nothing: wait (push0 watch {chain} shows it live)"));
     }
 }
 
 fn task(facts: &Facts, run: &RunSnapshot, task: &TaskSnapshot) -> Task {
-    let kind = run
-        .stages
-        .iter()
-        .find(|stage| stage.name == task.stage)
-        .map(|stage| stage.kind.as_str());
+    let kind = run.stages.iter().find(|stage| stage.name == task.stage).map(|stage| stage.kind.as_str());
     let policy = policy(facts, task, kind == Some("split") || kind == Some("verify"));
     let state = match &task.started {
         Some(started) => format!("with {} for {}", started.worker, duration(facts.now.since(started.at))),
@@ -370,10 +302,7 @@ fn task(facts: &Facts, run: &RunSnapshot, task: &TaskSnapshot) -> Task {
 
 /// A failed attempt in one line.
 fn failure(note: &FailureNote) -> String {
-    let by = note
-        .worker
-        .as_ref()
-        .map_or(String::new(), |worker| format!(" on {worker}"));
+    let by = note.worker.as_ref().map_or(String::new(), |worker| format!(" on {worker}"));
     let first_line = note.message.lines().next().unwrap_or_default();
     format!("attempt {}{by}, {}: {first_line}", note.attempt.0, kind_name(note.kind))
 }
@@ -385,21 +314,13 @@ fn policy(facts: &Facts, task: &TaskSnapshot, is_trusted: bool) -> StagePolicy {
         let (position, _) = file.pipeline.stage_named(&task.stage)?;
         Some(file.policy.stage(position).clone())
     });
-    let kind = if is_trusted {
-        push0_core::pipeline::Kind::Verify
-    } else {
-        push0_core::pipeline::Kind::Map
-    };
+    let kind = if is_trusted { push0_core::pipeline::Kind::Verify } else { push0_core::pipeline::Kind::Map };
     configured.unwrap_or_else(|| StagePolicy::default_for(kind))
 }
 
 /// Pools in whose queues tasks wait with nobody taking any.
 fn lonely_pools(facts: &Facts, tasks: &[Task], why: &mut Why) {
-    let mut pools: Vec<&Pool> = tasks
-        .iter()
-        .filter(|task| task.held_by.is_none())
-        .map(|task| &task.pool)
-        .collect();
+    let mut pools: Vec<&Pool> = tasks.iter().filter(|task| task.held_by.is_none()).map(|task| &task.pool).collect();
     pools.sort();
     pools.dedup();
     for pool in pools {
@@ -413,10 +334,7 @@ fn lonely_pools(facts: &Facts, tasks: &[Task], why: &mut Why) {
         ));
         if stats.visible > 0 && stats.in_flight == 0 && stats.oldest.is_some_and(|age| age > Millis::from_secs(2)) {
             why.facts.push(format!("nobody takes tasks of pool {pool}"));
-            why.next.push(format!(
-                "push0 worker --connect {} --pool {pool}   starts a worker",
-                facts.connect
-            ));
+            why.next.push(format!("push0 worker --connect {} --pool {pool}   starts a worker", facts.connect));
         }
     }
 }

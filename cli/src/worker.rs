@@ -20,10 +20,7 @@ pub async fn run(args: &args::Worker, location: &Where, settings: &Settings) -> 
         Some(id) => id.clone(),
         None => default_id(&args.pool)?,
     };
-    let scratch = args
-        .scratch
-        .clone()
-        .unwrap_or_else(|| std::env::temp_dir().join("push0-worker"));
+    let scratch = args.scratch.clone().unwrap_or_else(|| std::env::temp_dir().join("push0-worker"));
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let program = program.to_str().context("the path of this program is not UTF-8")?;
     let client = Arc::new(location.client()?);
@@ -67,20 +64,11 @@ fn default_id(pool: &Pool) -> anyhow::Result<WorkerId> {
     let tail = format!("{pool}-{}", std::process::id());
     let clean = |text: &str| -> String {
         let lower = text.trim().to_ascii_lowercase();
-        lower
-            .chars()
-            .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-            .collect()
+        lower.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect()
     };
     let room = 31usize.saturating_sub(tail.len());
     let host: String = clean(&host).trim_start_matches('-').chars().take(room).collect();
-    let id = if host.is_empty() {
-        tail
-    } else {
-        format!("{host}-{tail}")
-    };
+    let id = if host.is_empty() { tail } else { format!("{host}-{tail}") };
     let short: String = id.chars().take(32).collect();
-    short
-        .parse()
-        .context("no worker id can be made of the host's name: use --id")
+    short.parse().context("no worker id can be made of the host's name: use --id")
 }

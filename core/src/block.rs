@@ -32,18 +32,14 @@ pub enum Ignored {
 pub fn check_split(run: &Run, slot: &ManifestSlot) -> Result<(), String> {
     if slot.hash != run.hash {
         let (found, wanted) = (slot.hash, run.hash);
-        return Err(format!(
-            "the witness holds block {found}, but {wanted} was submitted: replace the block"
-        ));
+        return Err(format!("the witness holds block {found}, but {wanted} was submitted: replace the block"));
     }
     if let (Some(found), Some(wanted)) = (slot.parent_hash, run.parent_hash)
         && found != wanted
     {
         return Err(parent_differs(found, wanted));
     }
-    Plan::new(&run.pipeline, slot.segments)
-        .map(|_| ())
-        .map_err(|error| error.to_string())
+    Plan::new(&run.pipeline, slot.segments).map(|_| ()).map_err(|error| error.to_string())
 }
 
 fn parent_differs(found: BlockHash, wanted: BlockHash) -> String {

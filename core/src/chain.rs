@@ -111,12 +111,7 @@ impl Event {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// Verified. `parent_hash` is the header's, as `split` read it.
-    Proven {
-        pipeline: PipelineDigest,
-        proof: BlobRef,
-        header: BlobRef,
-        parent_hash: Option<BlockHash>,
-    },
+    Proven { pipeline: PipelineDigest, proof: BlobRef, header: BlobRef, parent_hash: Option<BlockHash> },
     /// The proof does not show what the header says: run again, a bounded number of times.
     BadProof { message: String },
     /// The block itself cannot be proven.
@@ -170,20 +165,11 @@ pub enum Ignored {
 impl View {
     /// The window in force.
     pub fn window(&self, config: &ChainConfig) -> u64 {
-        u64::from(
-            self.chain
-                .window
-                .unwrap_or(config.window)
-                .clamp(*WINDOW.start(), *WINDOW.end()),
-        )
+        u64::from(self.chain.window.unwrap_or(config.window).clamp(*WINDOW.start(), *WINDOW.end()))
     }
 
     pub fn run_id(&self, number: u64, epoch: Epoch) -> RunId {
-        RunId {
-            chain: self.chain.chain.clone(),
-            number,
-            epoch,
-        }
+        RunId { chain: self.chain.chain.clone(), number, epoch }
     }
 }
 

@@ -15,10 +15,7 @@ pub struct InvalidId {
 }
 
 fn invalid(given: &str, wanted: &'static str) -> InvalidId {
-    InvalidId {
-        given: given.chars().take(100).collect(),
-        wanted,
-    }
+    InvalidId { given: given.chars().take(100).collect(), wanted }
 }
 
 /// Implements `Serialize`/`Deserialize` through `Display` and `FromStr`, so that what is read is validated.
@@ -60,9 +57,7 @@ impl Millis {
 
 fn is_name(text: &str) -> bool {
     let mut chars = text.chars();
-    let first = chars
-        .next()
-        .is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    let first = chars.next().is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
     first && text.len() <= 32 && chars.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
 }
 
@@ -288,11 +283,7 @@ pub struct Node {
 }
 
 impl Node {
-    pub const SPLIT: Self = Self {
-        stage: 0,
-        layer: 0,
-        index: 0,
-    };
+    pub const SPLIT: Self = Self { stage: 0, layer: 0, index: 0 };
 
     pub fn new(stage: u16, layer: u8, index: u32) -> Self {
         Self { stage, layer, index }
@@ -311,11 +302,7 @@ impl FromStr for Node {
     fn from_str(text: &str) -> Result<Self, InvalidId> {
         let parsed = || {
             let mut parts = text.split('.');
-            let node = Self::new(
-                parts.next()?.parse().ok()?,
-                parts.next()?.parse().ok()?,
-                parts.next()?.parse().ok()?,
-            );
+            let node = Self::new(parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
             parts.next().is_none().then_some(node)
         };
         parsed().ok_or_else(|| invalid(text, "a node: STAGE.LAYER.INDEX"))
@@ -337,11 +324,7 @@ pub struct TaskId {
 
 impl fmt::Display for TaskId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}/{}/{}/a{}c{}",
-            self.run, self.tag, self.node, self.attempt.0, self.copy
-        )
+        write!(f, "{}/{}/{}/a{}c{}", self.run, self.tag, self.node, self.attempt.0, self.copy)
     }
 }
 
@@ -390,11 +373,9 @@ mod tests {
         assert_eq!(id.node, Node::new(3, 1, 4));
         assert_eq!(id.run.epoch, Epoch(2));
         assert_eq!(id.to_string().parse::<TaskId>().unwrap(), id);
-        for bad in [
-            "demo/7/e2/xyz/3.1.4/a5c0",
-            "demo/7/2/0123456789abcdef/3.1.4/a5c0",
-            "demo/7/e2/0123456789abcdef/3.1/a5c0",
-        ] {
+        for bad in
+            ["demo/7/e2/xyz/3.1.4/a5c0", "demo/7/2/0123456789abcdef/3.1.4/a5c0", "demo/7/e2/0123456789abcdef/3.1/a5c0"]
+        {
             assert!(bad.parse::<TaskId>().is_err(), "{bad}");
         }
     }

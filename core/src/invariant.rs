@@ -14,25 +14,15 @@ pub struct Violation {
 pub type Check = Result<(), Violation>;
 
 fn hold(holds: bool, id: &'static str, what: impl FnOnce() -> String) -> Check {
-    if holds {
-        Ok(())
-    } else {
-        Err(Violation { id, what: what() })
-    }
+    if holds { Ok(()) } else { Err(Violation { id, what: what() }) }
 }
 
 /// I1: `first <= next_final <= next_release <= next_final + 256 + (numbers skipped ahead)`.
 /// I2: one outbox row a number: `next_seq - 1 == next_final - first`.
 /// I3: cursor, release point and sequence never move back.
 pub fn chain(before: Option<&ChainRow>, after: &ChainRow) -> Check {
-    hold(
-        after.first <= after.next_final && after.next_final <= after.next_release,
-        "I1",
-        || format!("{after:?}"),
-    )?;
-    hold(after.next_seq - 1 == after.next_final - after.first, "I2", || {
-        format!("{after:?}")
-    })?;
+    hold(after.first <= after.next_final && after.next_final <= after.next_release, "I1", || format!("{after:?}"))?;
+    hold(after.next_seq - 1 == after.next_final - after.first, "I2", || format!("{after:?}"))?;
     let Some(before) = before else { return Ok(()) };
     let forward = before.next_final <= after.next_final
         && before.next_release <= after.next_release
@@ -45,31 +35,21 @@ pub fn chain(before: Option<&ChainRow>, after: &ChainRow) -> Check {
 /// I6: a proven or final block has its proof and header.
 pub fn block(before: Option<&BlockRow>, after: &BlockRow) -> Check {
     let proven = matches!(after.status, BlockStatus::Proven | BlockStatus::Final);
-    hold(
-        !proven || (after.proof.is_some() && after.header.is_some()),
-        "I6",
-        || format!("{after:?}"),
-    )?;
+    hold(!proven || (after.proof.is_some() && after.header.is_some()), "I6", || format!("{after:?}"))?;
     let Some(before) = before else { return Ok(()) };
     let ended = matches!(before.status, BlockStatus::Failed { .. } | BlockStatus::Skipped { .. });
     let revived = ended && before.status.name() != after.status.name();
-    hold(
-        after.epoch >= before.epoch && (!revived || after.epoch > before.epoch),
-        "I4",
-        || format!("{before:?} became {after:?}"),
-    )?;
-    hold(before.final_seq.is_none() || before == after, "I5", || {
+    hold(after.epoch >= before.epoch && (!revived || after.epoch > before.epoch), "I4", || {
         format!("{before:?} became {after:?}")
-    })
+    })?;
+    hold(before.final_seq.is_none() || before == after, "I5", || format!("{before:?} became {after:?}"))
 }
 
 /// I7: outbox row `seq` is about number `first + seq - 1`, and follows the row before it.
 pub fn outbox(chain: &ChainRow, row: &OutboxRow) -> Check {
-    hold(
-        row.number == chain.first + row.seq - 1 && row.seq == chain.next_seq - 1,
-        "I7",
-        || format!("{row:?} with {chain:?}"),
-    )
+    hold(row.number == chain.first + row.seq - 1 && row.seq == chain.next_seq - 1, "I7", || {
+        format!("{row:?} with {chain:?}")
+    })
 }
 
 /// I8: nothing is published before the cursor has passed it.
@@ -81,9 +61,7 @@ pub fn published(chain: &ChainRow, seq: u64) -> Check {
 pub fn sent(view: &NodeView, slots: u32) -> Check {
     let filled = (0..slots).all(|slot| {
         let floor = view.floors.get(&slot).map_or(0, |floor| floor.0);
-        view.slots
-            .get(&slot)
-            .is_some_and(|artifact| artifact.attempt.0 >= floor)
+        view.slots.get(&slot).is_some_and(|artifact| artifact.attempt.0 >= floor)
     });
     hold(filled, "I9", || format!("{view:?} of {slots} slots"))
 }

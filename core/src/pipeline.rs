@@ -157,18 +157,8 @@ pub struct StagePolicy {
 
 impl StagePolicy {
     pub fn default_for(kind: Kind) -> Self {
-        let pool = if kind.is_trusted() {
-            Pool::trusted()
-        } else {
-            "cpu".parse().expect("a pool name")
-        };
-        Self {
-            pool,
-            time_limit: Millis::from_secs(600),
-            progress_limit: None,
-            attempts: 4,
-            backoff: Millis(500),
-        }
+        let pool = if kind.is_trusted() { Pool::trusted() } else { "cpu".parse().expect("a pool name") };
+        Self { pool, time_limit: Millis::from_secs(600), progress_limit: None, attempts: 4, backoff: Millis(500) }
     }
 
     /// Delay before attempt number `attempt`.
@@ -186,13 +176,7 @@ pub struct Policy {
 
 impl Policy {
     pub fn default_for(pipeline: &Pipeline) -> Self {
-        Self {
-            stages: pipeline
-                .stages
-                .iter()
-                .map(|stage| StagePolicy::default_for(stage.kind))
-                .collect(),
-        }
+        Self { stages: pipeline.stages.iter().map(|stage| StagePolicy::default_for(stage.kind)).collect() }
     }
 
     pub fn stage(&self, position: u16) -> &StagePolicy {

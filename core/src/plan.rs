@@ -81,22 +81,13 @@ impl<'p> Plan<'p> {
     pub fn parent(&self, node: Node) -> Option<Parent> {
         match self.pipeline.stage(node.stage).kind {
             Kind::Split | Kind::Verify => None,
-            Kind::Single => Some(Parent {
-                node: Node::new(node.stage + 1, 0, 0),
-                slot: 0,
-            }),
+            Kind::Single => Some(Parent { node: Node::new(node.stage + 1, 0, 0), slot: 0 }),
             Kind::Map => {
                 let next = node.stage + 1;
                 match self.pipeline.stage(next).kind {
-                    Kind::Map => Some(Parent {
-                        node: Node::new(next, 0, node.index),
-                        slot: 0,
-                    }),
+                    Kind::Map => Some(Parent { node: Node::new(next, 0, node.index), slot: 0 }),
                     Kind::Join => Some(self.climb(next, 0, node.index)),
-                    Kind::Split | Kind::Single | Kind::Verify => Some(Parent {
-                        node: Node::new(next, 0, 0),
-                        slot: 0,
-                    }),
+                    Kind::Split | Kind::Single | Kind::Verify => Some(Parent { node: Node::new(next, 0, 0), slot: 0 }),
                 }
             }
             Kind::Join => Some(self.climb(node.stage, node.layer + 1, node.index)),
@@ -116,11 +107,7 @@ impl<'p> Plan<'p> {
             Kind::Join => {
                 let first = node.index * self.group(node.layer);
                 let members = first..first + self.group_size(node.layer, node.index);
-                Children::Nodes(
-                    members
-                        .map(|member| self.descend(node.stage, node.layer, member))
-                        .collect(),
-                )
+                Children::Nodes(members.map(|member| self.descend(node.stage, node.layer, member)).collect())
             }
             Kind::Single | Kind::Verify => Children::Nodes(vec![self.root_of(below)]),
         }
@@ -163,11 +150,7 @@ impl<'p> Plan<'p> {
     }
 
     fn join_position(&self) -> Option<u16> {
-        self.pipeline
-            .stages
-            .iter()
-            .position(|stage| stage.kind == Kind::Join)
-            .map(|position| position as u16)
+        self.pipeline.stages.iter().position(|stage| stage.kind == Kind::Join).map(|position| position as u16)
     }
 
     fn arity(&self) -> Arity {
@@ -178,11 +161,7 @@ impl<'p> Plan<'p> {
 
     /// Members of a full group of a layer.
     fn group(&self, layer: u8) -> u32 {
-        if layer == 0 {
-            self.arity().first
-        } else {
-            self.arity().rest
-        }
+        if layer == 0 { self.arity().first } else { self.arity().rest }
     }
 
     /// What the join layer `layer` reads: segments for 0, the width of the layer below otherwise.
@@ -218,17 +197,11 @@ impl<'p> Plan<'p> {
             let slot = index % group;
             index /= group;
             if self.group_size(layer, index) > 1 {
-                return Parent {
-                    node: Node::new(stage, layer, index),
-                    slot,
-                };
+                return Parent { node: Node::new(stage, layer, index), slot };
             }
             layer += 1;
         }
-        Parent {
-            node: Node::new(stage + 1, 0, 0),
-            slot: 0,
-        }
+        Parent { node: Node::new(stage + 1, 0, 0), slot: 0 }
     }
 
     /// The node behind member `index` of what join layer `layer` reads: down through promotions.
@@ -269,21 +242,10 @@ mod tests {
             arity: (kind == Kind::Join).then_some(Arity { first, rest }),
             params: serde_json::Value::Null,
         });
-        Pipeline {
-            name: "p".parse().unwrap(),
-            stages: stages.collect(),
-            programs: Default::default(),
-        }
+        Pipeline { name: "p".parse().unwrap(), stages: stages.collect(), programs: Default::default() }
     }
 
-    const FULL: [Kind; 6] = [
-        Kind::Split,
-        Kind::Map,
-        Kind::Map,
-        Kind::Join,
-        Kind::Single,
-        Kind::Verify,
-    ];
+    const FULL: [Kind; 6] = [Kind::Split, Kind::Map, Kind::Map, Kind::Join, Kind::Single, Kind::Verify];
 
     #[test]
     fn five_segments_promote_the_lone_child_twice() {
@@ -291,28 +253,10 @@ mod tests {
         let plan = Plan::new(&pipeline, 5).unwrap();
         let leaf = |index| Node::new(2, 0, index);
         let join = |layer, index| Node::new(3, layer, index);
-        assert_eq!(
-            plan.parent(leaf(1)),
-            Some(Parent {
-                node: join(0, 0),
-                slot: 1
-            })
-        );
-        assert_eq!(
-            plan.parent(leaf(4)),
-            Some(Parent {
-                node: join(2, 0),
-                slot: 1
-            })
-        );
+        assert_eq!(plan.parent(leaf(1)), Some(Parent { node: join(0, 0), slot: 1 }));
+        assert_eq!(plan.parent(leaf(4)), Some(Parent { node: join(2, 0), slot: 1 }));
         assert_eq!(plan.children(join(2, 0)), Children::Nodes(vec![join(1, 0), leaf(4)]));
-        assert_eq!(
-            plan.parent(join(2, 0)),
-            Some(Parent {
-                node: Node::new(4, 0, 0),
-                slot: 0
-            })
-        );
+        assert_eq!(plan.parent(join(2, 0)), Some(Parent { node: Node::new(4, 0, 0), slot: 0 }));
         assert_eq!(plan.stage_nodes(3), 4);
         assert!(!plan.contains(join(0, 2)), "a promoted member is not a node");
     }
@@ -321,17 +265,8 @@ mod tests {
     fn a_single_segment_skips_the_joins() {
         let pipeline = pipeline(&FULL, 2, 2);
         let plan = Plan::new(&pipeline, 1).unwrap();
-        assert_eq!(
-            plan.parent(Node::new(2, 0, 0)),
-            Some(Parent {
-                node: Node::new(4, 0, 0),
-                slot: 0
-            })
-        );
-        assert_eq!(
-            plan.children(Node::new(4, 0, 0)),
-            Children::Nodes(vec![Node::new(2, 0, 0)])
-        );
+        assert_eq!(plan.parent(Node::new(2, 0, 0)), Some(Parent { node: Node::new(4, 0, 0), slot: 0 }));
+        assert_eq!(plan.children(Node::new(4, 0, 0)), Children::Nodes(vec![Node::new(2, 0, 0)]));
         assert_eq!(plan.stage_nodes(3), 0);
     }
 
@@ -339,10 +274,7 @@ mod tests {
     fn counts_outside_the_limits_are_refused() {
         let with_join = pipeline(&FULL, 2, 2);
         assert_eq!(Plan::new(&with_join, 0).unwrap_err(), PlanError::Segments(0));
-        assert_eq!(
-            Plan::new(&with_join, 100_001).unwrap_err(),
-            PlanError::Segments(100_001)
-        );
+        assert_eq!(Plan::new(&with_join, 100_001).unwrap_err(), PlanError::Segments(100_001));
         let without = pipeline(&[Kind::Split, Kind::Map, Kind::Verify], 2, 2);
         assert!(Plan::new(&without, 1).is_ok());
         assert_eq!(Plan::new(&without, 2).unwrap_err(), PlanError::NoJoin(2));
@@ -355,16 +287,9 @@ mod tests {
         for &node in &all {
             assert!(plan.contains(node));
             let Some(parent) = plan.parent(node) else { continue };
-            assert!(
-                all.contains(&parent.node),
-                "{node} has a parent {} that does not exist",
-                parent.node
-            );
+            assert!(all.contains(&parent.node), "{node} has a parent {} that does not exist", parent.node);
             assert!(parent.slot < plan.slots(parent.node));
-            assert!(
-                slots_filled.insert((parent.node, parent.slot)),
-                "two children in one slot"
-            );
+            assert!(slots_filled.insert((parent.node, parent.slot)), "two children in one slot");
             match plan.children(parent.node) {
                 Children::Nodes(children) => assert_eq!(children[parent.slot as usize], node),
                 other => panic!("{} reads {other:?}", parent.node),

@@ -85,20 +85,13 @@ impl RowKey {
     }
 
     pub fn node(run: &RunId, node: Node) -> Self {
-        Self::new(
-            format!("run/{run}"),
-            format!("node/{:03}/{:02}/{:06}", node.stage, node.layer, node.index),
-        )
+        Self::new(format!("run/{run}"), format!("node/{:03}/{:02}/{:06}", node.stage, node.layer, node.index))
     }
 
     /// The node a node row's sort key names.
     pub fn parse_node(sort: &str) -> Option<Node> {
         let mut parts = sort.strip_prefix("node/")?.split('/');
-        Some(Node::new(
-            parts.next()?.parse().ok()?,
-            parts.next()?.parse().ok()?,
-            parts.next()?.parse().ok()?,
-        ))
+        Some(Node::new(parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
     }
 }
 

@@ -97,11 +97,7 @@ impl Topology {
     pub fn parse(text: &str) -> Result<Self, Mistakes> {
         let topology: Self = serde_json::from_str(text).map_err(|error| Mistakes(vec![error.to_string()]))?;
         let mistakes = topology.mistakes();
-        if mistakes.is_empty() {
-            Ok(topology)
-        } else {
-            Err(Mistakes(mistakes))
-        }
+        if mistakes.is_empty() { Ok(topology) } else { Err(Mistakes(mistakes)) }
     }
 
     pub fn built_in() -> Self {
@@ -132,13 +128,7 @@ impl Topology {
     pub fn expanded_sources(&self, function: &FunctionSpec, pools: &BTreeSet<Pool>) -> Vec<SourceSpec> {
         let expand = |source: &SourceSpec| -> Vec<SourceSpec> {
             let fills = fills(&source.queue, pools);
-            fills
-                .iter()
-                .map(|fill| SourceSpec {
-                    queue: fill.apply(&source.queue),
-                    ..source.clone()
-                })
-                .collect()
+            fills.iter().map(|fill| SourceSpec { queue: fill.apply(&source.queue), ..source.clone() }).collect()
         };
         function.sources.iter().flat_map(expand).collect()
     }
@@ -146,10 +136,7 @@ impl Topology {
     fn mistakes(&self) -> Vec<String> {
         let mut mistakes = Vec::new();
         if self.version != VERSION {
-            mistakes.push(format!(
-                "version {} is not {VERSION}, the one this build reads",
-                self.version
-            ));
+            mistakes.push(format!("version {} is not {VERSION}, the one this build reads", self.version));
         }
         let mut queues = BTreeMap::new();
         for queue in &self.queues {
@@ -157,10 +144,7 @@ impl Topology {
                 mistakes.push(format!("queue {} is listed twice", queue.name));
             }
             if queue.name.ends_with(".fifo") != (queue.kind == QueueKind::Fifo) {
-                mistakes.push(format!(
-                    "queue {}: the names of FIFO queues, and only those, end in .fifo",
-                    queue.name
-                ));
+                mistakes.push(format!("queue {}: the names of FIFO queues, and only those, end in .fifo", queue.name));
             }
         }
         for queue in &self.queues {
@@ -168,10 +152,7 @@ impl Topology {
         }
         for function in &self.functions {
             if function.sources.is_empty() == function.every_s.is_none() {
-                mistakes.push(format!(
-                    "function {}: it needs sources or a timer, not both",
-                    function.name
-                ));
+                mistakes.push(format!("function {}: it needs sources or a timer, not both", function.name));
             }
             for source in &function.sources {
                 mistakes.extend(source_mistakes(function, source, &queues));
@@ -187,22 +168,16 @@ fn dead_letter_mistakes(queue: &QueueSpec, queues: &BTreeMap<&str, &QueueSpec>) 
     };
     let name = &queue.name;
     let Some(target) = queues.get(dead_letter.queue.as_str()) else {
-        return vec![format!(
-            "queue {name}: its dead-letter queue {} is not listed",
-            dead_letter.queue
-        )];
+        return vec![format!("queue {name}: its dead-letter queue {} is not listed", dead_letter.queue)];
     };
     let mut mistakes = Vec::new();
     if target.kind != queue.kind {
-        mistakes.push(format!(
-            "queue {name}: the dead-letter queue of a FIFO queue is FIFO, of a standard one standard"
-        ));
+        mistakes
+            .push(format!("queue {name}: the dead-letter queue of a FIFO queue is FIFO, of a standard one standard"));
     }
     // On a standard queue a message's age counts from when it was first sent.
     if target.retention_s < queue.retention_s {
-        mistakes.push(format!(
-            "queue {name}: its dead-letter queue must keep messages at least as long as it does"
-        ));
+        mistakes.push(format!("queue {name}: its dead-letter queue must keep messages at least as long as it does"));
     }
     if dead_letter.max_receives == 0 {
         mistakes.push(format!("queue {name}: max_receives must be at least 1"));
@@ -218,9 +193,7 @@ fn source_mistakes(function: &FunctionSpec, source: &SourceSpec, queues: &BTreeM
     let mut mistakes = Vec::new();
     if queue.visibility_s < VISIBILITY_PER_TIMEOUT * function.timeout_s {
         let wanted = VISIBILITY_PER_TIMEOUT * function.timeout_s;
-        mistakes.push(format!(
-            "{at}: visibility must be at least 6 × the function's time-out, {wanted} s"
-        ));
+        mistakes.push(format!("{at}: visibility must be at least 6 × the function's time-out, {wanted} s"));
     }
     if !(1..=10).contains(&source.batch) {
         mistakes.push(format!("{at}: a batch is 1 to 10 messages"));
@@ -242,21 +215,10 @@ impl Fill {
 
 fn fills(pattern: &str, pools: &BTreeSet<Pool>) -> Vec<Fill> {
     if !pattern.contains('{') {
-        return vec![Fill {
-            pool: String::new(),
-            class: "",
-        }];
+        return vec![Fill { pool: String::new(), class: "" }];
     }
     let classes = Class::ALL.map(Class::as_str);
-    pools
-        .iter()
-        .flat_map(|pool| {
-            classes.map(|class| Fill {
-                pool: pool.to_string(),
-                class,
-            })
-        })
-        .collect()
+    pools.iter().flat_map(|pool| classes.map(|class| Fill { pool: pool.to_string(), class })).collect()
 }
 
 #[cfg(test)]
@@ -267,21 +229,9 @@ mod tests {
     fn the_built_in_topology_holds_its_relations_and_expands() {
         let topology = Topology::built_in();
         let pools = ["cpu".parse().unwrap(), Pool::trusted()].into();
-        let names: Vec<String> = topology
-            .expanded_queues(&pools)
-            .into_iter()
-            .map(|queue| queue.name)
-            .collect();
-        for expected in [
-            "submissions.fifo",
-            "results",
-            "work-cpu-bulk",
-            "work-trusted-standard-dlq",
-        ] {
-            assert!(
-                names.iter().any(|name| name == expected),
-                "{expected} is not in {names:?}"
-            );
+        let names: Vec<String> = topology.expanded_queues(&pools).into_iter().map(|queue| queue.name).collect();
+        for expected in ["submissions.fifo", "results", "work-cpu-bulk", "work-trusted-standard-dlq"] {
+            assert!(names.iter().any(|name| name == expected), "{expected} is not in {names:?}");
         }
         let collector = topology.function("collector").unwrap();
         assert_eq!(topology.expanded_sources(collector, &pools).len(), 3 + 6);
@@ -292,27 +242,11 @@ mod tests {
         let broken = BUILT_IN
             .replacen("\"visibility_s\": 18", "\"visibility_s\": 17", 1)
             .replacen("\"queue\": \"results-dlq\"", "\"queue\": \"submissions-dlq.fifo\"", 1)
-            .replacen(
-                "\"queue\": \"ranges\", \"batch\": 1",
-                "\"queue\": \"rangez\", \"batch\": 1",
-                1,
-            )
-            .replacen(
-                "\"queue\": \"verdicts\", \"batch\": 10",
-                "\"queue\": \"verdicts\", \"batch\": 11",
-                1,
-            );
+            .replacen("\"queue\": \"ranges\", \"batch\": 1", "\"queue\": \"rangez\", \"batch\": 1", 1)
+            .replacen("\"queue\": \"verdicts\", \"batch\": 10", "\"queue\": \"verdicts\", \"batch\": 11", 1);
         let mistakes = Topology::parse(&broken).unwrap_err().0;
-        for expected in [
-            "6 × the function's time-out, 18 s",
-            "of a FIFO queue is FIFO",
-            "no such queue",
-            "1 to 10",
-        ] {
-            assert!(
-                mistakes.iter().any(|m| m.contains(expected)),
-                "{expected} is not among {mistakes:#?}"
-            );
+        for expected in ["6 × the function's time-out, 18 s", "of a FIFO queue is FIFO", "no such queue", "1 to 10"] {
+            assert!(mistakes.iter().any(|m| m.contains(expected)), "{expected} is not among {mistakes:#?}");
         }
     }
 }

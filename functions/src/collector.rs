@@ -30,9 +30,7 @@ impl Function for Collector {
             }
             queue::RESULTS | queue::VERDICTS => {
                 let report = Report::from_json(body).map_err(from_decode)?;
-                let handled = block::on_report(&self.context, source, &report)
-                    .await
-                    .map_err(from_drive)?;
+                let handled = block::on_report(&self.context, source, &report).await.map_err(from_drive)?;
                 tracing::debug!(task = %report.task, worker = %report.worker, ?handled, "report");
                 Ok(())
             }

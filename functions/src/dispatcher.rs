@@ -44,8 +44,6 @@ fn settled(chain: &push0_core::ChainId, event: &Event, ignored: Ignored) -> Resu
             tracing::warn!(%chain, number = event.number(), %ignored, "message changes nothing");
             Ok(())
         }
-        Ignored::BelowFirst { .. } | Ignored::TooFar { .. } => Err(Failure::Poison {
-            reason: ignored.to_string(),
-        }),
+        Ignored::BelowFirst { .. } | Ignored::TooFar { .. } => Err(Failure::Poison { reason: ignored.to_string() }),
     }
 }

@@ -15,15 +15,9 @@ use push0_runtime::host::Failure;
 
 fn from_drive(error: DriveError) -> Failure {
     let reason = error.to_string();
-    if error.is_poison() {
-        Failure::Poison { reason }
-    } else {
-        Failure::Retry { reason }
-    }
+    if error.is_poison() { Failure::Poison { reason } } else { Failure::Retry { reason } }
 }
 
 fn from_decode(error: DecodeError) -> Failure {
-    Failure::Poison {
-        reason: error.to_string(),
-    }
+    Failure::Poison { reason: error.to_string() }
 }

@@ -36,11 +36,7 @@ impl Reaper {
         let ranges = self.context.queue.stats(queue::RANGES).await?;
         let ranges_idle = ranges.visible + ranges.in_flight + ranges.delayed == 0;
         for block in self.unfinished(chain).await? {
-            let run = push0_core::RunId {
-                chain: chain.clone(),
-                number: block.number,
-                epoch: block.epoch,
-            };
+            let run = push0_core::RunId { chain: chain.clone(), number: block.number, epoch: block.epoch };
             let row = RowKey::run(&run);
             let row = self.context.table.get(&Key::new(row.partition, row.sort)).await?;
             let Some(view) = row.and_then(|row| RunView::read(&row.attributes)) else {
@@ -65,18 +61,9 @@ impl Reaper {
         let Some(row) = row.and_then(|row| push0_core::record::ChainRow::from_value(row.doc()?.clone()).ok()) else {
             return Ok(Vec::new());
         };
-        let after = row
-            .next_final
-            .checked_sub(1)
-            .map(|before| RowKey::block(chain, before).sort);
-        let rows = self
-            .context
-            .table
-            .query(&at.partition, "block/", after.as_deref(), BLOCKS)
-            .await?;
-        let blocks = rows
-            .iter()
-            .filter_map(|row| BlockRow::from_value(row.doc()?.clone()).ok());
+        let after = row.next_final.checked_sub(1).map(|before| RowKey::block(chain, before).sort);
+        let rows = self.context.table.query(&at.partition, "block/", after.as_deref(), BLOCKS).await?;
+        let blocks = rows.iter().filter_map(|row| BlockRow::from_value(row.doc()?.clone()).ok());
         Ok(blocks.filter(|block| block.status == BlockStatus::Proving).collect())
     }
 }

@@ -30,9 +30,7 @@ pub(crate) async fn next(env: &Env, queues: &[String]) -> Taken {
     if let Some(taken) = waiting(env, queues).await {
         return taken;
     }
-    let mut polls: FuturesUnordered<_> = (0..queues.len())
-        .map(|rank| poll(env, queues, rank, Millis(0)))
-        .collect();
+    let mut polls: FuturesUnordered<_> = (0..queues.len()).map(|rank| poll(env, queues, rank, Millis(0))).collect();
     let mut backoff = Backoff::new();
     while let Some((rank, asked, answer)) = polls.next().await {
         let pause = match answer {
@@ -69,10 +67,7 @@ async fn waiting(env: &Env, queues: &[String]) -> Option<Taken> {
         let answer = env.queue.receive(queue, 1, Millis(0), env.leases.lease()).await;
         // A failure is dealt with by the waiting receive that follows.
         if let Some(delivery) = answer.ok().and_then(|deliveries| deliveries.into_iter().next()) {
-            return Some(Taken {
-                queue: queue.clone(),
-                delivery,
-            });
+            return Some(Taken { queue: queue.clone(), delivery });
         }
     }
     None
@@ -108,8 +103,5 @@ async fn choose<F: Future<Output = Poll>>(
             debug!(queue = queues[rank], %error, "could not release");
         }
     }
-    Taken {
-        queue: queues[rank].clone(),
-        delivery,
-    }
+    Taken { queue: queues[rank].clone(), delivery }
 }

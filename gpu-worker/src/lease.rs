@@ -51,12 +51,7 @@ pub struct Hold {
 impl Hold {
     fn new(queue: &str, receipt: &str) -> Self {
         let end = watch::Sender::new(None);
-        Self {
-            queue: queue.to_owned(),
-            receipt: receipt.to_owned(),
-            run: OnceLock::new(),
-            end,
-        }
+        Self { queue: queue.to_owned(), receipt: receipt.to_owned(), run: OnceLock::new(), end }
     }
 
     /// Says which run's control blob to look for; unknown until the message is read.
@@ -82,9 +77,7 @@ impl Hold {
     pub async fn until_ended(&self) -> End {
         let mut ends = self.end.subscribe();
         let end = ends.wait_for(Option::is_some).await.map(|end| *end);
-        end.ok()
-            .flatten()
-            .expect("the sender is borrowed, and the condition is that there is an end")
+        end.ok().flatten().expect("the sender is borrowed, and the condition is that there is an end")
     }
 }
 
@@ -125,10 +118,7 @@ impl Drop for Held {
 
 impl Leases {
     pub fn new(lease: Millis) -> Arc<Self> {
-        Arc::new(Self {
-            lease,
-            held: Mutex::default(),
-        })
+        Arc::new(Self { lease, held: Mutex::default() })
     }
 
     /// Length of a lease.
@@ -147,11 +137,7 @@ impl Leases {
         let number = held.next;
         held.next += 1;
         held.holds.insert(number, Arc::clone(&hold));
-        Held {
-            leases: Arc::clone(self),
-            number,
-            hold,
-        }
+        Held { leases: Arc::clone(self), number, hold }
     }
 
     /// How many deliveries are in hand.

@@ -113,12 +113,7 @@ pub enum Output {
     /// `map`, `join`, `single`.
     Artifact(Data),
     /// `split`: 1 to 100,000 segments, in order.
-    Split {
-        segments: Vec<Data>,
-        header: Data,
-        hash: BlockHash,
-        parent_hash: Option<BlockHash>,
-    },
+    Split { segments: Vec<Data>, header: Data, hash: BlockHash, parent_hash: Option<BlockHash> },
     /// `verify`.
     Verdict { verdict: Verdict, message: Option<String> },
 }
@@ -146,11 +141,7 @@ impl Failure {
     }
 
     fn new(kind: FailureKind, message: impl Into<String>, children: Vec<u32>) -> Self {
-        Self {
-            kind,
-            message: clip_error(&message.into()),
-            children,
-        }
+        Self { kind, message: clip_error(&message.into()), children }
     }
 }
 
@@ -179,12 +170,7 @@ pub(crate) struct Begun {
 
 impl Watch {
     pub(crate) fn new(held: Held, clock: Arc<dyn Clock>) -> Self {
-        Self {
-            held,
-            clock,
-            begun: watch::Sender::new(None),
-            alive: AtomicU64::new(0),
-        }
+        Self { held, clock, begun: watch::Sender::new(None), alive: AtomicU64::new(0) }
     }
 
     /// Completes when the task is to stop.
@@ -203,11 +189,7 @@ impl Watch {
 
     pub(crate) fn begin(&self, time_limit: Millis, progress_limit: Option<Millis>) {
         self.progressed();
-        self.begun.send_replace(Some(Begun {
-            at: self.clock.now(),
-            time_limit,
-            progress_limit,
-        }));
+        self.begun.send_replace(Some(Begun { at: self.clock.now(), time_limit, progress_limit }));
     }
 
     pub(crate) fn begun(&self) -> Option<Begun> {

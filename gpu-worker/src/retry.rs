@@ -45,10 +45,7 @@ pub struct Health {
 
 impl Health {
     pub fn new(what: &'static str) -> Self {
-        Self {
-            what,
-            down: AtomicBool::new(false),
-        }
+        Self { what, down: AtomicBool::new(false) }
     }
 
     pub(crate) fn well(&self) {

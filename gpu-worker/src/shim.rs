@@ -60,9 +60,7 @@ impl Shim {
                 }
                 None if text == "--" => break,
                 _ => {
-                    return Err(format!(
-                        "unknown argument {text:?}; the worker calls this, people do not"
-                    ));
+                    return Err(format!("unknown argument {text:?}; the worker calls this, people do not"));
                 }
             }
         }
@@ -124,27 +122,14 @@ mod tests {
             command: ["prover", "--parent=9", "--", "x"].map(OsString::from).to_vec(),
         };
         for leading in [&["--"][..], &[]] {
-            let rest = [
-                "--parent=7",
-                "--memory-mib=512",
-                "--",
-                "prover",
-                "--parent=9",
-                "--",
-                "x",
-            ];
+            let rest = ["--parent=7", "--memory-mib=512", "--", "prover", "--parent=9", "--", "x"];
             assert_eq!(parse(&[leading, &rest].concat()).unwrap(), wanted);
         }
     }
 
     #[test]
     fn what_the_worker_would_not_say_is_refused() {
-        for bad in [
-            &["--parent=7", "--"][..],
-            &["--", "prover"],
-            &["--parent=x", "--", "p"],
-            &["prover"],
-        ] {
+        for bad in [&["--parent=7", "--"][..], &["--", "prover"], &["--parent=x", "--", "p"], &["prover"]] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
     }

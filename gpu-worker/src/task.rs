@@ -179,11 +179,7 @@ pub async fn prepare(env: &Env, held: Held, delivery: &Delivery) -> Prepared {
     };
     match outcome.await {
         Ok((inputs, dir)) => {
-            let job = Job {
-                task,
-                inputs,
-                dir: dir.as_ref().map(|dir| dir.path().to_owned()),
-            };
+            let job = Job { task, inputs, dir: dir.as_ref().map(|dir| dir.path().to_owned()) };
             let watch = Watch::new(held, Arc::clone(&env.clock));
             Prepared::Ready(Box::new(Ready { job, watch, _dir: dir }))
         }
@@ -194,10 +190,7 @@ pub async fn prepare(env: &Env, held: Held, delivery: &Delivery) -> Prepared {
 fn decode(env: &Env, body: &str) -> Result<TaskMessage, String> {
     let task = TaskMessage::from_json(body).map_err(|error| error.to_string())?;
     if task.pool != env.pool {
-        return Err(format!(
-            "a task of pool {} in the queue of pool {}",
-            task.pool, env.pool
-        ));
+        return Err(format!("a task of pool {} in the queue of pool {}", task.pool, env.pool));
     }
     Ok(task)
 }
@@ -212,10 +205,7 @@ pub async fn prove(env: &Env, ready: &Ready, prover: &mut dyn Prover) -> Proved 
         Bounded::Ended(end) => return Proved::Ended(end),
         Bounded::Late => {
             let limit = env.limits.start_limit.0;
-            return Proved::Hung(killed(
-                prover,
-                format!("the prover was not ready after {limit} ms and was killed"),
-            ));
+            return Proved::Hung(killed(prover, format!("the prover was not ready after {limit} ms and was killed")));
         }
     }
 
@@ -345,17 +335,9 @@ async fn settle(env: &Env, task: &TaskMessage, held: &Hold, turn: Turn) -> Settl
             Settled::Avoided
         }
         Turn::Report(event) => send_report(env, task, held, event).await,
-        Turn::Failed(Failure {
-            kind,
-            message,
-            children,
-        }) => {
+        Turn::Failed(Failure { kind, message, children }) => {
             warn!(task = %task.id, ?kind, message, "task failed");
-            let event = ReportEvent::Failed {
-                kind,
-                message: clip_error(&message),
-                children,
-            };
+            let event = ReportEvent::Failed { kind, message: clip_error(&message), children };
             send_report(env, task, held, event).await
         }
     }
@@ -387,16 +369,12 @@ async fn stored_earlier(env: &Env, task: &TaskMessage, held: &Hold) -> Result<Op
     };
     own(task, &info)?;
     if task.kind != Kind::Split {
-        return Ok(Some(ReportEvent::Done {
-            artifact: blob_ref(info),
-        }));
+        return Ok(Some(ReportEvent::Done { artifact: blob_ref(info) }));
     }
     let bytes = persist(&*env.clock, &env.health, held, || env.blobs.get(&key)).await?;
     let manifest = bytes.and_then(|bytes| Manifest::from_json(&String::from_utf8_lossy(&bytes)).ok());
     let Some(manifest) = manifest else {
-        return Err(Turn::Failed(Failure::retryable(format!(
-            "{key} is stored but is no manifest"
-        ))));
+        return Err(Turn::Failed(Failure::retryable(format!("{key} is stored but is no manifest"))));
     };
     Ok(Some(upload::split_event(blob_ref(info), manifest)))
 }
@@ -406,17 +384,11 @@ fn own(task: &TaskMessage, info: &BlobInfo) -> Result<(), Failure> {
     if info.writer == task.id.to_string() {
         return Ok(());
     }
-    let message = format!(
-        "{} was written by {:?}, which is not this task: somebody else uses its key",
-        info.key, info.writer
-    );
+    let message =
+        format!("{} was written by {:?}, which is not this task: somebody else uses its key", info.key, info.writer);
     Err(Failure::permanent(message))
 }
 
 fn blob_ref(info: BlobInfo) -> BlobRef {
-    BlobRef {
-        key: info.key,
-        sha256: info.sha256,
-        size: info.size,
-    }
+    BlobRef { key: info.key, sha256: info.sha256, size: info.size }
 }

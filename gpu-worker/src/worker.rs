@@ -47,10 +47,7 @@ pub async fn run(
     let (scratch, _lock) = own_scratch(&config)?;
     let launcher = Launcher::new(config.shim.clone()).map_err(WorkerError::Thread)?;
     let leases = Leases::new(config.lease);
-    let lease_client = config
-        .lease_client
-        .clone()
-        .unwrap_or_else(|| (Arc::clone(&queue), Arc::clone(&blobs)));
+    let lease_client = config.lease_client.clone().unwrap_or_else(|| (Arc::clone(&queue), Arc::clone(&blobs)));
     let _lease_thread =
         keep_leases(Arc::clone(&leases), lease_client, Arc::clone(&clock)).map_err(WorkerError::Thread)?;
 
@@ -76,12 +73,7 @@ pub async fn run(
     background.spawn(async move { send_starts(started, &*queue).await });
     let mut slots = JoinSet::new();
     for _ in 0..config.slots.max(1) {
-        let provers = Provers::new(
-            Arc::clone(&commands),
-            launcher.clone(),
-            Arc::clone(&clock),
-            config.warm_sessions,
-        );
+        let provers = Provers::new(Arc::clone(&commands), launcher.clone(), Arc::clone(&clock), config.warm_sessions);
         let slot = Slot {
             env: Arc::clone(&env),
             queues: Arc::clone(&queues),
@@ -117,10 +109,7 @@ fn queues(config: &WorkerConfig) -> Vec<String> {
     let mut classes = config.classes.clone();
     classes.sort_unstable();
     classes.dedup();
-    classes
-        .into_iter()
-        .map(|class| work_queue(&config.pool, class))
-        .collect()
+    classes.into_iter().map(|class| work_queue(&config.pool, class)).collect()
 }
 
 /// Makes `{scratch}/{id}` this worker's, and empties it. The lock goes with the process.
@@ -137,10 +126,7 @@ fn own_scratch(config: &WorkerConfig) -> Result<(PathBuf, File), WorkerError> {
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            return Err(WorkerError::Taken {
-                id: config.id.to_string(),
-                path: scratch,
-            });
+            return Err(WorkerError::Taken { id: config.id.to_string(), path: scratch });
         }
         Err(TryLockError::Error(error)) => return Err(failed(&lock_path)(error)),
     }
@@ -164,15 +150,13 @@ fn keep_leases(
 ) -> std::io::Result<LeaseThread> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (running, mut ended) = watch::channel(());
-    std::thread::Builder::new()
-        .name("push0-leases".to_owned())
-        .spawn(move || {
-            runtime.block_on(async {
-                tokio::select! {
-                    _ = ended.changed() => {}
-                    () = leases.keep(&*queue, &*blobs, &*clock) => {}
-                }
-            });
-        })?;
+    std::thread::Builder::new().name("push0-leases".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = ended.changed() => {}
+                () = leases.keep(&*queue, &*blobs, &*clock) => {}
+            }
+        });
+    })?;
     Ok(LeaseThread(running))
 }

@@ -42,21 +42,12 @@ async fn worker(dir: &Path) {
     send(&engine, &task(Kind::Map, 0, vec![input])).await;
     let mut config = config(dir);
     config.shim = vec![own().to_str().unwrap().to_owned(), "shim".to_owned(), "--".to_owned()];
-    let script = format!(
-        "echo $$ > {0}/pid.new; mv {0}/pid.new {0}/pid; while :; do sleep 0.1; done",
-        dir.display()
-    );
+    let script = format!("echo $$ > {0}/pid.new; mv {0}/pid.new {0}/pid; while :; do sleep 0.1; done", dir.display());
     let command = ["sh", "-c", &script].map(str::to_owned).to_vec();
-    let endless = ProverCommand {
-        form: Form::Exec,
-        command,
-        memory_limit_mib: Some(4096),
-    };
+    let endless = ProverCommand { form: Form::Exec, command, memory_limit_mib: Some(4096) };
     config.provers.insert("scripted".parse().unwrap(), endless);
     let (queue, blobs) = (Arc::new(engine.clone()), Arc::new(engine));
-    run(config, queue, blobs, Arc::new(SystemClock), std::future::pending())
-        .await
-        .unwrap();
+    run(config, queue, blobs, Arc::new(SystemClock), std::future::pending()).await.unwrap();
 }
 
 /// Waits for something to become true, for a minute at most.
@@ -82,10 +73,7 @@ fn the_prover_dies_with_a_worker_that_is_killed() {
     let pid = std::fs::read_to_string(pid_file).unwrap().trim().to_owned();
     assert!(is_alive(&pid));
     let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
-    let memory = limits
-        .lines()
-        .find(|line| line.starts_with("Max address space"))
-        .unwrap();
+    let memory = limits.lines().find(|line| line.starts_with("Max address space")).unwrap();
     assert!(memory.contains(&(4096_u64 << 20).to_string()), "{memory}");
 
     worker.kill().unwrap();
@@ -95,27 +83,15 @@ fn the_prover_dies_with_a_worker_that_is_killed() {
 
 fn a_prover_whose_worker_is_dead_already_does_not_start() {
     let nobody = "--parent=999999999";
-    let output = Command::new(own())
-        .args(["shim", "--", nobody, "--", "echo", "started"])
-        .output()
-        .unwrap();
+    let output = Command::new(own()).args(["shim", "--", nobody, "--", "echo", "started"]).output().unwrap();
     assert_eq!((output.status.code(), output.stdout.len()), (Some(75), 0), "{output:?}");
 }
 
 fn a_prover_runs_within_its_limits() {
     let parent = format!("--parent={}", std::process::id());
-    let run = |command: &[&str]| {
-        Command::new(own())
-            .args(["shim", &parent, "--"])
-            .args(command)
-            .output()
-            .unwrap()
-    };
+    let run = |command: &[&str]| Command::new(own()).args(["shim", &parent, "--"]).args(command).output().unwrap();
     let limits = String::from_utf8(run(&["sh", "-c", "ulimit -c; ulimit -n"]).stdout).unwrap();
-    let numbers: Vec<u64> = limits
-        .split_whitespace()
-        .map(|number| number.parse().unwrap())
-        .collect();
+    let numbers: Vec<u64> = limits.split_whitespace().map(|number| number.parse().unwrap()).collect();
     assert!(numbers[0] == 0 && numbers[1] <= 4096, "{numbers:?}");
     assert_eq!(run(&["sh", "-c", "exit 9"]).status.code(), Some(9));
     assert_eq!(run(&["/no/such/program"]).status.code(), Some(75));

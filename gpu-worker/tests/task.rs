@@ -113,17 +113,8 @@ impl World {
             limits: Limits::default(),
             health: Health::new("test"),
         };
-        let prover = Scripted {
-            clock: clock.clone(),
-            acts: VecDeque::new(),
-            calls: 0,
-        };
-        Self {
-            clock,
-            engine,
-            env,
-            prover,
-        }
+        let prover = Scripted { clock: clock.clone(), acts: VecDeque::new(), calls: 0 };
+        Self { clock, engine, env, prover }
     }
 
     fn act(mut self, act: Act) -> Self {
@@ -146,23 +137,14 @@ impl World {
     fn deliver(&self, task: &TaskMessage) -> Delivery {
         self.wait(async {
             send(&self.engine, task).await;
-            self.engine
-                .receive(&work(), 1, Millis(0), LEASE)
-                .await
-                .unwrap()
-                .remove(0)
+            self.engine.receive(&work(), 1, Millis(0), LEASE).await.unwrap().remove(0)
         })
     }
 
     /// Handles the delivery while leases are kept.
     fn handle(&mut self, delivery: Delivery) -> Settled {
         let queue = work();
-        let Self {
-            clock,
-            engine,
-            env,
-            prover,
-        } = self;
+        let Self { clock, engine, env, prover } = self;
         drive(clock, async {
             tokio::select! {
                 biased;
@@ -191,14 +173,7 @@ fn memory(text: &'static str) -> Data {
 }
 
 fn failed(settled: &Settled) -> (FailureKind, &str, &[u32]) {
-    let Settled::Reported(ReportEvent::Failed {
-        kind,
-        message,
-        children,
-    }) = settled
-    else {
-        panic!("{settled:?}")
-    };
+    let Settled::Reported(ReportEvent::Failed { kind, message, children }) = settled else { panic!("{settled:?}") };
     (*kind, message, children)
 }
 
@@ -207,19 +182,9 @@ fn an_artifact_is_stored_then_reported_then_the_message_is_gone() {
     let mut world = World::new().artifact("proof");
     let task = task(Kind::Map, 0, vec![world.put("in/0", "segment")]);
     let settled = world.run(&task);
-    let Settled::Reported(ReportEvent::Done { artifact }) = &settled else {
-        panic!("{settled:?}")
-    };
-    assert_eq!(
-        (artifact.key.as_str(), artifact.sha256),
-        (task.artifact_key().as_str(), Sha256::of(b"proof"))
-    );
-    assert_eq!(
-        world.reports(queue::RESULTS),
-        [ReportEvent::Done {
-            artifact: artifact.clone()
-        }]
-    );
+    let Settled::Reported(ReportEvent::Done { artifact }) = &settled else { panic!("{settled:?}") };
+    assert_eq!((artifact.key.as_str(), artifact.sha256), (task.artifact_key().as_str(), Sha256::of(b"proof")));
+    assert_eq!(world.reports(queue::RESULTS), [ReportEvent::Done { artifact: artifact.clone() }]);
     assert!(world.reports(queue::VERDICTS).is_empty());
     assert_eq!(world.work_left(), QueueStats::default());
 }
@@ -229,13 +194,9 @@ fn a_redelivered_task_whose_artifact_is_stored_is_not_proven_again() {
     let mut world = World::new();
     let task = task(Kind::Join, 0, vec![absent("in/0"), absent("in/1")]);
     let bytes = Bytes::from_static(b"the first one's");
-    world
-        .wait(world.engine.put_new(&task.artifact_key(), bytes, &task.id.to_string()))
-        .unwrap();
+    world.wait(world.engine.put_new(&task.artifact_key(), bytes, &task.id.to_string())).unwrap();
     let settled = world.run(&task);
-    let Settled::Reported(ReportEvent::Done { artifact }) = settled else {
-        panic!("{settled:?}")
-    };
+    let Settled::Reported(ReportEvent::Done { artifact }) = settled else { panic!("{settled:?}") };
     assert_eq!(artifact.sha256, Sha256::of(b"the first one's"));
     assert_eq!(world.prover.calls, 0);
 }
@@ -247,10 +208,7 @@ fn an_artifact_stored_meanwhile_by_another_delivery_is_what_is_reported() {
     impl Prover for Racing {
         async fn prove(&mut self, _: &Job, _: &Watch) -> Outcome {
             let bytes = Bytes::from_static(b"other");
-            self.0
-                .put_new(&self.1.artifact_key(), bytes, &self.1.id.to_string())
-                .await
-                .unwrap();
+            self.0.put_new(&self.1.artifact_key(), bytes, &self.1.id.to_string()).await.unwrap();
             Outcome::Done(Output::Artifact(memory("mine")))
         }
     }
@@ -259,9 +217,7 @@ fn an_artifact_stored_meanwhile_by_another_delivery_is_what_is_reported() {
     let delivery = world.deliver(&task);
     let mut prover = Racing(world.engine.clone(), task);
     let settled = world.wait(life::handle(&world.env, &work(), delivery, &mut prover));
-    let Settled::Reported(ReportEvent::Done { artifact }) = settled else {
-        panic!("{settled:?}")
-    };
+    let Settled::Reported(ReportEvent::Done { artifact }) = settled else { panic!("{settled:?}") };
     assert_eq!(artifact.sha256, Sha256::of(b"other"));
 }
 
@@ -276,53 +232,26 @@ fn a_key_written_by_somebody_else_fails_for_good() {
 
 #[test]
 fn split_stores_parts_pages_and_manifest() {
-    let segments: Vec<Data> = (0..300)
-        .map(|number: u32| Data::Memory(Bytes::from(number.to_string())))
-        .collect();
+    let segments: Vec<Data> = (0..300).map(|number: u32| Data::Memory(Bytes::from(number.to_string()))).collect();
     let (hash, parent_hash) = (BlockHash([1; 32]), Some(BlockHash([2; 32])));
-    let output = Output::Split {
-        segments,
-        header: memory("header"),
-        hash,
-        parent_hash,
-    };
+    let output = Output::Split { segments, header: memory("header"), hash, parent_hash };
     let mut world = World::new().act(Act::Answer(Outcome::Done(output)));
     let task = task(Kind::Split, 0, vec![world.put("witnesses/7", "witness")]);
-    let Settled::Reported(ReportEvent::Split {
-        manifest,
-        segments,
-        header,
-        ..
-    }) = world.run(&task)
-    else {
-        panic!()
-    };
+    let Settled::Reported(ReportEvent::Split { manifest, segments, header, .. }) = world.run(&task) else { panic!() };
     assert_eq!((segments, header.key), (300, format!("{}/header", task.artifact_key())));
-    assert!(
-        world.reports(queue::RESULTS).is_empty(),
-        "split counts only from the verdicts queue"
-    );
+    assert!(world.reports(queue::RESULTS).is_empty(), "split counts only from the verdicts queue");
     assert_eq!(world.reports(queue::VERDICTS).len(), 1);
 
     let read = |key: &str| String::from_utf8(world.wait(world.engine.get(key)).unwrap().unwrap().to_vec()).unwrap();
     let manifest = Manifest::from_json(&read(&manifest.key)).unwrap();
-    assert_eq!(
-        (manifest.pages.len(), manifest.hash, manifest.parent_hash),
-        (2, hash, parent_hash)
-    );
+    assert_eq!((manifest.pages.len(), manifest.hash, manifest.parent_hash), (2, hash, parent_hash));
     let second = ManifestPage::from_json(&read(&manifest.pages[1].key)).unwrap();
     assert_eq!((second.first, second.segments.len()), (256, 44));
-    assert_eq!(
-        second.segments[43].key,
-        format!("{}/segments/000299", task.artifact_key())
-    );
+    assert_eq!(second.segments[43].key, format!("{}/segments/000299", task.artifact_key()));
     assert_eq!(read(&second.segments[43].key), "299");
 
     let again = world.run(&task);
-    assert!(
-        matches!(again, Settled::Reported(ReportEvent::Split { segments: 300, .. })),
-        "{again:?}"
-    );
+    assert!(matches!(again, Settled::Reported(ReportEvent::Split { segments: 300, .. })), "{again:?}");
     assert_eq!(world.prover.calls, 1);
 }
 
@@ -339,43 +268,27 @@ fn a_split_that_finds_other_segments_of_its_own_fails_and_equal_ones_do_not_matt
         let task = task(Kind::Split, 0, vec![world.put("witnesses/7", "witness")]);
         let key = format!("{}/segments/000000", task.artifact_key());
         let bytes = Bytes::from_static(left.as_bytes());
-        world
-            .wait(world.engine.put_new(&key, bytes, &task.id.to_string()))
-            .unwrap();
+        world.wait(world.engine.put_new(&key, bytes, &task.id.to_string())).unwrap();
         let settled = world.run(&task);
         if fails {
             let (kind, message, _) = failed(&settled);
             assert_eq!(kind, FailureKind::Retryable);
             assert!(message.contains("earlier run of this attempt"), "{message}");
-            assert!(
-                world
-                    .wait(world.engine.head(&format!("{}/manifest", task.artifact_key())))
-                    .unwrap()
-                    .is_none()
-            );
+            assert!(world.wait(world.engine.head(&format!("{}/manifest", task.artifact_key()))).unwrap().is_none());
         } else {
-            assert!(
-                matches!(settled, Settled::Reported(ReportEvent::Split { .. })),
-                "{settled:?}"
-            );
+            assert!(matches!(settled, Settled::Reported(ReportEvent::Split { .. })), "{settled:?}");
         }
     }
 }
 
 #[test]
 fn a_verdict_names_the_root_it_is_about() {
-    let verdict = Output::Verdict {
-        verdict: Verdict::BadBlock,
-        message: Some("why".to_owned()),
-    };
+    let verdict = Output::Verdict { verdict: Verdict::BadBlock, message: Some("why".to_owned()) };
     let mut world = World::new().act(Act::Answer(Outcome::Done(verdict)));
     let root = world.put("root", "root");
     let task = task(Kind::Verify, 0, vec![root.clone(), world.put("header", "header")]);
-    let wanted = ReportEvent::Verified {
-        verdict: Verdict::BadBlock,
-        root: root.sha256,
-        message: Some("why".to_owned()),
-    };
+    let wanted =
+        ReportEvent::Verified { verdict: Verdict::BadBlock, root: root.sha256, message: Some("why".to_owned()) };
     assert_eq!(world.run(&task), Settled::Reported(wanted.clone()));
     assert_eq!(world.reports(queue::VERDICTS), [wanted]);
 }
@@ -413,10 +326,7 @@ fn a_run_stopped_while_it_is_proven_cancels_the_prover() {
             }
         });
         assert_eq!(settled, Settled::Stopped);
-        assert_eq!(
-            (world.work_left(), world.env.leases.count()),
-            (QueueStats::default(), 0)
-        );
+        assert_eq!((world.work_left(), world.env.leases.count()), (QueueStats::default(), 0));
         assert!(world.reports(queue::RESULTS).is_empty());
     }
 }
@@ -434,15 +344,9 @@ fn an_avoided_worker_releases_the_task_up_to_a_bound() {
             settled => break settled,
         }
         assert_eq!(world.work_left().delayed, 1, "others get it first");
-        delivery = world
-            .wait(world.engine.receive(&work(), 1, Millis(60_000), LEASE))
-            .unwrap()
-            .remove(0);
+        delivery = world.wait(world.engine.receive(&work(), 1, Millis(60_000), LEASE)).unwrap().remove(0);
     };
-    assert!(
-        matches!(settled, Settled::Reported(ReportEvent::Done { .. })),
-        "{settled:?}"
-    );
+    assert!(matches!(settled, Settled::Reported(ReportEvent::Done { .. })), "{settled:?}");
     assert_eq!((avoided, world.prover.calls), (3, 1));
 }
 
@@ -464,14 +368,8 @@ fn leases_live_as_long_as_the_prover_works() {
     let begun = world.clock.now();
     let settled = world.run(&task);
     let (kind, message, _) = failed(&settled);
-    assert_eq!(
-        (kind, world.clock.now().since(begun)),
-        (FailureKind::Retryable, task.time_limit)
-    );
-    assert!(
-        message.contains("time limit") && message.ends_with("last words"),
-        "{message}"
-    );
+    assert_eq!((kind, world.clock.now().since(begun)), (FailureKind::Retryable, task.time_limit));
+    assert!(message.contains("time limit") && message.ends_with("last words"), "{message}");
     assert_eq!(world.work_left(), QueueStats::default());
 }
 
@@ -491,31 +389,15 @@ fn a_silent_prover_is_killed_at_its_progress_limit_and_a_talking_one_at_its_time
 #[test]
 fn an_input_that_is_not_the_pinned_one_accuses_its_child_and_a_missing_one_is_stale() {
     let cases = [
-        (
-            Kind::Join,
-            "there",
-            FailureKind::BadInput,
-            vec![1],
-            "not the one pinned",
-        ),
-        (
-            Kind::Split,
-            "there",
-            FailureKind::Permanent,
-            vec![],
-            "not the one pinned",
-        ),
+        (Kind::Join, "there", FailureKind::BadInput, vec![1], "not the one pinned"),
+        (Kind::Split, "there", FailureKind::Permanent, vec![], "not the one pinned"),
         (Kind::Join, "gone", FailureKind::Retryable, vec![], "stale"),
     ];
     for (kind, key, wanted, accused, text) in cases {
         let mut world = World::new();
         world.put("there", "something else");
         let good = world.put("good", "good");
-        let inputs = if kind == Kind::Join {
-            vec![good, absent(key)]
-        } else {
-            vec![absent(key)]
-        };
+        let inputs = if kind == Kind::Join { vec![good, absent(key)] } else { vec![absent(key)] };
         let settled = world.run(&task(kind, 0, inputs));
         let (kind, message, children) = failed(&settled);
         assert_eq!((kind, children), (wanted, &accused[..]), "{message}");
@@ -526,26 +408,11 @@ fn an_input_that_is_not_the_pinned_one_accuses_its_child_and_a_missing_one_is_st
 
 #[test]
 fn a_failure_is_reported_as_the_prover_said_it() {
-    for failure in [
-        Failure::retryable("r"),
-        Failure::permanent("p"),
-        Failure::bad_input(vec![0], "b"),
-    ] {
+    for failure in [Failure::retryable("r"), Failure::permanent("p"), Failure::bad_input(vec![0], "b")] {
         let mut world = World::new().act(Act::Answer(failure.clone().into()));
         let task = task(Kind::Map, 0, vec![world.put("in/0", "segment")]);
-        let Failure {
-            kind,
-            message,
-            children,
-        } = failure;
-        assert_eq!(
-            world.run(&task),
-            Settled::Reported(ReportEvent::Failed {
-                kind,
-                message,
-                children
-            })
-        );
+        let Failure { kind, message, children } = failure;
+        assert_eq!(world.run(&task), Settled::Reported(ReportEvent::Failed { kind, message, children }));
     }
 }
 
@@ -565,11 +432,7 @@ struct Stubborn(Engine, AtomicU32);
 #[async_trait]
 impl Queue for Stubborn {
     async fn send(&self, queue: &str, messages: Vec<Outgoing>) -> PortResult<()> {
-        if self
-            .1
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
-            .is_ok()
-        {
+        if self.1.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
             return Err(PortError::transient("not now"));
         }
         self.0.send(queue, messages).await
@@ -597,12 +460,6 @@ fn a_report_is_sent_until_it_arrives_and_the_message_kept_until_then() {
     let task = task(Kind::Map, 0, vec![world.put("in/0", "segment")]);
     let begun = world.clock.now();
     assert!(matches!(world.run(&task), Settled::Reported(_)));
-    assert!(
-        world.clock.now().since(begun) > LEASE,
-        "longer than a lease, which was kept meanwhile"
-    );
-    assert_eq!(
-        (world.reports(queue::RESULTS).len(), world.work_left()),
-        (1, QueueStats::default())
-    );
+    assert!(world.clock.now().since(begun) > LEASE, "longer than a lease, which was kept meanwhile");
+    assert_eq!((world.reports(queue::RESULTS).len(), world.work_left()), (1, QueueStats::default()));
 }

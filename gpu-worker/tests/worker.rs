@@ -40,12 +40,7 @@ impl Worker {
         };
         let (queue, blobs) = (Arc::new(engine.clone()), Arc::new(engine.clone()));
         let running = tokio::spawn(run(config, queue, blobs, Arc::new(SystemClock), shutdown));
-        Self {
-            engine,
-            dir,
-            stop: Some(stop),
-            running,
-        }
+        Self { engine, dir, stop: Some(stop), running }
     }
 
     fn path(&self) -> &Path {
@@ -59,19 +54,12 @@ impl Worker {
     /// Sends the task and waits for what comes of it.
     async fn run(&self, task: &TaskMessage) -> Report {
         send(&self.engine, task).await;
-        let queue = if task.kind.is_trusted() {
-            queue::VERDICTS
-        } else {
-            queue::RESULTS
-        };
+        let queue = if task.kind.is_trusted() { queue::VERDICTS } else { queue::RESULTS };
         next_report(&self.engine, queue).await
     }
 
     async fn map(&self, index: u32, params: serde_json::Value) -> TaskMessage {
-        TaskMessage {
-            params,
-            ..task(Kind::Map, index, vec![self.put("segment").await])
-        }
+        TaskMessage { params, ..task(Kind::Map, index, vec![self.put("segment").await]) }
     }
 
     async fn exec(&self, index: u32, stage: &str, inputs: Vec<BlobRef>) -> TaskMessage {
@@ -80,11 +68,7 @@ impl Worker {
             "verify" => Kind::Verify,
             _ => Kind::Join,
         };
-        TaskMessage {
-            stage: stage.parse().unwrap(),
-            prover: "once".parse().unwrap(),
-            ..task(kind, index, inputs)
-        }
+        TaskMessage { stage: stage.parse().unwrap(), prover: "once".parse().unwrap(), ..task(kind, index, inputs) }
     }
 
     fn shut_down(&mut self) {
@@ -106,14 +90,7 @@ impl Worker {
 }
 
 fn failed(report: Report) -> (FailureKind, String, Vec<u32>) {
-    let ReportEvent::Failed {
-        kind,
-        message,
-        children,
-    } = report.event
-    else {
-        panic!("{report:?}")
-    };
+    let ReportEvent::Failed { kind, message, children } = report.event else { panic!("{report:?}") };
     (kind, message, children)
 }
 
@@ -122,39 +99,19 @@ async fn a_session_proves_all_kinds_and_stays_warm() {
     let worker = Worker::start(|_| {});
     let inputs = vec![worker.put("left").await, worker.put("right").await];
     let join = task(Kind::Join, 0, inputs.clone());
-    let ReportEvent::Done { artifact } = worker.run(&join).await.event else {
-        panic!()
-    };
-    assert_eq!(
-        (artifact.key, artifact.sha256),
-        (join.artifact_key(), Sha256::of(b"left+right"))
-    );
+    let ReportEvent::Done { artifact } = worker.run(&join).await.event else { panic!() };
+    assert_eq!((artifact.key, artifact.sha256), (join.artifact_key(), Sha256::of(b"left+right")));
 
-    let split = TaskMessage {
-        params: json!({ "segments": 5 }),
-        ..task(Kind::Split, 1, vec![inputs[0].clone()])
-    };
-    let ReportEvent::Split {
-        segments,
-        hash,
-        parent_hash,
-        header,
-        ..
-    } = worker.run(&split).await.event
-    else {
+    let split = TaskMessage { params: json!({ "segments": 5 }), ..task(Kind::Split, 1, vec![inputs[0].clone()]) };
+    let ReportEvent::Split { segments, hash, parent_hash, header, .. } = worker.run(&split).await.event else {
         panic!()
     };
     assert_eq!((segments, hash, parent_hash.is_some()), (5, split.block_hash, true));
     assert_eq!(header.sha256, Sha256::of(b"header of left"));
 
     let verify = task(Kind::Verify, 2, inputs.clone());
-    let ReportEvent::Verified { verdict, root, message } = worker.run(&verify).await.event else {
-        panic!()
-    };
-    assert_eq!(
-        (verdict, root, message),
-        (Verdict::Ok, inputs[0].sha256, Some(inputs[0].sha256.to_string()))
-    );
+    let ReportEvent::Verified { verdict, root, message } = worker.run(&verify).await.event else { panic!() };
+    assert_eq!((verdict, root, message), (Verdict::Ok, inputs[0].sha256, Some(inputs[0].sha256.to_string())));
 
     worker.until(|stats| stats == QueueStats::default()).await;
     assert_eq!(invocations(worker.path()), 3);
@@ -181,18 +138,9 @@ async fn many_tasks_are_each_proven_once_and_starts_are_announced() {
 async fn a_start_is_announced_while_the_task_is_proven() {
     let mut worker = Worker::start(|config| config.drain_grace = Millis(0));
     let never = worker.path().join("never");
-    send(
-        &worker.engine,
-        &worker.map(0, json!({ "do": "wait", "for": never })).await,
-    )
-    .await;
+    send(&worker.engine, &worker.map(0, json!({ "do": "wait", "for": never })).await).await;
     let wait = Millis::from_secs(60);
-    let first = worker
-        .engine
-        .receive(queue::RESULTS, 1, wait, wait)
-        .await
-        .unwrap()
-        .remove(0);
+    let first = worker.engine.receive(queue::RESULTS, 1, wait, wait).await.unwrap().remove(0);
     assert!(first.body.contains("started"), "{}", first.body);
 
     // Without a grace, what is being proven is handed back at once, and can be had by others.
@@ -228,10 +176,7 @@ async fn whatever_a_session_does_wrong_is_retryable_and_the_next_task_is_proven(
 #[tokio::test]
 async fn a_silent_session_is_killed_at_its_progress_limit() {
     let worker = Worker::start(|_| {});
-    let silent = TaskMessage {
-        progress_limit: Some(Millis(200)),
-        ..worker.map(0, json!({ "do": "hang" })).await
-    };
+    let silent = TaskMessage { progress_limit: Some(Millis(200)), ..worker.map(0, json!({ "do": "hang" })).await };
     let (kind, message, _) = failed(worker.run(&silent).await);
     assert_eq!(kind, FailureKind::Retryable);
     assert!(message.contains("progress limit"), "{message}");
@@ -250,14 +195,8 @@ async fn failures_keep_their_kind_and_name_only_inputs_that_exist() {
     ];
     for (index, (kind, children, wanted, accused)) in (0..).zip(cases) {
         let params = json!({ "do": "fail", "kind": kind, "children": children });
-        let (kind, message, children) = failed(
-            worker
-                .run(&TaskMessage {
-                    params,
-                    ..task(Kind::Join, index, inputs.clone())
-                })
-                .await,
-        );
+        let (kind, message, children) =
+            failed(worker.run(&TaskMessage { params, ..task(Kind::Join, index, inputs.clone()) }).await);
         assert_eq!((kind, children), (wanted, accused), "{message}");
         assert!(message.contains("as asked"), "{message}");
     }
@@ -270,27 +209,9 @@ async fn a_prover_that_is_not_the_pinned_one_proves_nothing() {
     let good = worker.map(0, json!({})).await;
     let pinned = |byte| [("leaf".to_owned(), Sha256([byte; 32]))].into();
     let cases = [
-        (
-            TaskMessage {
-                programs: pinned(0x22),
-                ..good.clone()
-            },
-            "another program leaf",
-        ),
-        (
-            TaskMessage {
-                stage: "dance".parse().unwrap(),
-                ..good.clone()
-            },
-            "does not offer stage dance",
-        ),
-        (
-            TaskMessage {
-                prover: "unknown".parse().unwrap(),
-                ..good.clone()
-            },
-            "no prover named unknown",
-        ),
+        (TaskMessage { programs: pinned(0x22), ..good.clone() }, "another program leaf"),
+        (TaskMessage { stage: "dance".parse().unwrap(), ..good.clone() }, "does not offer stage dance"),
+        (TaskMessage { prover: "unknown".parse().unwrap(), ..good.clone() }, "no prover named unknown"),
     ];
     for (task, says) in cases {
         let (kind, message, _) = failed(worker.run(&task).await);
@@ -298,12 +219,7 @@ async fn a_prover_that_is_not_the_pinned_one_proves_nothing() {
         assert!(message.contains(says), "{message}");
     }
     assert_eq!(invocations(worker.path()), 0);
-    let report = worker
-        .run(&TaskMessage {
-            programs: pinned(0x11),
-            ..good
-        })
-        .await;
+    let report = worker.run(&TaskMessage { programs: pinned(0x11), ..good }).await;
     assert!(matches!(report.event, ReportEvent::Done { .. }), "{report:?}");
     worker.end().await;
 }
@@ -314,28 +230,12 @@ async fn the_exec_form_says_the_same_by_exit_code_and_result_file() {
     let inputs = vec![worker.put("a").await, worker.put("b").await];
     let run = async |index, stage: &str| worker.run(&worker.exec(index, stage, inputs.clone()).await).await;
 
-    let ReportEvent::Done { artifact } = run(0, "join").await.event else {
-        panic!()
-    };
+    let ReportEvent::Done { artifact } = run(0, "join").await.event else { panic!() };
     assert_eq!(artifact.sha256, Sha256::of(b"ab"));
-    let ReportEvent::Split {
-        segments: 2, header, ..
-    } = run(1, "split").await.event
-    else {
-        panic!()
-    };
+    let ReportEvent::Split { segments: 2, header, .. } = run(1, "split").await.event else { panic!() };
     assert_eq!(header.sha256, Sha256::of(b"head"));
-    let ReportEvent::Verified {
-        verdict: Verdict::BadProof,
-        ..
-    } = run(2, "verify").await.event
-    else {
-        panic!()
-    };
-    assert_eq!(
-        failed(run(3, "accuse").await),
-        (FailureKind::BadInput, "rotten".to_owned(), vec![1])
-    );
+    let ReportEvent::Verified { verdict: Verdict::BadProof, .. } = run(2, "verify").await.event else { panic!() };
+    assert_eq!(failed(run(3, "accuse").await), (FailureKind::BadInput, "rotten".to_owned(), vec![1]));
     for (index, stage, wanted, says) in [
         (4, "retry", FailureKind::Retryable, "exit code 75\nbusy"),
         (5, "refuse", FailureKind::Permanent, "exit code 2\nnever"),
@@ -345,10 +245,7 @@ async fn the_exec_form_says_the_same_by_exit_code_and_result_file() {
         assert_eq!(kind, wanted, "{stage}: {message}");
         assert!(message.contains(says), "{stage}: {message}");
     }
-    let hang = TaskMessage {
-        time_limit: Millis(200),
-        ..worker.exec(7, "hang", inputs.clone()).await
-    };
+    let hang = TaskMessage { time_limit: Millis(200), ..worker.exec(7, "hang", inputs.clone()).await };
     assert_eq!(failed(worker.run(&hang).await).0, FailureKind::Retryable);
     worker.end().await;
 }
@@ -377,10 +274,7 @@ async fn draining_gives_the_waiting_task_back_and_finishes_the_running_one() {
 async fn nothing_is_kept_waiting_behind_a_prover_that_looks_hung() {
     let mut worker = Worker::start(|config| config.drain_grace = Millis(0));
     let hang = json!({ "do": "hang" });
-    let slow = TaskMessage {
-        time_limit: Millis(4_000),
-        ..worker.map(0, hang).await
-    };
+    let slow = TaskMessage { time_limit: Millis(4_000), ..worker.map(0, hang).await };
     send(&worker.engine, &slow).await;
     send(&worker.engine, &worker.map(1, json!({})).await).await;
     worker.until(|stats| stats.in_flight == 2).await;
@@ -398,19 +292,10 @@ async fn realtime_comes_before_bulk() {
     send(&worker.engine, &worker.map(0, json!({ "do": "wait", "for": go })).await).await;
     worker.until(|stats| stats.in_flight == 1).await;
     for (index, class) in [(1, push0_core::Class::Bulk), (2, push0_core::Class::Realtime)] {
-        let task = TaskMessage {
-            class,
-            ..worker.map(index, json!({})).await
-        };
-        let message = push0_runtime::port::Outgoing {
-            body: push0_core::record::Versioned::to_json(&task),
-            ..Default::default()
-        };
-        worker
-            .engine
-            .send(&push0_core::message::work_queue(&pool(), class), vec![message])
-            .await
-            .unwrap();
+        let task = TaskMessage { class, ..worker.map(index, json!({})).await };
+        let message =
+            push0_runtime::port::Outgoing { body: push0_core::record::Versioned::to_json(&task), ..Default::default() };
+        worker.engine.send(&push0_core::message::work_queue(&pool(), class), vec![message]).await.unwrap();
     }
     std::fs::write(go, "").unwrap();
     let mut order = Vec::new();
@@ -428,14 +313,7 @@ async fn two_workers_of_one_name_do_not_share_a_scratch_directory() {
     let report = worker.run(&worker.map(0, json!({})).await).await;
     assert!(matches!(report.event, ReportEvent::Done { .. }));
     let (queue, blobs) = (Arc::new(worker.engine.clone()), Arc::new(worker.engine.clone()));
-    let second = run(
-        config(worker.path()),
-        queue,
-        blobs,
-        Arc::new(SystemClock),
-        std::future::pending(),
-    )
-    .await;
+    let second = run(config(worker.path()), queue, blobs, Arc::new(SystemClock), std::future::pending()).await;
     assert!(matches!(second, Err(WorkerError::Taken { .. })), "{second:?}");
     assert!(worker.engine.head("artifacts/none").await.unwrap().is_none());
     worker.end().await;

@@ -24,10 +24,7 @@ struct State {
 
 impl ManualClock {
     pub fn starting_at(now: Millis) -> Self {
-        Self(Arc::new(Mutex::new(State {
-            now,
-            ..State::default()
-        })))
+        Self(Arc::new(Mutex::new(State { now, ..State::default() })))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -64,11 +61,7 @@ impl Clock for ManualClock {
     }
 
     fn sleep_until(&self, deadline: Millis) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        Box::pin(Sleep {
-            clock: self.clone(),
-            deadline,
-            place: None,
-        })
+        Box::pin(Sleep { clock: self.clone(), deadline, place: None })
     }
 }
 

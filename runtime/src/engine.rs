@@ -82,18 +82,11 @@ impl QueueSpec {
     /// Its nature read from the name.
     pub fn new(name: impl Into<String>) -> Self {
         let name = name.into();
-        Self {
-            fifo: name.ends_with(".fifo"),
-            name,
-            dead_letter: None,
-        }
+        Self { fifo: name.ends_with(".fifo"), name, dead_letter: None }
     }
 
     pub fn with_dead_letter(mut self, queue: impl Into<String>, max_receives: u32) -> Self {
-        self.dead_letter = Some(DeadLetter {
-            queue: queue.into(),
-            max_receives,
-        });
+        self.dead_letter = Some(DeadLetter { queue: queue.into(), max_receives });
         self
     }
 }
@@ -150,15 +143,7 @@ struct Inner {
 impl Engine {
     /// Opens, and creates what is not there. A directory that another process owns is `Permanent`, as is one of a newer schema.
     pub fn open(config: EngineConfig) -> PortResult<Self> {
-        let EngineConfig {
-            location,
-            durability,
-            queues,
-            clock,
-            blob_limit,
-            restart_grace,
-            max_pages,
-        } = config;
+        let EngineConfig { location, durability, queues, clock, blob_limit, restart_grace, max_pages } = config;
         let directory = match location {
             Location::Memory => None,
             Location::Directory(directory) => Some(directory),
@@ -186,18 +171,8 @@ impl Engine {
             }
         };
         let combiner = Arc::new(Combiner::new(db, Queues::default(), clock, committed));
-        let blobs = blobs::Store {
-            combiner: combiner.clone(),
-            files,
-            limit: blob_limit,
-        };
-        let engine = Self(Arc::new(Inner {
-            combiner,
-            blobs,
-            specs: Mutex::default(),
-            directory,
-            _owner: owner,
-        }));
+        let blobs = blobs::Store { combiner: combiner.clone(), files, limit: blob_limit };
+        let engine = Self(Arc::new(Inner { combiner, blobs, specs: Mutex::default(), directory, _owner: owner }));
         engine.ensure_queues(queues)?;
         Ok(engine)
     }
@@ -227,10 +202,7 @@ impl Engine {
                 let line = Line {
                     id: queue::register(batch.db, &spec.name)?,
                     fifo: spec.fifo,
-                    dead_letter: spec
-                        .dead_letter
-                        .clone()
-                        .map(|letters| (letters.queue, letters.max_receives)),
+                    dead_letter: spec.dead_letter.clone().map(|letters| (letters.queue, letters.max_receives)),
                 };
                 batch.queues.add(spec.name.clone(), line);
             }
@@ -271,14 +243,10 @@ fn check_spec(spec: &QueueSpec, all: &[QueueSpec]) -> PortResult<()> {
     let name = &spec.name;
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     if name.is_empty() || name.len() > 80 || !name.bytes().all(is_allowed) {
-        return Err(PortError::permanent(format!(
-            "{name:?} is not a queue name: 1 to 80 of A-Z a-z 0-9 . _ -"
-        )));
+        return Err(PortError::permanent(format!("{name:?} is not a queue name: 1 to 80 of A-Z a-z 0-9 . _ -")));
     }
     if spec.fifo != name.ends_with(".fifo") {
-        return Err(PortError::permanent(format!(
-            "queue {name}: FIFO queues, and only they, are named *.fifo"
-        )));
+        return Err(PortError::permanent(format!("queue {name}: FIFO queues, and only they, are named *.fifo")));
     }
     let Some(letters) = &spec.dead_letter else {
         return Ok(());
@@ -301,10 +269,7 @@ fn check_spec(spec: &QueueSpec, all: &[QueueSpec]) -> PortResult<()> {
 impl Queue for Engine {
     async fn send(&self, queue: &str, messages: Vec<Outgoing>) -> PortResult<()> {
         let queue = queue.to_owned();
-        self.0
-            .combiner
-            .submit(move |batch| queue::send(batch, &queue, &messages))
-            .await
+        self.0.combiner.submit(move |batch| queue::send(batch, &queue, &messages)).await
     }
 
     async fn receive(&self, queue: &str, max: usize, wait: Millis, lease: Millis) -> PortResult<Vec<Delivery>> {
@@ -321,26 +286,17 @@ impl Queue for Engine {
     async fn extend(&self, queue: &str, receipt: &str, lease: Millis) -> PortResult<()> {
         queue::check_lease(lease)?;
         let (queue, receipt) = (queue.to_owned(), receipt.to_owned());
-        self.0
-            .combiner
-            .submit(move |batch| queue::extend(batch, &queue, &receipt, lease))
-            .await
+        self.0.combiner.submit(move |batch| queue::extend(batch, &queue, &receipt, lease)).await
     }
 
     async fn release(&self, queue: &str, receipt: &str, delay: Millis) -> PortResult<()> {
         let (queue, receipt) = (queue.to_owned(), receipt.to_owned());
-        self.0
-            .combiner
-            .submit(move |batch| queue::release(batch, &queue, &receipt, delay))
-            .await
+        self.0.combiner.submit(move |batch| queue::release(batch, &queue, &receipt, delay)).await
     }
 
     async fn ack(&self, queue: &str, receipt: &str) -> PortResult<()> {
         let (queue, receipt) = (queue.to_owned(), receipt.to_owned());
-        self.0
-            .combiner
-            .submit(move |batch| queue::ack(batch, &queue, &receipt))
-            .await
+        self.0.combiner.submit(move |batch| queue::ack(batch, &queue, &receipt)).await
     }
 
     async fn stats(&self, queue: &str) -> PortResult<QueueStats> {
@@ -360,10 +316,7 @@ impl Table for Engine {
     async fn put_if_version(&self, key: &Key, doc: Value, expected: Option<u64>) -> PortResult<u64> {
         table::check_key(key)?;
         let key = key.clone();
-        self.0
-            .combiner
-            .submit(move |batch| table::put_if_version(batch.db, key, doc, expected))
-            .await
+        self.0.combiner.submit(move |batch| table::put_if_version(batch.db, key, doc, expected)).await
     }
 
     async fn accept_first(
@@ -376,10 +329,7 @@ impl Table for Engine {
     ) -> PortResult<Accepted> {
         table::check_key(key)?;
         let (key, slot, floor) = (key.clone(), slot.to_owned(), floor.to_owned());
-        self.0
-            .combiner
-            .submit(move |batch| table::accept_first(batch.db, &key, slot, &floor, attempt, value))
-            .await
+        self.0.combiner.submit(move |batch| table::accept_first(batch.db, &key, slot, &floor, attempt, value)).await
     }
 
     async fn set_if(
@@ -391,26 +341,17 @@ impl Table for Engine {
     ) -> PortResult<SetOutcome> {
         table::check_key(key)?;
         let (key, attribute) = (key.clone(), attribute.to_owned());
-        self.0
-            .combiner
-            .submit(move |batch| table::set_if(batch.db, &key, attribute, expected, new))
-            .await
+        self.0.combiner.submit(move |batch| table::set_if(batch.db, &key, attribute, expected, new)).await
     }
 
     async fn query(&self, partition: &str, prefix: &str, after: Option<&str>, limit: usize) -> PortResult<Vec<Row>> {
         let (partition, prefix, after) = (partition.to_owned(), prefix.to_owned(), after.map(str::to_owned));
-        self.0
-            .combiner
-            .submit(move |batch| table::query(batch.db, &partition, &prefix, after.as_deref(), limit))
-            .await
+        self.0.combiner.submit(move |batch| table::query(batch.db, &partition, &prefix, after.as_deref(), limit)).await
     }
 
     async fn transact(&self, writes: Vec<Write>) -> PortResult<()> {
         table::check_writes(&writes)?;
-        self.0
-            .combiner
-            .submit(move |batch| table::transact(batch, writes))
-            .await
+        self.0.combiner.submit(move |batch| table::transact(batch, writes)).await
     }
 
     async fn delete(&self, key: &Key) -> PortResult<()> {

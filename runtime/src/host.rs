@@ -43,10 +43,7 @@ pub async fn handle_batch(function: &dyn Function, source: &str, batch: &[Delive
     for message in batch {
         if is_fifo && stopped_groups.contains(&message.group) {
             let reason = "a message before it in its group failed".to_owned();
-            failed.push(Failed {
-                id: message.id.clone(),
-                failure: Failure::Retry { reason },
-            });
+            failed.push(Failed { id: message.id.clone(), failure: Failure::Retry { reason } });
             continue;
         }
         if let Err(failure) = function.handle(source, message).await {
@@ -54,14 +51,14 @@ pub async fn handle_batch(function: &dyn Function, source: &str, batch: &[Delive
             if matches!(failure, Failure::Retry { .. }) {
                 stopped_groups.insert(message.group.clone());
             }
-            failed.push(Failed {
-                id: message.id.clone(),
-                failure,
-            });
+            failed.push(Failed { id: message.id.clone(), failure });
         }
     }
     failed
 }
+
+/// How long a receive waits for a first message: the longest SQS allows.
+const LONG_POLL: Millis = Millis::from_secs(20);
 
 /// One source of a function.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,24 +82,22 @@ pub async fn poll_once(
     mapping: &Mapping,
     wait: Millis,
 ) -> PortResult<usize> {
-    let batch = queue
-        .receive(&mapping.queue, mapping.batch, wait, mapping.lease)
-        .await?;
-    let failed = handle_batch(function, &mapping.queue, &batch).await;
+    let batch = queue.receive(&mapping.queue, mapping.batch, wait, mapping.lease).await?;
+    invoke(queue, function, mapping, &batch).await;
+    Ok(batch.len())
+}
+
+/// Handles a batch and settles every message of it: deleted, handed back, or moved to the dead-letter queue.
+async fn invoke(queue: &dyn Queue, function: &dyn Function, mapping: &Mapping, batch: &[Delivery]) {
+    let failed = handle_batch(function, &mapping.queue, batch).await;
     // In reverse, so that FIFO messages handed back stand in their old order.
     for message in batch.iter().rev() {
-        let failure = failed
-            .iter()
-            .find(|failed| failed.id == message.id)
-            .map(|failed| &failed.failure);
-        let settled = settle(queue, mapping, message, failure).await;
-        match settled {
-            Ok(()) => {}
+        let failure = failed.iter().find(|failed| failed.id == message.id).map(|failed| &failed.failure);
+        if let Err(error) = settle(queue, mapping, message, failure).await {
             // Its lease ran out: somebody else has it, or will.
-            Err(error) => tracing::debug!(queue = mapping.queue, %error, "message not settled"),
+            tracing::debug!(queue = mapping.queue, %error, "message not settled");
         }
     }
-    Ok(batch.len())
 }
 
 async fn settle(
@@ -114,22 +109,13 @@ async fn settle(
     match failure {
         None => queue.ack(&mapping.queue, &message.receipt).await,
         Some(Failure::Retry { reason }) => {
-            tracing::warn!(
-                queue = mapping.queue,
-                receives = message.receive_count,
-                reason,
-                "message will come again"
-            );
-            queue
-                .release(&mapping.queue, &message.receipt, back_off(message.receive_count))
-                .await
+            tracing::warn!(queue = mapping.queue, receives = message.receive_count, reason, "message will come again");
+            queue.release(&mapping.queue, &message.receipt, back_off(message.receive_count)).await
         }
         Some(Failure::Poison { reason }) => {
             tracing::error!(queue = mapping.queue, reason, "message cannot be handled");
             let Some(dead_letter) = &mapping.dead_letter else {
-                return queue
-                    .release(&mapping.queue, &message.receipt, back_off(message.receive_count))
-                    .await;
+                return queue.release(&mapping.queue, &message.receipt, back_off(message.receive_count)).await;
             };
             let body = serde_json::json!({ "poison": reason, "queue": mapping.queue, "body": message.body });
             let outgoing = Outgoing {
@@ -144,7 +130,8 @@ async fn settle(
     }
 }
 
-/// Polls until `stop` says true; then lets the batch in hand finish and returns. A failing queue is asked again after a pause.
+/// Polls until `stop` says true. A batch in hand is finished first; only a receive that waits is given up. A failing queue is asked
+/// again after a pause.
 pub async fn run(
     queue: Arc<dyn Queue>,
     function: Arc<dyn Function>,
@@ -152,22 +139,96 @@ pub async fn run(
     mut stop: tokio::sync::watch::Receiver<bool>,
 ) {
     while !*stop.borrow() {
-        let turn = poll_once(&*queue, &*function, &mapping, Millis::from_secs(20));
-        tokio::pin!(turn);
-        let outcome = tokio::select! {
-            outcome = &mut turn => outcome,
-            _ = stop.changed() => {
-                return drain(turn).await;
-            }
+        let received = tokio::select! {
+            received = queue.receive(&mapping.queue, mapping.batch, LONG_POLL, mapping.lease) => received,
+            _ = stop.changed() => return,
         };
-        if let Err(error) = outcome {
-            tracing::warn!(queue = mapping.queue, %error, "cannot receive; trying again");
-            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        match received {
+            Ok(batch) => invoke(&*queue, &*function, &mapping, &batch).await,
+            Err(error) => {
+                tracing::warn!(queue = mapping.queue, %error, "cannot receive; trying again");
+                tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+            }
         }
     }
 }
 
-/// Gives a turn that was interrupted a moment to finish the batch it may have in hand.
-async fn drain(turn: impl Future<Output = PortResult<usize>>) {
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(1), turn).await;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fails the messages whose bodies begin with `retry` or `poison`.
+    struct Picky;
+
+    #[async_trait]
+    impl Function for Picky {
+        async fn handle(&self, _source: &str, message: &Delivery) -> Result<(), Failure> {
+            let reason = "picky".to_owned();
+            match message.body.as_str() {
+                body if body.starts_with("retry") => Err(Failure::Retry { reason }),
+                body if body.starts_with("poison") => Err(Failure::Poison { reason }),
+                _ => Ok(()),
+            }
+        }
+    }
+
+    fn batch(messages: &[(&str, &str)]) -> Vec<Delivery> {
+        let delivery = |(position, (group, body)): (usize, &(&str, &str))| Delivery {
+            id: position.to_string(),
+            receipt: position.to_string(),
+            body: (*body).to_owned(),
+            group: Some((*group).to_owned()),
+            receive_count: 1,
+            sent_at: Millis(0),
+        };
+        messages.iter().enumerate().map(delivery).collect()
+    }
+
+    fn failed_of(source: &str, messages: &[(&str, &str)]) -> Vec<String> {
+        let failed = futures::executor::block_on(handle_batch(&Picky, source, &batch(messages)));
+        failed.into_iter().map(|failed| failed.id).collect()
+    }
+
+    #[test]
+    fn on_a_standard_queue_only_what_failed_comes_again() {
+        assert_eq!(failed_of("results", &[("a", "retry"), ("a", "fine"), ("b", "fine")]), ["0"]);
+    }
+
+    #[test]
+    fn on_a_fifo_queue_a_group_stops_at_its_first_failure_and_other_groups_go_on() {
+        let messages = [("a", "fine"), ("a", "retry"), ("b", "fine"), ("a", "fine")];
+        assert_eq!(failed_of("x.fifo", &messages), ["1", "3"]);
+    }
+
+    #[test]
+    fn poison_does_not_hold_up_what_follows_in_its_group() {
+        assert_eq!(failed_of("x.fifo", &[("a", "poison"), ("a", "fine")]), ["0"]);
+    }
+
+    #[test]
+    fn poison_goes_to_the_dead_letter_queue_with_its_reason_and_leaves_the_source() {
+        use crate::engine::{Engine, QueueSpec};
+        let specs = vec![QueueSpec::new("in-dlq.fifo"), QueueSpec::new("in.fifo").with_dead_letter("in-dlq.fifo", 3)];
+        let engine = Engine::in_memory(specs).unwrap();
+        let mapping = Mapping {
+            queue: "in.fifo".to_owned(),
+            batch: 10,
+            lease: Millis(1_000),
+            dead_letter: Some("in-dlq.fifo".to_owned()),
+        };
+        let message = |body: &str| Outgoing {
+            body: body.to_owned(),
+            group: Some("a".to_owned()),
+            dedup: Some(body.to_owned()),
+            ..Outgoing::default()
+        };
+        futures::executor::block_on(async {
+            engine.send("in.fifo", vec![message("poison one"), message("fine")]).await.unwrap();
+            assert_eq!(poll_once(&engine, &Picky, &mapping, Millis(0)).await, Ok(2));
+            assert_eq!(engine.stats("in.fifo").await.unwrap(), Default::default(), "both have left");
+            let dead = engine.receive("in-dlq.fifo", 10, Millis(0), Millis(1_000)).await.unwrap();
+            assert_eq!(dead.len(), 1);
+            assert!(dead[0].body.contains("picky") && dead[0].body.contains("poison one"), "{}", dead[0].body);
+        });
+    }
 }

@@ -61,10 +61,7 @@ pub struct TaskSnapshot {
 const BLOCKS: usize = 300;
 
 fn key(row: RowKey) -> Key {
-    Key {
-        partition: row.partition,
-        sort: row.sort,
-    }
+    Key { partition: row.partition, sort: row.sort }
 }
 
 fn doc<T: Versioned>(row: &Row) -> Option<T> {
@@ -74,15 +71,9 @@ fn doc<T: Versioned>(row: &Row) -> Option<T> {
 /// A chain with up to `before` blocks below its cursor. A chain nobody has heard of is its configuration's new row.
 pub async fn chain(table: &dyn Table, config: &ChainConfig, before: u64) -> PortResult<ChainSnapshot> {
     let at = key(RowKey::chain(&config.chain));
-    let row = table
-        .get(&at)
-        .await?
-        .and_then(|row| doc::<ChainRow>(&row))
-        .unwrap_or_else(|| config.new_row());
+    let row = table.get(&at).await?.and_then(|row| doc::<ChainRow>(&row)).unwrap_or_else(|| config.new_row());
     let published = table.get(&key(RowKey::published(&config.chain))).await?;
-    let published = published
-        .and_then(|row| row.attribute(push0_core::record::attribute::SEQ)?.as_u64())
-        .unwrap_or(0);
+    let published = published.and_then(|row| row.attribute(push0_core::record::attribute::SEQ)?.as_u64()).unwrap_or(0);
     let from = row.next_final.saturating_sub(before).checked_sub(1);
     let after = from.map(|number| RowKey::block(&config.chain, number).sort);
     let rows = table.query(&at.partition, "block/", after.as_deref(), BLOCKS).await?;
@@ -90,17 +81,8 @@ pub async fn chain(table: &dyn Table, config: &ChainConfig, before: u64) -> Port
     for block in rows.iter().filter_map(doc::<BlockRow>) {
         blocks.push(of_block(table, block, false).await?);
     }
-    let view = View {
-        chain: row,
-        blocks: BTreeMap::new(),
-        published,
-    };
-    Ok(ChainSnapshot {
-        window: view.window(config),
-        chain: view.chain,
-        published,
-        blocks,
-    })
+    let view = View { chain: row, blocks: BTreeMap::new(), published };
+    Ok(ChainSnapshot { window: view.window(config), chain: view.chain, published, blocks })
 }
 
 /// One block with its tasks; `None`: nothing was ever submitted under this number.
@@ -132,11 +114,7 @@ pub async fn queues(queue: &dyn Queue, names: &[String]) -> BTreeMap<String, Que
 }
 
 async fn of_block(table: &dyn Table, block: BlockRow, with_tasks: bool) -> PortResult<BlockSnapshot> {
-    let id = RunId {
-        chain: block.chain.clone(),
-        number: block.number,
-        epoch: block.epoch,
-    };
+    let id = RunId { chain: block.chain.clone(), number: block.number, epoch: block.epoch };
     let row = table.get(&key(RowKey::run(&id))).await?;
     let run = match row.and_then(|row| RunView::read(&row.attributes)) {
         Some(view) => Some(of_run(table, view, with_tasks).await?),
@@ -173,23 +151,13 @@ async fn of_run(table: &dyn Table, view: RunView, with_tasks: bool) -> PortResul
     } else if with_tasks && view.failed.is_none() {
         open.extend(task(&view, Node::SPLIT, nodes.get(&Node::SPLIT)));
     }
-    let stages = pipeline
-        .stages
-        .iter()
-        .enumerate()
-        .map(|(position, stage)| StageSnapshot {
-            name: stage.name.to_string(),
-            kind: stage.kind.as_str().to_owned(),
-            done: done[position],
-            of: plan.as_ref().map(|plan| plan.stage_nodes(position as u16)),
-        });
-    Ok(RunSnapshot {
-        id: view.run.id.clone(),
-        segments,
-        stages: stages.collect(),
-        tasks: open,
-        failed: view.failed,
-    })
+    let stages = pipeline.stages.iter().enumerate().map(|(position, stage)| StageSnapshot {
+        name: stage.name.to_string(),
+        kind: stage.kind.as_str().to_owned(),
+        done: done[position],
+        of: plan.as_ref().map(|plan| plan.stage_nodes(position as u16)),
+    });
+    Ok(RunSnapshot { id: view.run.id.clone(), segments, stages: stages.collect(), tasks: open, failed: view.failed })
 }
 
 /// Most open tasks listed.
@@ -203,24 +171,17 @@ fn open_tasks(view: &RunView, plan: &Plan<'_>, nodes: &BTreeMap<Node, NodeView>)
         let row = nodes.get(node);
         let was_sent = plan.slots(*node) == 0 || row.is_some_and(|row| row.fired.is_some());
         let accepted = match plan.parent(*node) {
-            Some(parent) => nodes
-                .get(&parent.node)
-                .is_some_and(|row| row.slots.contains_key(&parent.slot)),
+            Some(parent) => nodes.get(&parent.node).is_some_and(|row| row.slots.contains_key(&parent.slot)),
             None => view.verdict.is_some(),
         };
         was_sent && !accepted
     };
-    all.filter(is_open)
-        .filter_map(|node| task(view, node, nodes.get(&node)))
-        .take(TASKS)
-        .collect()
+    all.filter(is_open).filter_map(|node| task(view, node, nodes.get(&node))).take(TASKS).collect()
 }
 
 fn task(view: &RunView, node: Node, row: Option<&NodeView>) -> Option<TaskSnapshot> {
     let wanted = row.map(|row| row.wanted.clone()).unwrap_or_default();
-    let started = row
-        .and_then(|row| row.started.clone())
-        .filter(|started| started.attempt == wanted.attempt);
+    let started = row.and_then(|row| row.started.clone()).filter(|started| started.attempt == wanted.attempt);
     Some(TaskSnapshot {
         stage: view.run.pipeline.stage(node.stage).name.to_string(),
         node,

@@ -13,10 +13,9 @@ pub fn engine_queues(topology: &Topology, pools: &BTreeSet<Pool>) -> Vec<engine:
     let queue = |spec: push0_core::topology::QueueSpec| engine::QueueSpec {
         name: spec.name,
         fifo: spec.kind == QueueKind::Fifo,
-        dead_letter: spec.dead_letter.map(|letters| DeadLetter {
-            queue: letters.queue,
-            max_receives: letters.max_receives,
-        }),
+        dead_letter: spec
+            .dead_letter
+            .map(|letters| DeadLetter { queue: letters.queue, max_receives: letters.max_receives }),
     };
     topology.expanded_queues(pools).into_iter().map(queue).collect()
 }
@@ -36,9 +35,5 @@ pub fn mappings(topology: &Topology, function: &str, pools: &BTreeSet<Pool>) -> 
             dead_letter: queue.dead_letter.as_ref().map(|letters| letters.queue.clone()),
         })
     };
-    topology
-        .expanded_sources(function, pools)
-        .into_iter()
-        .filter_map(mapping)
-        .collect()
+    topology.expanded_sources(function, pools).into_iter().filter_map(mapping).collect()
 }

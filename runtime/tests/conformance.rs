@@ -15,11 +15,7 @@ use push0_runtime::http::{Client, ClientConfig, Ports, Role, Server, ServerConfi
 use push0_runtime::port::{Delivery, Outgoing, PortResult, Queue, QueueStats};
 
 fn engine(location: Location, durability: Durability, clock: &ManualClock) -> Engine {
-    let config = EngineConfig {
-        durability,
-        clock: Arc::new(clock.clone()),
-        ..EngineConfig::new(location, queues())
-    };
+    let config = EngineConfig { durability, clock: Arc::new(clock.clone()), ..EngineConfig::new(location, queues()) };
     Engine::open(config).unwrap()
 }
 
@@ -121,32 +117,17 @@ where
     S: Future<Output = ()> + Send + 'static,
 {
     let (clock, directory) = (clock(), tempfile::tempdir().unwrap());
-    let engine = engine(
-        Location::Directory(directory.path().join("data")),
-        Durability::Process,
-        &clock,
-    );
+    let engine = engine(Location::Directory(directory.path().join("data")), Durability::Process, &clock);
     let (sent, arrived) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-    let ports = Ports {
-        queue: Arc::new(Counted {
-            queue: engine.clone(),
-            receives: arrived.clone(),
-        }),
-        ..Ports::of(&engine)
-    };
+    let ports =
+        Ports { queue: Arc::new(Counted { queue: engine.clone(), receives: arrived.clone() }), ..Ports::of(&engine) };
     let tokens = vec![(TOKEN.to_owned(), Role::Operator)];
-    let config = ServerConfig {
-        tokens,
-        ..ServerConfig::new(directory.path().join("spool"))
-    };
+    let config = ServerConfig { tokens, ..ServerConfig::new(directory.path().join("spool")) };
     let serving = tokio::spawn(serve(Server::new(ports, config).unwrap()));
 
     let client = Client::new(client).unwrap();
     client.health().await.unwrap();
-    let queue = Counted {
-        queue: client.clone(),
-        receives: sent.clone(),
-    };
+    let queue = Counted { queue: client.clone(), receives: sent.clone() };
     let time = TimeThere { clock, sent, arrived };
     queue_suite(&queue, &time, "http").await;
     table_suite(&client, "http").await;

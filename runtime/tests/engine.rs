@@ -26,35 +26,21 @@ fn clock() -> ManualClock {
 
 fn on_disk(directory: &tempfile::TempDir, clock: &ManualClock) -> EngineConfig {
     let location = Location::Directory(directory.path().to_owned());
-    EngineConfig {
-        clock: Arc::new(clock.clone()),
-        ..EngineConfig::new(location, specs())
-    }
+    EngineConfig { clock: Arc::new(clock.clone()), ..EngineConfig::new(location, specs()) }
 }
 
 fn in_memory(clock: &ManualClock) -> Engine {
-    Engine::open(EngineConfig {
-        clock: Arc::new(clock.clone()),
-        ..EngineConfig::new(Location::Memory, specs())
-    })
-    .unwrap()
+    Engine::open(EngineConfig { clock: Arc::new(clock.clone()), ..EngineConfig::new(Location::Memory, specs()) })
+        .unwrap()
 }
 
 fn message(body: impl ToString) -> Outgoing {
-    Outgoing {
-        body: body.to_string(),
-        ..Outgoing::default()
-    }
+    Outgoing { body: body.to_string(), ..Outgoing::default() }
 }
 
 fn grouped(group: &str, body: impl ToString) -> Outgoing {
     let body = body.to_string();
-    Outgoing {
-        group: Some(group.to_owned()),
-        dedup: Some(body.clone()),
-        body,
-        ..Outgoing::default()
-    }
+    Outgoing { group: Some(group.to_owned()), dedup: Some(body.clone()), body, ..Outgoing::default() }
 }
 
 fn now<T>(future: impl Future<Output = T>) -> T {
@@ -96,11 +82,7 @@ fn a_receive_dropped_with_its_message_in_hand_gives_it_back_at_once() {
     let engine = in_memory(&clock);
     let waker = futures::task::noop_waker();
     let mut receive = Box::pin(engine.receive("q.fifo", 10, LEASE, LEASE));
-    assert!(
-        receive
-            .poll_unpin(&mut std::task::Context::from_waker(&waker))
-            .is_pending()
-    );
+    assert!(receive.poll_unpin(&mut std::task::Context::from_waker(&waker)).is_pending());
     now(engine.send("q.fifo", vec![grouped("g", 1), grouped("g", 2)])).unwrap();
     assert_eq!(now(engine.stats("q.fifo")).unwrap().in_flight, 2);
     drop(receive);
@@ -147,10 +129,7 @@ async fn many_callers_at_once_lose_and_double_nothing() {
                 loop {
                     let row = Table::get(&engine, &counter).await.unwrap().unwrap();
                     let value = row.doc().and_then(|doc| doc.as_u64()).unwrap();
-                    match engine
-                        .put_if_version(&counter, json!(value + 1), Some(row.version))
-                        .await
-                    {
+                    match engine.put_if_version(&counter, json!(value + 1), Some(row.version)).await {
                         Ok(_) => break,
                         Err(error) => assert!(error.is_conflict(), "{error}"),
                     }
@@ -181,41 +160,21 @@ async fn many_callers_at_once_lose_and_double_nothing() {
         sender.unwrap();
     }
     for _ in 0..receivers.len() {
-        engine
-            .send(
-                "q",
-                vec![Outgoing {
-                    rank: 1,
-                    ..message("stop")
-                }],
-            )
-            .await
-            .unwrap();
+        engine.send("q", vec![Outgoing { rank: 1, ..message("stop") }]).await.unwrap();
     }
     // A receiver takes up to three at once, so several may stop with one: make sure that all do.
     let mut got = Vec::new();
     for receiver in receivers {
         while !receiver.is_finished() {
             if engine.stats("q").await.unwrap().visible == 0 {
-                engine
-                    .send(
-                        "q",
-                        vec![Outgoing {
-                            rank: 1,
-                            ..message("stop")
-                        }],
-                    )
-                    .await
-                    .unwrap();
+                engine.send("q", vec![Outgoing { rank: 1, ..message("stop") }]).await.unwrap();
             }
             tokio::task::yield_now().await;
         }
         got.extend(receiver.await.unwrap());
     }
     got.sort_unstable();
-    let mut sent: Vec<String> = (0..tasks)
-        .flat_map(|task| (0..each).map(move |i| format!("{task}/{i}")))
-        .collect();
+    let mut sent: Vec<String> = (0..tasks).flat_map(|task| (0..each).map(move |i| format!("{task}/{i}"))).collect();
     sent.sort_unstable();
     assert_eq!(got, sent);
     let row = Table::get(&engine, &counter).await.unwrap().unwrap();
@@ -251,27 +210,10 @@ async fn a_lease_survives_a_restart_with_a_grace() {
     let (directory, clock) = (tempfile::tempdir().unwrap(), clock());
     let engine = Engine::open(on_disk(&directory, &clock)).unwrap();
     engine.send("q", vec![message("short"), message("long")]).await.unwrap();
-    let short = engine
-        .receive("q", 1, Millis(0), Millis::from_secs(10))
-        .await
-        .unwrap()
-        .remove(0);
-    let long = engine
-        .receive("q", 1, Millis(0), Millis::from_secs(1000))
-        .await
-        .unwrap()
-        .remove(0);
+    let short = engine.receive("q", 1, Millis(0), Millis::from_secs(10)).await.unwrap().remove(0);
+    let long = engine.receive("q", 1, Millis(0), Millis::from_secs(1000)).await.unwrap().remove(0);
     clock.advance(Millis::from_secs(2));
-    engine
-        .send(
-            "q",
-            vec![Outgoing {
-                delay: Millis::from_secs(60),
-                ..message("delayed")
-            }],
-        )
-        .await
-        .unwrap();
+    engine.send("q", vec![Outgoing { delay: Millis::from_secs(60), ..message("delayed") }]).await.unwrap();
     drop(engine);
 
     clock.advance(Millis::from_secs(60));
@@ -282,10 +224,7 @@ async fn a_lease_survives_a_restart_with_a_grace() {
     clock.advance(Millis(9_999));
     engine.extend("q", &short.receipt, LEASE).await.unwrap();
     clock.advance(LEASE);
-    assert_eq!(
-        engine.ack("q", &short.receipt).await.unwrap_err().kind(),
-        ErrorKind::Fenced
-    );
+    assert_eq!(engine.ack("q", &short.receipt).await.unwrap_err().kind(), ErrorKind::Fenced);
     engine.ack("q", &long.receipt).await.unwrap();
 }
 
@@ -299,10 +238,7 @@ async fn what_was_acknowledged_is_there_after_a_restart() {
         assert_eq!(found, (run > 0).then_some(run));
         engine.put_if_version(&key, json!(run), found).await.unwrap();
         assert_eq!(engine.blobs_seen(run).await, run as usize);
-        engine
-            .put_new(&format!("b/{run}"), Bytes::from(vec![run as u8; 10]), "w")
-            .await
-            .unwrap();
+        engine.put_new(&format!("b/{run}"), Bytes::from(vec![run as u8; 10]), "w").await.unwrap();
         // Swallowed from the second run on.
         engine.send("q.fifo", vec![grouped("g", "once")]).await.unwrap();
         assert_eq!(engine.stats("q.fifo").await.unwrap().visible, 1);
@@ -350,18 +286,10 @@ async fn a_newer_schema_is_refused() {
 #[tokio::test]
 async fn a_full_disk_is_an_error_and_the_engine_lives_on() {
     let (directory, clock) = (tempfile::tempdir().unwrap(), clock());
-    let engine = Engine::open(EngineConfig {
-        max_pages: Some(200),
-        ..on_disk(&directory, &clock)
-    })
-    .unwrap();
+    let engine = Engine::open(EngineConfig { max_pages: Some(200), ..on_disk(&directory, &clock) }).unwrap();
     let waker = futures::task::noop_waker();
     let mut parked = Box::pin(engine.receive("q.fifo", 1, LEASE, LEASE));
-    assert!(
-        parked
-            .poll_unpin(&mut std::task::Context::from_waker(&waker))
-            .is_pending()
-    );
+    assert!(parked.poll_unpin(&mut std::task::Context::from_waker(&waker)).is_pending());
 
     let body = "x".repeat(60_000);
     engine.send("q", vec![message(&body)]).await.unwrap();
@@ -391,10 +319,7 @@ async fn a_changed_blob_file_is_corrupt_and_leftovers_are_swept() {
     drop(engine);
     let folder = directory.path().join("blobs/a");
     let file = std::fs::read_dir(&folder).unwrap().next().unwrap().unwrap().path();
-    assert!(
-        file.to_string_lossy().ends_with("@b"),
-        "a blob is a plain file under its key: {file:?}"
-    );
+    assert!(file.to_string_lossy().ends_with("@b"), "a blob is a plain file under its key: {file:?}");
     assert_eq!(std::fs::read(&file).unwrap(), b"bytes");
     std::fs::write(&file, b"bytez").unwrap();
     std::fs::write(folder.join("77@never-published"), b"x").unwrap();
@@ -405,16 +330,10 @@ async fn a_changed_blob_file_is_corrupt_and_leftovers_are_swept() {
     let engine = Engine::open(on_disk(&directory, &clock)).unwrap();
     assert_eq!(Blobs::get(&engine, "a/b").await.unwrap_err().kind(), ErrorKind::Corrupt);
     let target = directory.path().join("target");
-    assert_eq!(
-        engine.get_file("a/b", &target).await.unwrap_err().kind(),
-        ErrorKind::Corrupt
-    );
+    assert_eq!(engine.get_file("a/b", &target).await.unwrap_err().kind(), ErrorKind::Corrupt);
     assert!(!target.exists());
     assert_eq!(engine.head("a/never-published").await.unwrap(), None);
-    let left: Vec<_> = std::fs::read_dir(&folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name())
-        .collect();
+    let left: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left.len(), 2, "{left:?}");
     assert_eq!(std::fs::read_dir(directory.path().join("tmp")).unwrap().count(), 0);
 }
@@ -423,10 +342,7 @@ async fn a_changed_blob_file_is_corrupt_and_leftovers_are_swept() {
 async fn blobs_have_a_limit() {
     let directory = tempfile::tempdir().unwrap();
     for location in [Location::Memory, Location::Directory(directory.path().to_owned())] {
-        let config = EngineConfig {
-            blob_limit: 100,
-            ..EngineConfig::new(location, vec![])
-        };
+        let config = EngineConfig { blob_limit: 100, ..EngineConfig::new(location, vec![]) };
         let engine = Engine::open(config).unwrap();
         let error = engine.put_new("k", Bytes::from(vec![0; 101]), "w").await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Permanent);
@@ -438,19 +354,10 @@ async fn blobs_have_a_limit() {
 #[test]
 fn contradictory_queues_are_refused() {
     let bad = [
-        vec![QueueSpec {
-            fifo: true,
-            ..QueueSpec::new("plain")
-        }],
-        vec![QueueSpec {
-            fifo: false,
-            ..QueueSpec::new("x.fifo")
-        }],
+        vec![QueueSpec { fifo: true, ..QueueSpec::new("plain") }],
+        vec![QueueSpec { fifo: false, ..QueueSpec::new("x.fifo") }],
         vec![QueueSpec::new("a").with_dead_letter("nowhere", 3)],
-        vec![
-            QueueSpec::new("a").with_dead_letter("b.fifo", 3),
-            QueueSpec::new("b.fifo"),
-        ],
+        vec![QueueSpec::new("a").with_dead_letter("b.fifo", 3), QueueSpec::new("b.fifo")],
         vec![QueueSpec::new("a").with_dead_letter("a", 3)],
         vec![QueueSpec::new("a").with_dead_letter("b", 0), QueueSpec::new("b")],
         vec![QueueSpec::new("")],
@@ -465,15 +372,9 @@ fn contradictory_queues_are_refused() {
 #[tokio::test]
 async fn power_safe_is_a_setting_of_the_same_engine() {
     let (directory, clock) = (tempfile::tempdir().unwrap(), clock());
-    let power = |clock: &ManualClock| EngineConfig {
-        durability: Durability::Power,
-        ..on_disk(&directory, clock)
-    };
+    let power = |clock: &ManualClock| EngineConfig { durability: Durability::Power, ..on_disk(&directory, clock) };
     let engine = Engine::open(power(&clock)).unwrap();
-    engine
-        .put_new("deep/er/and/deeper", Bytes::from_static(b"x"), "w")
-        .await
-        .unwrap();
+    engine.put_new("deep/er/and/deeper", Bytes::from_static(b"x"), "w").await.unwrap();
     drop(engine);
     let engine = Engine::open(on_disk(&directory, &clock)).unwrap();
     assert!(engine.head("deep/er/and/deeper").await.unwrap().is_some());
@@ -486,21 +387,10 @@ async fn costs() {
     let directory = tempfile::tempdir().unwrap();
     for (name, location, durability) in [
         ("memory", Location::Memory, Durability::Process),
-        (
-            "process",
-            Location::Directory(directory.path().join("process")),
-            Durability::Process,
-        ),
-        (
-            "power",
-            Location::Directory(directory.path().join("power")),
-            Durability::Power,
-        ),
+        ("process", Location::Directory(directory.path().join("process")), Durability::Process),
+        ("power", Location::Directory(directory.path().join("power")), Durability::Power),
     ] {
-        let config = EngineConfig {
-            durability,
-            ..EngineConfig::new(location, specs())
-        };
+        let config = EngineConfig { durability, ..EngineConfig::new(location, specs()) };
         let engine = Engine::open(config).unwrap();
         let body = "x".repeat(256);
         let mut cycles = Vec::new();

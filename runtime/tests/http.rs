@@ -36,42 +36,22 @@ struct Running {
 async fn start() -> Running {
     let directory = tempfile::tempdir().unwrap();
     let clock = ManualClock::starting_at(Millis(1_700_000_000_000));
-    let names = [
-        "work-gpu-bulk",
-        "work-gpu-large-bulk",
-        "work-trusted-bulk",
-        "results",
-        "verdicts",
-        "submissions.fifo",
-    ];
+    let names =
+        ["work-gpu-bulk", "work-gpu-large-bulk", "work-trusted-bulk", "results", "verdicts", "submissions.fifo"];
     let queues = names.into_iter().map(QueueSpec::new).collect();
     let location = Location::Directory(directory.path().join("data"));
-    let config = EngineConfig {
-        clock: Arc::new(clock.clone()),
-        blob_limit: 8 << 20,
-        ..EngineConfig::new(location, queues)
-    };
+    let config =
+        EngineConfig { clock: Arc::new(clock.clone()), blob_limit: 8 << 20, ..EngineConfig::new(location, queues) };
     let engine = Engine::open(config).unwrap();
     let tokens = vec![
         (OPERATOR.to_owned(), Role::Operator),
-        (
-            WORKER.to_owned(),
-            Role::Worker {
-                pool: "gpu".parse().unwrap(),
-            },
-        ),
+        (WORKER.to_owned(), Role::Worker { pool: "gpu".parse().unwrap() }),
         (TRUSTED.to_owned(), Role::Trusted),
     ];
     let spool = directory.path().join("spool");
-    let config = ServerConfig {
-        tokens,
-        blob_limit: 8 << 20,
-        ..ServerConfig::new(spool)
-    };
+    let config = ServerConfig { tokens, blob_limit: 8 << 20, ..ServerConfig::new(spool) };
     let whoami = routing::get(async |Extension(role): Extension<Role>| format!("{role:?}"));
-    let server = Server::new(Ports::of(&engine), config)
-        .unwrap()
-        .with_routes(Router::new().route("/whoami", whoami));
+    let server = Server::new(Ports::of(&engine), config).unwrap().with_routes(Router::new().route("/whoami", whoami));
     let socket = directory.path().join("push0.sock");
     let unix = bind_unix(&socket).await.unwrap();
     let tcp = bind_tcp("127.0.0.1:0").await.unwrap();
@@ -86,15 +66,7 @@ async fn start() -> Running {
         server.serve_tcp(tcp, stopped).await;
         unix.abort();
     });
-    Running {
-        engine,
-        clock,
-        directory,
-        address,
-        socket,
-        stop: Some(stop),
-        serving,
-    }
+    Running { engine, clock, directory, address, socket, stop: Some(stop), serving }
 }
 
 impl Running {
@@ -111,10 +83,7 @@ impl Running {
 }
 
 fn message(body: &str) -> Outgoing {
-    Outgoing {
-        body: body.to_owned(),
-        ..Outgoing::default()
-    }
+    Outgoing { body: body.to_owned(), ..Outgoing::default() }
 }
 
 #[track_caller]
@@ -129,22 +98,11 @@ fn fenced<T: std::fmt::Debug>(result: PortResult<T>) -> PortError {
 async fn a_worker_is_held_to_its_pool() {
     let running = start().await;
     let worker = running.client(WORKER);
-    running
-        .engine
-        .send("work-gpu-bulk", vec![message("task")])
-        .await
-        .unwrap();
-    let task = worker
-        .receive("work-gpu-bulk", 1, Millis(0), LEASE)
-        .await
-        .unwrap()
-        .remove(0);
+    running.engine.send("work-gpu-bulk", vec![message("task")]).await.unwrap();
+    let task = worker.receive("work-gpu-bulk", 1, Millis(0), LEASE).await.unwrap().remove(0);
     worker.extend("work-gpu-bulk", &task.receipt, LEASE).await.unwrap();
     worker.send("results", vec![message("started")]).await.unwrap();
-    worker
-        .put_new("artifacts/gpu/x", Bytes::from_static(b"proof"), "w")
-        .await
-        .unwrap();
+    worker.put_new("artifacts/gpu/x", Bytes::from_static(b"proof"), "w").await.unwrap();
     worker.head("artifacts/gpu/x").await.unwrap().unwrap();
     worker.list("control/demo/", None, 10).await.unwrap();
     worker.ack("work-gpu-bulk", &task.receipt).await.unwrap();
@@ -179,24 +137,14 @@ async fn a_token_is_needed_on_tcp_and_none_on_the_socket() {
     fenced(running.client("token-of-nobody-at-all").stats("results").await);
     let socket = ClientConfig::new(format!("unix:{}", running.socket.display()));
     Client::new(socket.clone()).unwrap().stats("results").await.unwrap();
-    fenced(
-        Client::new(socket.clone().with_token(WORKER))
-            .unwrap()
-            .stats("results")
-            .await,
-    );
+    fenced(Client::new(socket.clone().with_token(WORKER)).unwrap().stats("results").await);
     use std::os::unix::fs::PermissionsExt as _;
     let mode = std::fs::metadata(&running.socket).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     // A socket somebody listens on is not taken away.
     assert!(bind_unix(&running.socket).await.is_err());
 
-    let whoami = running
-        .client(TRUSTED)
-        .request(reqwest::Method::GET, "/whoami")
-        .send()
-        .await
-        .unwrap();
+    let whoami = running.client(TRUSTED).request(reqwest::Method::GET, "/whoami").send().await.unwrap();
     assert_eq!(whoami.text().await.unwrap(), "Trusted");
     let nobody = without.request(reqwest::Method::GET, "/whoami").send().await.unwrap();
     assert_eq!(nobody.status(), 401);
@@ -214,16 +162,10 @@ async fn a_refused_connection_cannot_have_happened_and_a_lost_answer_may_have() 
         stream.read_exact(&mut buffer).unwrap();
     });
     let error = client.send("q", vec![message("x")]).await.unwrap_err();
-    assert!(
-        matches!(error.kind(), ErrorKind::Transient { .. }) && error.may_have_happened(),
-        "{error}"
-    );
+    assert!(matches!(error.kind(), ErrorKind::Transient { .. }) && error.may_have_happened(), "{error}");
     server.join().unwrap();
     let error = client.send("q", vec![message("x")]).await.unwrap_err();
-    assert!(
-        matches!(error.kind(), ErrorKind::Transient { .. }) && !error.may_have_happened(),
-        "{error}"
-    );
+    assert!(matches!(error.kind(), ErrorKind::Transient { .. }) && !error.may_have_happened(), "{error}");
     assert!(Client::new(ClientConfig::new("ftp://x")).is_err());
 }
 
@@ -249,12 +191,7 @@ async fn a_client_that_goes_away_while_it_waits_takes_nothing_with_it() {
 
 fn raw_call(socket: &PathBuf, body: &str) -> UnixStream {
     let mut stream = UnixStream::connect(socket).unwrap();
-    write!(
-        stream,
-        "POST /v1/call HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .unwrap();
+    write!(stream, "POST /v1/call HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
     stream
 }
 
@@ -277,10 +214,7 @@ async fn a_client_frozen_in_the_middle_of_an_upload_delays_nobody_and_publishes_
 
     let client = running.client(OPERATOR);
     assert_eq!(client.head("artifacts/gpu/x").await, Ok(None));
-    let outcome = client
-        .put_new("artifacts/gpu/x", Bytes::from_static(b"other"), "quick")
-        .await
-        .unwrap();
+    let outcome = client.put_new("artifacts/gpu/x", Bytes::from_static(b"other"), "quick").await.unwrap();
     assert!(matches!(outcome, PutOutcome::Created(_)));
 
     // Thawed: its put finds the other's.
@@ -320,10 +254,7 @@ async fn an_upload_that_breaks_off_or_arrives_changed_is_not_stored() {
     assert_eq!(client.head("a/b").await, Ok(None));
     assert_eq!(put(Sha256::of(b"whole"), b"whole").await.unwrap().status(), 201);
     let large = Bytes::from(vec![0; (8 << 20) + 1]);
-    assert_eq!(
-        client.put_new("a/large", large, "w").await.unwrap_err().kind(),
-        ErrorKind::Permanent
-    );
+    assert_eq!(client.put_new("a/large", large, "w").await.unwrap_err().kind(), ErrorKind::Permanent);
     let bad_key = client.put_new("../x", Bytes::new(), "w").await.unwrap_err();
     assert_eq!(bad_key.kind(), ErrorKind::Permanent);
 }
@@ -338,10 +269,7 @@ async fn a_damaged_blob_is_corrupt_at_the_client_too() {
     std::fs::write(file, b"bytez").unwrap();
     assert_eq!(Blobs::get(&client, "a/b").await.unwrap_err().kind(), ErrorKind::Corrupt);
     let target = running.directory.path().join("target");
-    assert_eq!(
-        client.get_file("a/b", &target).await.unwrap_err().kind(),
-        ErrorKind::Corrupt
-    );
+    assert_eq!(client.get_file("a/b", &target).await.unwrap_err().kind(), ErrorKind::Corrupt);
     assert!(!target.exists());
 }
 
@@ -361,18 +289,8 @@ async fn a_lost_answer_to_a_put_is_told_from_a_rival_by_the_writer() {
 async fn nonsense_is_answered_with_a_sentence() {
     let running = start().await;
     let client = running.client(OPERATOR);
-    for body in [
-        "",
-        "{}",
-        "{\"op\": \"fly\"}",
-        "{\"op\": \"queue_stats\", \"queue\": \"results\", \"more\": 1}",
-    ] {
-        let response = client
-            .request(reqwest::Method::POST, "/v1/call")
-            .body(body)
-            .send()
-            .await
-            .unwrap();
+    for body in ["", "{}", "{\"op\": \"fly\"}", "{\"op\": \"queue_stats\", \"queue\": \"results\", \"more\": 1}"] {
+        let response = client.request(reqwest::Method::POST, "/v1/call").body(body).send().await.unwrap();
         assert_eq!(response.status(), 400, "{body}");
         let text = response.text().await.unwrap();
         assert!(text.contains("not a call"), "{text}");
@@ -401,9 +319,6 @@ async fn at_shutdown_waiting_receives_end_empty() {
         // It had not arrived yet.
         Err(error) => assert!(matches!(error.kind(), ErrorKind::Transient { .. }), "{error}"),
     }
-    tokio::time::timeout(Duration::from_secs(60), &mut running.serving)
-        .await
-        .expect("serving ends")
-        .unwrap();
+    tokio::time::timeout(Duration::from_secs(60), &mut running.serving).await.expect("serving ends").unwrap();
     let _ = running.clock;
 }

@@ -40,20 +40,8 @@ fn child() {
         let mut version = Table::get(&engine, &key).await.unwrap().map(|row| row.version);
         loop {
             let number = version.unwrap_or(0) + 1;
-            engine
-                .send(
-                    "q",
-                    vec![Outgoing {
-                        body: number.to_string(),
-                        ..Outgoing::default()
-                    }],
-                )
-                .await
-                .unwrap();
-            engine
-                .put_new(&format!("b/{number:09}"), blob_bytes(number), "w")
-                .await
-                .unwrap();
+            engine.send("q", vec![Outgoing { body: number.to_string(), ..Outgoing::default() }]).await.unwrap();
+            engine.put_new(&format!("b/{number:09}"), blob_bytes(number), "w").await.unwrap();
             version = Some(engine.put_if_version(&key, json!(number), version).await.unwrap());
             writeln!(out, "acknowledged {number}").unwrap();
             out.flush().unwrap();
@@ -112,16 +100,9 @@ async fn audit(path: &str, acknowledged: u64) {
         let bytes = Blobs::get(&engine, key).await.unwrap().expect("its bytes");
         assert_eq!(Sha256::of(&bytes), Sha256::of(&blob_bytes(number)));
     }
-    let files = std::fs::read_dir(std::path::Path::new(path).join("blobs/b"))
-        .unwrap()
-        .count();
+    let files = std::fs::read_dir(std::path::Path::new(path).join("blobs/b")).unwrap().count();
     assert_eq!(files, keys.len(), "a file for each blob and nothing else");
-    assert_eq!(
-        std::fs::read_dir(std::path::Path::new(path).join("tmp"))
-            .unwrap()
-            .count(),
-        0
-    );
+    assert_eq!(std::fs::read_dir(std::path::Path::new(path).join("tmp")).unwrap().count(), 0);
 
     // And it works on: every acknowledged message can be handed out.
     let taken = engine.receive("q", 10, Millis(0), Millis(1)).await.unwrap();

@@ -17,31 +17,12 @@ const DEDUP: u64 = 300_000;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Send {
-        group: u8,
-        dedup: u8,
-        delay: u64,
-        rank: i64,
-    },
-    Receive {
-        dead: bool,
-        max: usize,
-        lease: u64,
-    },
-    Extend {
-        which: usize,
-        lease: u64,
-    },
-    Release {
-        which: usize,
-        delay: u64,
-    },
-    Ack {
-        which: usize,
-    },
-    Advance {
-        by: u64,
-    },
+    Send { group: u8, dedup: u8, delay: u64, rank: i64 },
+    Receive { dead: bool, max: usize, lease: u64 },
+    Extend { which: usize, lease: u64 },
+    Release { which: usize, delay: u64 },
+    Ack { which: usize },
+    Advance { by: u64 },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -119,9 +100,7 @@ impl Model {
                 && message.from <= self.now
                 && !(self.fifo && blocked.contains(&message.group))
         });
-        visible
-            .min_by_key(|(_, message)| (message.rank, message.number))
-            .map(|(index, _)| index)
+        visible.min_by_key(|(_, message)| (message.rank, message.number)).map(|(index, _)| index)
     }
 
     fn receive(&mut self, dead: bool, max: usize, lease: u64) -> Vec<(usize, u32)> {
@@ -132,11 +111,7 @@ impl Model {
             // A FIFO receive takes all it can of one group before it goes to the next.
             let of_the_same = last_group.as_ref().and_then(|group| {
                 let in_group = |message: &&Message| message.group == *group && message.in_dead_letters == dead;
-                let head = self
-                    .messages
-                    .iter()
-                    .filter(in_group)
-                    .find(|message| message.from <= self.now)?;
+                let head = self.messages.iter().filter(in_group).find(|message| message.from <= self.now)?;
                 self.messages.iter().position(|message| message.number == head.number)
             });
             let next = if self.fifo { of_the_same } else { None };
@@ -203,30 +178,15 @@ fn check(fifo: bool, steps: &[Step]) {
     let suffix = if fifo { ".fifo" } else { "" };
     let names = [format!("q{suffix}"), format!("dead{suffix}")];
     let clock = ManualClock::starting_at(Millis(1_000_000));
-    let specs = vec![
-        QueueSpec::new(&names[0]).with_dead_letter(&names[1], MAX_RECEIVES),
-        QueueSpec::new(&names[1]),
-    ];
-    let config = EngineConfig {
-        clock: Arc::new(clock.clone()),
-        ..EngineConfig::new(Location::Memory, specs)
-    };
+    let specs = vec![QueueSpec::new(&names[0]).with_dead_letter(&names[1], MAX_RECEIVES), QueueSpec::new(&names[1])];
+    let config = EngineConfig { clock: Arc::new(clock.clone()), ..EngineConfig::new(Location::Memory, specs) };
     let engine = Engine::open(config).unwrap();
-    let mut model = Model {
-        fifo,
-        now: clock.now().0,
-        ..Model::default()
-    };
+    let mut model = Model { fifo, now: clock.now().0, ..Model::default() };
     let mut held: Vec<Held> = Vec::new();
 
     for step in steps {
         match step.clone() {
-            Step::Send {
-                group,
-                dedup,
-                delay,
-                rank,
-            } => {
+            Step::Send { group, dedup, delay, rank } => {
                 let (group, dedup) = (format!("g{group}"), format!("d{dedup}"));
                 let delay = if fifo { 0 } else { delay };
                 let number = model.send(&group, &dedup, delay, rank);
@@ -243,24 +203,15 @@ fn check(fifo: bool, steps: &[Step]) {
                 let queue = usize::from(dead);
                 let expected = model.receive(dead, max, lease);
                 let received = now(engine.receive(&names[queue], max, Millis(0), Millis(lease))).unwrap();
-                let seen: Vec<(usize, u32)> = received
-                    .iter()
-                    .map(|d| (d.body.parse().unwrap(), d.receive_count))
-                    .collect();
+                let seen: Vec<(usize, u32)> =
+                    received.iter().map(|d| (d.body.parse().unwrap(), d.receive_count)).collect();
                 assert_eq!(seen, expected, "receive from {}", names[queue]);
-                held.extend(received.into_iter().map(
-                    |Delivery {
-                         body,
-                         receipt,
-                         receive_count,
-                         ..
-                     }| Held {
-                        queue,
-                        receipt,
-                        number: body.parse().unwrap(),
-                        receives: receive_count,
-                    },
-                ));
+                held.extend(received.into_iter().map(|Delivery { body, receipt, receive_count, .. }| Held {
+                    queue,
+                    receipt,
+                    number: body.parse().unwrap(),
+                    receives: receive_count,
+                }));
             }
             Step::Extend { which, lease } => {
                 let Some(of) = pick(&held, which) else { continue };
@@ -269,10 +220,7 @@ fn check(fifo: bool, steps: &[Step]) {
                 if let Some(message) = expected {
                     message.from = at + lease;
                 }
-                same(
-                    now(engine.extend(&names[of.queue], &of.receipt, Millis(lease))),
-                    is_held,
-                );
+                same(now(engine.extend(&names[of.queue], &of.receipt, Millis(lease))), is_held);
             }
             Step::Release { which, delay } => {
                 let Some(of) = pick(&held, which) else { continue };
@@ -281,10 +229,7 @@ fn check(fifo: bool, steps: &[Step]) {
                 if let Some(message) = expected {
                     (message.from, message.leased) = (at + delay, false);
                 }
-                same(
-                    now(engine.release(&names[of.queue], &of.receipt, Millis(delay))),
-                    is_held,
-                );
+                same(now(engine.release(&names[of.queue], &of.receipt, Millis(delay))), is_held);
             }
             Step::Ack { which } => {
                 let Some(of) = pick(&held, which) else { continue };
@@ -300,11 +245,7 @@ fn check(fifo: bool, steps: &[Step]) {
             }
         }
         for (queue, name) in names.iter().enumerate() {
-            assert_eq!(
-                now(engine.stats(name)).unwrap(),
-                model.stats(queue == 1),
-                "stats of {name} after {step:?}"
-            );
+            assert_eq!(now(engine.stats(name)).unwrap(), model.stats(queue == 1), "stats of {name} after {step:?}");
         }
     }
 }

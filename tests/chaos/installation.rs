@@ -24,13 +24,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            workers: 2,
-            lease_ms: 1_000,
-            window: 4,
-            params: "duration_ms = 20".to_owned(),
-            attempts: 20,
-        }
+        Self { workers: 2, lease_ms: 1_000, window: 4, params: "duration_ms = 20".to_owned(), attempts: 20 }
     }
 }
 
@@ -42,33 +36,16 @@ pub struct Installation {
 /// A program of this workspace, built beside the test.
 pub fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test has a file");
-    let built = test
-        .parent()
-        .and_then(Path::parent)
-        .expect("tests lie in target/PROFILE/deps")
-        .join(name);
-    assert!(
-        built.exists(),
-        "{} is missing: run `cargo build --workspace --bins` first",
-        built.display()
-    );
+    let built = test.parent().and_then(Path::parent).expect("tests lie in target/PROFILE/deps").join(name);
+    assert!(built.exists(), "{} is missing: run `cargo build --workspace --bins` first", built.display());
     built
 }
 
 impl Installation {
     pub fn new(options: &Options) -> Self {
-        let directory = tempfile::Builder::new()
-            .prefix("p0")
-            .tempdir()
-            .expect("a temporary directory");
+        let directory = tempfile::Builder::new().prefix("p0").tempdir().expect("a temporary directory");
         let at = directory.path();
-        let Options {
-            workers,
-            lease_ms,
-            window,
-            params,
-            attempts,
-        } = options;
+        let Options { workers, lease_ms, window, params, attempts } = options;
         let pipeline = format!(
             r#"
 name = "echo"
@@ -128,11 +105,7 @@ reaper_ms = 500
 
     pub fn start(&mut self) {
         assert!(self.up.is_none(), "it runs already");
-        let log = fs::File::options()
-            .create(true)
-            .append(true)
-            .open(self.path("up.log"))
-            .expect("a log");
+        let log = fs::File::options().create(true).append(true).open(self.path("up.log")).expect("a log");
         let up = self
             .command(&["up"])
             .env("PUSH0_ECHO_LOG", self.path("invocations"))
@@ -145,10 +118,7 @@ reaper_ms = 500
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(program("push0"));
-        command
-            .current_dir(self.directory.path())
-            .args(args)
-            .stdin(Stdio::null());
+        command.current_dir(self.directory.path()).args(args).stdin(Stdio::null());
         command
     }
 
@@ -161,22 +131,14 @@ reaper_ms = 500
     pub fn cli_ok(&self, args: &[&str]) -> String {
         let output = self.cli(args);
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(
-            output.status.success(),
-            "push0 {}: {}\n{said}",
-            args.join(" "),
-            output.status
-        );
+        assert!(output.status.success(), "push0 {}: {}\n{said}", args.join(" "), output.status);
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// A client of the running `up`.
     pub fn client(&self) -> Client {
         let address = format!("unix:{}", self.path("data/push0.sock").display());
-        let config = ClientConfig {
-            timeout: Duration::from_secs(5),
-            ..ClientConfig::new(address)
-        };
+        let config = ClientConfig { timeout: Duration::from_secs(5), ..ClientConfig::new(address) };
         Client::new(config).expect("the address is well-formed")
     }
 
@@ -197,11 +159,7 @@ reaper_ms = 500
 
     pub fn submit(&self, files: &[PathBuf]) {
         let mut args = vec!["submit"];
-        args.extend(
-            files
-                .iter()
-                .map(|file| file.to_str().expect("temporary paths are text")),
-        );
+        args.extend(files.iter().map(|file| file.to_str().expect("temporary paths are text")));
         self.cli_ok(&args);
     }
 
@@ -221,12 +179,7 @@ reaper_ms = 500
         let parents = parents();
         while let Some(pid) = found.get(position).copied() {
             position += 1;
-            found.extend(
-                parents
-                    .iter()
-                    .filter(|(_, parent)| *parent == pid)
-                    .map(|(child, _)| *child),
-            );
+            found.extend(parents.iter().filter(|(_, parent)| *parent == pid).map(|(child, _)| *child));
         }
         found
     }
@@ -234,10 +187,7 @@ reaper_ms = 500
     /// Worker processes of the pool `cpu`.
     pub fn workers(&self) -> Vec<u32> {
         let up = self.up_pid();
-        let children = parents()
-            .into_iter()
-            .filter(|(_, parent)| *parent == up)
-            .map(|(child, _)| child);
+        let children = parents().into_iter().filter(|(_, parent)| *parent == up).map(|(child, _)| child);
         children.filter(|pid| command_line(*pid).contains("cpu")).collect()
     }
 
@@ -290,8 +240,7 @@ pub fn signal(pid: u32, signal: Signal) {
 fn parents() -> BTreeSet<(u32, u32)> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter_map(|pid| Some((pid, stat_field(pid, 1)?.parse().ok()?)))
-        .collect()
+    pids.filter_map(|pid| Some((pid, stat_field(pid, 1)?.parse().ok()?))).collect()
 }
 
 /// A field of `/proc/PID/stat` after the command's name: 0 is the state, 1 the parent.

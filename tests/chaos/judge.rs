@@ -42,11 +42,7 @@ impl Judge {
         let seq = message["seq"].as_u64().expect("a message has a seq");
         let last = self.stream.len() as u64;
         if seq <= last {
-            assert_eq!(
-                self.stream[seq as usize - 1],
-                message,
-                "what is delivered again is the same"
-            );
+            assert_eq!(self.stream[seq as usize - 1], message, "what is delivered again is the same");
             return;
         }
         assert_eq!(seq, last + 1, "no gap");
@@ -90,23 +86,11 @@ impl Judge {
             let finality = &message["finality"];
             assert_eq!(finality["kind"], "proof", "{message}");
             let key = finality["proof"]["key"].as_str().expect("a proof has a key");
-            let bytes = client
-                .get(key)
-                .await
-                .expect("blobs can be read")
-                .expect("the proof is there");
-            assert_eq!(
-                finality["proof"]["sha256"].as_str(),
-                Some(hex(&Sha256::digest(&bytes)).as_str()),
-                "{key}"
-            );
+            let bytes = client.get(key).await.expect("blobs can be read").expect("the proof is there");
+            assert_eq!(finality["proof"]["sha256"].as_str(), Some(hex(&Sha256::digest(&bytes)).as_str()), "{key}");
             let root: Value = serde_json::from_slice(&bytes).expect("echo writes JSON");
             let expected = tree(hash, segments);
-            assert_eq!(
-                root, expected,
-                "{key} is not the root over all segments of block {}",
-                message["number"]
-            );
+            assert_eq!(root, expected, "{key} is not the root over all segments of block {}", message["number"]);
         }
     }
 }
@@ -133,25 +117,14 @@ fn stage(name: &str, inputs: &[Vec<u8>], block: &str, first: u32, last: u32) -> 
     for input in inputs {
         sha.update(Sha256::digest(input));
     }
-    Artifact {
-        digest: hex(&sha.finalize()),
-        block: block.to_owned(),
-        first,
-        last,
-    }
+    Artifact { digest: hex(&sha.finalize()), block: block.to_owned(), first, last }
 }
 
 /// The root of a block by echo's rules: segments proven, then joined two by two, a lone one going up as it is.
 fn tree(block: &str, segments: u32) -> Value {
     let leaf = |segment: u32| {
         let text = format!(r#"{{"block":"{block}","segment":{segment}}}"#);
-        stage(
-            "Map-prove",
-            &[format!("{text}\n").into_bytes()],
-            block,
-            segment,
-            segment,
-        )
+        stage("Map-prove", &[format!("{text}\n").into_bytes()], block, segment, segment)
     };
     let mut layer: Vec<Artifact> = (0..segments).map(leaf).collect();
     while layer.len() > 1 {

@@ -71,10 +71,7 @@ impl Auditor {
                 let hash = message["hash"].as_str().map(str::to_owned);
                 if message["finality"]["kind"] == "proof" {
                     let hash = hash.clone().ok_or_else(|| format!("{at}: no hash"))?;
-                    let witnesses = self
-                        .allowed
-                        .get(chain)
-                        .and_then(|numbers| numbers.get(&number)?.get(&hash));
+                    let witnesses = self.allowed.get(chain).and_then(|numbers| numbers.get(&number)?.get(&hash));
                     let witnesses = witnesses.ok_or_else(|| format!("{at}: {hash} was never submitted"))?;
                     // All witnesses of a hash name the same parent.
                     if let (Some(parent), Some(named)) = (&parent, witnesses[0]["parent_hash"].as_str())
@@ -108,9 +105,5 @@ fn whole(
     let proof: Value = serde_json::from_slice(&bytes).map_err(|error| format!("{at}: {error}"))?;
     let covers =
         |witness: &Value| proof["hash"] == witness["hash"] && proof["from"] == 0 && proof["to"] == witness["segments"];
-    if witnesses.iter().any(covers) {
-        Ok(())
-    } else {
-        Err(format!("{at}: {proof} is not a proof of {witnesses:?}"))
-    }
+    if witnesses.iter().any(covers) { Ok(()) } else { Err(format!("{at}: {proof} is not a proof of {witnesses:?}")) }
 }

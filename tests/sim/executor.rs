@@ -66,34 +66,16 @@ pub struct Executor {
 
 impl Executor {
     pub fn new(clock: ManualClock, dice: Dice) -> Self {
-        Self {
-            clock,
-            dice,
-            ready: Arc::default(),
-            seats: Vec::new(),
-            kill_per_million: 0,
-            kills: 0,
-            polls: 0,
-        }
+        Self { clock, dice, ready: Arc::default(), seats: Vec::new(), kill_per_million: 0, kills: 0, polls: 0 }
     }
 
     /// Adds an actor. A mortal one may be killed wherever it waits, and is born anew a little later.
     pub fn spawn(&mut self, name: &str, mortal: bool, birth: impl Fn() -> Actor + 'static) {
         let number = self.seats.len();
-        let waker = Waker::from(Arc::new(Wakeup {
-            ready: self.ready.clone(),
-            actor: number,
-        }));
+        let waker = Waker::from(Arc::new(Wakeup { ready: self.ready.clone(), actor: number }));
         let birth: Birth = Rc::new(birth);
         let actor = Some(birth());
-        self.seats.push(Seat {
-            name: name.to_owned(),
-            birth,
-            actor,
-            waker,
-            mortal,
-            reborn_at: None,
-        });
+        self.seats.push(Seat { name: name.to_owned(), birth, actor, waker, mortal, reborn_at: None });
         self.ready.lock().insert(number);
     }
 
@@ -123,6 +105,14 @@ impl Executor {
                 continue;
             };
             self.step(number);
+        }
+    }
+
+    /// Kills an actor for good.
+    pub fn kill(&mut self, name: &str) {
+        for seat in self.seats.iter_mut().filter(|seat| seat.name == name) {
+            seat.actor = None;
+            self.kills += 1;
         }
     }
 
@@ -170,11 +160,7 @@ impl Executor {
     /// Who is alive and who is not, for a failure's message.
     pub fn roll_call(&self) -> String {
         let state = |seat: &Seat| if seat.actor.is_some() { "alive" } else { "gone" };
-        let names: Vec<String> = self
-            .seats
-            .iter()
-            .map(|seat| format!("{} {}", seat.name, state(seat)))
-            .collect();
+        let names: Vec<String> = self.seats.iter().map(|seat| format!("{} {}", seat.name, state(seat))).collect();
         names.join(", ")
     }
 }

@@ -64,11 +64,7 @@ impl Weather {
         Arc::new(Self {
             faults: Mutex::new(faults),
             dice: Mutex::new(ChaCha8Rng::seed_from_u64(seed ^ 0x5eed_fa01)),
-            trace: Mutex::new(Trace {
-                digest: Sha256::new(),
-                events: 0,
-                lines: keep_lines.then(Vec::new),
-            }),
+            trace: Mutex::new(Trace { digest: Sha256::new(), events: 0, lines: keep_lines.then(Vec::new) }),
             clock,
         })
     }
@@ -121,11 +117,7 @@ pub struct Faulty {
 
 impl Faulty {
     pub fn new(engine: Engine, weather: Arc<Weather>, who: &str) -> Self {
-        Self {
-            engine,
-            weather,
-            who: who.into(),
-        }
+        Self { engine, weather, who: who.into() }
     }
 
     /// Makes a call through the weather. `what` goes into the trace with how it went.
@@ -181,37 +173,24 @@ impl Faulty {
 impl Queue for Faulty {
     async fn send(&self, queue: &str, messages: Vec<Outgoing>) -> PortResult<()> {
         let messages = self.disturb(queue, messages);
-        let what = format!(
-            "send {queue} {}",
-            messages.iter().map(brief).collect::<Vec<_>>().join(" ")
-        );
+        let what = format!("send {queue} {}", messages.iter().map(brief).collect::<Vec<_>>().join(" "));
         self.through(what, self.engine.send(queue, messages)).await
     }
 
     async fn receive(&self, queue: &str, max: usize, wait: Millis, lease: Millis) -> PortResult<Vec<Delivery>> {
-        self.through(format!("receive {queue}"), self.engine.receive(queue, max, wait, lease))
-            .await
+        self.through(format!("receive {queue}"), self.engine.receive(queue, max, wait, lease)).await
     }
 
     async fn extend(&self, queue: &str, receipt: &str, lease: Millis) -> PortResult<()> {
-        self.through(
-            format!("extend {queue} {receipt}"),
-            self.engine.extend(queue, receipt, lease),
-        )
-        .await
+        self.through(format!("extend {queue} {receipt}"), self.engine.extend(queue, receipt, lease)).await
     }
 
     async fn release(&self, queue: &str, receipt: &str, delay: Millis) -> PortResult<()> {
-        self.through(
-            format!("release {queue} {receipt}"),
-            self.engine.release(queue, receipt, delay),
-        )
-        .await
+        self.through(format!("release {queue} {receipt}"), self.engine.release(queue, receipt, delay)).await
     }
 
     async fn ack(&self, queue: &str, receipt: &str) -> PortResult<()> {
-        self.through(format!("ack {queue} {receipt}"), self.engine.ack(queue, receipt))
-            .await
+        self.through(format!("ack {queue} {receipt}"), self.engine.ack(queue, receipt)).await
     }
 
     async fn stats(&self, queue: &str) -> PortResult<QueueStats> {
@@ -228,11 +207,7 @@ fn brief(message: &Outgoing) -> String {
 #[async_trait]
 impl Table for Faulty {
     async fn get(&self, key: &Key) -> PortResult<Option<Row>> {
-        self.through(
-            format!("get {}/{}", key.partition, key.sort),
-            Table::get(&self.engine, key),
-        )
-        .await
+        self.through(format!("get {}/{}", key.partition, key.sort), Table::get(&self.engine, key)).await
     }
 
     async fn put_if_version(&self, key: &Key, doc: Value, expected: Option<u64>) -> PortResult<u64> {
@@ -249,8 +224,7 @@ impl Table for Faulty {
         value: Value,
     ) -> PortResult<Accepted> {
         let what = format!("accept {}/{} {slot} a{attempt}", key.partition, key.sort);
-        self.through(what, self.engine.accept_first(key, slot, floor, attempt, value))
-            .await
+        self.through(what, self.engine.accept_first(key, slot, floor, attempt, value)).await
     }
 
     async fn set_if(
@@ -261,57 +235,42 @@ impl Table for Faulty {
         new: Option<Value>,
     ) -> PortResult<SetOutcome> {
         let what = format!("set {}/{} {attribute}", key.partition, key.sort);
-        self.through(what, self.engine.set_if(key, attribute, expected, new))
-            .await
+        self.through(what, self.engine.set_if(key, attribute, expected, new)).await
     }
 
     async fn query(&self, partition: &str, prefix: &str, after: Option<&str>, limit: usize) -> PortResult<Vec<Row>> {
-        self.through(
-            format!("query {partition}/{prefix}"),
-            self.engine.query(partition, prefix, after, limit),
-        )
-        .await
+        self.through(format!("query {partition}/{prefix}"), self.engine.query(partition, prefix, after, limit)).await
     }
 
     async fn transact(&self, writes: Vec<Write>) -> PortResult<()> {
-        self.through(format!("transact {}", writes.len()), self.engine.transact(writes))
-            .await
+        self.through(format!("transact {}", writes.len()), self.engine.transact(writes)).await
     }
 
     async fn delete(&self, key: &Key) -> PortResult<()> {
-        self.through(
-            format!("delete {}/{}", key.partition, key.sort),
-            Table::delete(&self.engine, key),
-        )
-        .await
+        self.through(format!("delete {}/{}", key.partition, key.sort), Table::delete(&self.engine, key)).await
     }
 }
 
 #[async_trait]
 impl Blobs for Faulty {
     async fn put_new(&self, key: &str, bytes: Bytes, writer: &str) -> PortResult<PutOutcome> {
-        self.through(format!("blob put {key}"), self.engine.put_new(key, bytes, writer))
-            .await
+        self.through(format!("blob put {key}"), self.engine.put_new(key, bytes, writer)).await
     }
 
     async fn put_file(&self, key: &str, path: &Path, writer: &str) -> PortResult<PutOutcome> {
-        self.through(format!("blob put file {key}"), self.engine.put_file(key, path, writer))
-            .await
+        self.through(format!("blob put file {key}"), self.engine.put_file(key, path, writer)).await
     }
 
     async fn get(&self, key: &str) -> PortResult<Option<Bytes>> {
-        self.through(format!("blob get {key}"), Blobs::get(&self.engine, key))
-            .await
+        self.through(format!("blob get {key}"), Blobs::get(&self.engine, key)).await
     }
 
     async fn get_file(&self, key: &str, path: &Path) -> PortResult<Option<BlobInfo>> {
-        self.through(format!("blob get file {key}"), self.engine.get_file(key, path))
-            .await
+        self.through(format!("blob get file {key}"), self.engine.get_file(key, path)).await
     }
 
     async fn get_range(&self, key: &str, offset: u64, length: u64) -> PortResult<Option<Bytes>> {
-        self.through(format!("blob range {key}"), self.engine.get_range(key, offset, length))
-            .await
+        self.through(format!("blob range {key}"), self.engine.get_range(key, offset, length)).await
     }
 
     async fn head(&self, key: &str) -> PortResult<Option<BlobInfo>> {
@@ -319,13 +278,11 @@ impl Blobs for Faulty {
     }
 
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> PortResult<Vec<String>> {
-        self.through(format!("blob list {prefix}"), self.engine.list(prefix, after, limit))
-            .await
+        self.through(format!("blob list {prefix}"), self.engine.list(prefix, after, limit)).await
     }
 
     async fn delete(&self, key: &str) -> PortResult<()> {
-        self.through(format!("blob delete {key}"), Blobs::delete(&self.engine, key))
-            .await
+        self.through(format!("blob delete {key}"), Blobs::delete(&self.engine, key)).await
     }
 }
 

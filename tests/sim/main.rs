@@ -32,11 +32,7 @@ fn main() {
     let mut failed = 0;
     for seed in seeds {
         let bug = args.bug.then_some(Bug::AcknowledgeBeforeEffects);
-        match run(&Scenario {
-            seed,
-            bug,
-            keep_trace: args.trace,
-        }) {
+        match run(&Scenario { seed, bug, keep_trace: args.trace }) {
             Ok(report) => {
                 report.trace.iter().for_each(|line| println!("{line}"));
                 println!(

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use push0_core::Millis;
 use push0_core::message::TaskMessage;
 use push0_core::pipeline::Kind;
 use push0_core::record::Verdict;
+use push0_core::{Millis, TaskId};
 use push0_gpu_worker::{Data, Failure, Job, Outcome, Output, Prover, Watch};
 use push0_runtime::clock_manual::ManualClock;
 use push0_runtime::port::Clock as _;
@@ -26,34 +26,51 @@ pub struct Conduct {
     pub slow: u32,
 }
 
+/// One run of a prover.
+#[derive(Debug, Clone)]
+pub struct Run {
+    pub worker: String,
+    pub task: TaskId,
+    pub begun: Millis,
+    /// `None`: it was killed, or still runs.
+    pub ended: Option<Millis>,
+}
+
 /// Shared by all scripted provers of a run: conduct can be changed, invocations are counted.
 pub struct Script {
     conduct: Mutex<Conduct>,
     dice: Mutex<ChaCha8Rng>,
-    pub invocations: Mutex<u64>,
+    /// Every run, in the order of their beginnings.
+    runs: Mutex<Vec<Run>>,
     clock: ManualClock,
 }
 
 impl Script {
     pub fn new(seed: u64, conduct: Conduct, clock: ManualClock) -> Arc<Self> {
         let dice = Mutex::new(ChaCha8Rng::seed_from_u64(seed ^ 0x0bad_c0de));
-        Arc::new(Self {
-            conduct: Mutex::new(conduct),
-            dice,
-            invocations: Mutex::new(0),
-            clock,
-        })
+        Arc::new(Self { conduct: Mutex::new(conduct), dice, runs: Mutex::default(), clock })
     }
 
     pub fn behave(&self) {
         *self.conduct.lock().unwrap_or_else(PoisonError::into_inner) = Conduct::default();
     }
 
+    pub fn runs(&self) -> Vec<Run> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn begin(&self, worker: &str, task: &TaskId) -> usize {
+        let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+        runs.push(Run { worker: worker.to_owned(), task: task.clone(), begun: self.clock.now(), ended: None });
+        runs.len() - 1
+    }
+
+    fn end(&self, run: usize) {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)[run].ended = Some(self.clock.now());
+    }
+
     fn roll(&self, range: std::ops::Range<u64>) -> u64 {
-        self.dice
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .random_range(range)
+        self.dice.lock().unwrap_or_else(PoisonError::into_inner).random_range(range)
     }
 
     fn strikes(&self, rate: impl Fn(&Conduct) -> u32) -> bool {
@@ -62,20 +79,27 @@ impl Script {
     }
 }
 
-pub struct Scripted(pub Arc<Script>);
+pub struct Scripted {
+    pub worker: String,
+    pub script: Arc<Script>,
+}
+
+/// Longest run of a prover that is not slow.
+pub const LONGEST: Millis = Millis(800);
 
 #[async_trait]
 impl Prover for Scripted {
     async fn prove(&mut self, job: &Job, watch: &Watch) -> Outcome {
-        let script = &self.0;
-        *script.invocations.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        let script = &self.script;
+        let run = script.begin(&self.worker, &job.task.id);
         let takes = if script.strikes(|conduct| conduct.slow) {
             script.roll(5_000..60_000)
         } else {
-            script.roll(10..800)
+            script.roll(10..LONGEST.0)
         };
         let done = script.clock.sleep_until(script.clock.now().plus(Millis(takes)));
         futures::future::select(done, std::pin::pin!(watch.cancelled())).await;
+        script.end(run);
         if script.strikes(|conduct| conduct.retryable) {
             return Failure::retryable("scripted").into();
         }

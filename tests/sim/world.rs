@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures::FutureExt as _;
 use push0_core::chain::ChainConfig;
 use push0_core::message::{ChainMessage, Command, Submission, queue};
-use push0_core::record::{BlobRef, BlockStatus, Versioned as _};
+use push0_core::record::{BlobRef, BlockStatus, Halt, Versioned as _};
 use push0_core::topology::Topology;
 use push0_core::{BlockHash, ChainId, Class, Millis, Pool, Sha256, pipeline};
 use push0_functions::{Collector, Dispatcher, Reaper};
@@ -45,11 +45,7 @@ pub struct Scenario {
 
 impl Scenario {
     pub fn of(seed: u64) -> Self {
-        Self {
-            seed,
-            bug: None,
-            keep_trace: false,
-        }
+        Self { seed, bug: None, keep_trace: false }
     }
 }
 
@@ -72,7 +68,10 @@ pub struct Report {
 const STORM: Millis = Millis(8 * 60_000);
 const CALM: Millis = Millis(90 * 60_000);
 
-const CHAINS: [&str; 2] = ["alpha", "beta"];
+/// How long a task stays a worker's without a sign of life.
+pub const LEASE: Millis = Millis(15_000);
+
+pub(super) const CHAINS: [&str; 2] = ["alpha", "beta"];
 
 const PIPELINE: &str = r#"
     name = "sim"
@@ -107,7 +106,7 @@ const PIPELINE: &str = r#"
 
 /// A block to be submitted.
 #[derive(Debug, Clone)]
-struct Upload {
+pub(super) struct Upload {
     submission: Submission,
     witness: String,
     as_replacement: bool,
@@ -115,18 +114,18 @@ struct Upload {
 
 /// What all actors share.
 #[derive(Clone)]
-struct Shared {
-    engine: Engine,
-    weather: Arc<Weather>,
-    clock: ManualClock,
-    dice: Dice,
-    script: Arc<Script>,
-    catalog: Arc<Catalog>,
-    auditor: Rc<RefCell<Auditor>>,
-    uploads: Rc<RefCell<Vec<Upload>>>,
-    storm: Rc<RefCell<bool>>,
+pub(super) struct Shared {
+    pub(super) engine: Engine,
+    pub(super) weather: Arc<Weather>,
+    pub(super) clock: ManualClock,
+    pub(super) dice: Dice,
+    pub(super) script: Arc<Script>,
+    pub(super) catalog: Arc<Catalog>,
+    pub(super) auditor: Rc<RefCell<Auditor>>,
+    pub(super) uploads: Rc<RefCell<Vec<Upload>>>,
+    pub(super) storm: Rc<RefCell<bool>>,
     /// The first thing a consumer saw that it should not have.
-    complaint: Rc<RefCell<Option<String>>>,
+    pub(super) complaint: Rc<RefCell<Option<String>>>,
 }
 
 /// Runs a scenario to its end; the error says what was wrong and how to see it again.
@@ -143,30 +142,12 @@ fn run_inner(scenario: &Scenario) -> Result<Report, String> {
     let dice = dice(scenario.seed);
     let (faults, conduct, kills) = severity(&dice);
     let weather = Weather::new(scenario.seed, faults, clock.clone(), scenario.keep_trace);
-    let catalog = Arc::new(catalog(&dice)?);
-    let topology = Topology::built_in();
-    let engine = Engine::open(EngineConfig {
-        clock: Arc::new(clock.clone()),
-        ..EngineConfig::new(Location::Memory, wiring::engine_queues(&topology, &catalog.pools()))
-    })
-    .map_err(|error| error.to_string())?;
-    let script = Script::new(scenario.seed, conduct, clock.clone());
-    let shared = Shared {
-        engine,
-        weather,
-        clock: clock.clone(),
-        dice: dice.clone(),
-        script,
-        catalog,
-        auditor: Rc::default(),
-        uploads: Rc::default(),
-        storm: Rc::new(RefCell::new(true)),
-        complaint: Rc::default(),
-    };
+    let catalog = catalog(&dice)?;
+    let shared = shared(catalog, weather, Script::new(scenario.seed, conduct, clock.clone()), &clock, &dice)?;
     let blocks = plan_uploads(&shared);
     let mut executor = Executor::new(clock.clone(), dice);
     executor.kill_per_million = kills;
-    populate(&mut executor, &shared, &topology, scenario.bug);
+    populate(&mut executor, &shared, scenario.bug);
 
     let mut finished = course(&mut executor, &shared, blocks, START.plus(STORM))?;
     if !finished {
@@ -187,7 +168,7 @@ fn run_inner(scenario: &Scenario) -> Result<Report, String> {
     let blob = |key: &str| engine.get(key).now_or_never()?.ok()?.map(|bytes| bytes.to_vec());
     shared.auditor.borrow().judge(blob)?;
     let (fingerprint, events) = shared.weather.fingerprint();
-    let invocations = *shared.script.invocations.lock().map_err(|error| error.to_string())?;
+    let invocations = shared.script.runs().len() as u64;
     Ok(Report {
         fingerprint,
         events,
@@ -200,15 +181,35 @@ fn run_inner(scenario: &Scenario) -> Result<Report, String> {
     })
 }
 
+/// An empty system: its engine, and what its actors share.
+pub(super) fn shared(
+    catalog: Catalog,
+    weather: Arc<Weather>,
+    script: Arc<Script>,
+    clock: &ManualClock,
+    dice: &Dice,
+) -> Result<Shared, String> {
+    let queues = wiring::engine_queues(&Topology::built_in(), &catalog.pools());
+    let config = EngineConfig { clock: Arc::new(clock.clone()), ..EngineConfig::new(Location::Memory, queues) };
+    Ok(Shared {
+        engine: Engine::open(config).map_err(|error| error.to_string())?,
+        weather,
+        clock: clock.clone(),
+        dice: dice.clone(),
+        script,
+        catalog: Arc::new(catalog),
+        auditor: Rc::default(),
+        uploads: Rc::default(),
+        storm: Rc::new(RefCell::new(true)),
+        complaint: Rc::default(),
+    })
+}
+
 /// How bad it gets: drawn anew for each seed, so that some runs see one kind of fault and some all of them.
 fn severity(dice: &Dice) -> (Faults, Conduct, u32) {
     let mut dice = dice.borrow_mut();
     let mut rate = |most: u32| {
-        if dice.random_range(0..3) == 0 {
-            0
-        } else {
-            dice.random_range(0..=most)
-        }
+        if dice.random_range(0..3) == 0 { 0 } else { dice.random_range(0..=most) }
     };
     let faults = Faults {
         refused: rate(40),
@@ -218,30 +219,19 @@ fn severity(dice: &Dice) -> (Faults, Conduct, u32) {
         duplicate: rate(150),
         late: rate(150),
     };
-    let conduct = Conduct {
-        retryable: rate(80),
-        permanent: rate(20),
-        lie: rate(30),
-        slow: rate(60),
-    };
+    let conduct = Conduct { retryable: rate(80), permanent: rate(20), lie: rate(30), slow: rate(60) };
     (faults, conduct, rate(4_000))
 }
 
-fn catalog(dice: &Dice) -> Result<Catalog, String> {
+pub(super) fn catalog(dice: &Dice) -> Result<Catalog, String> {
     let file = pipeline::parse(PIPELINE).map_err(|mistakes| mistakes.to_string())?;
     let digest = file.pipeline.digest();
     let mut catalog = Catalog::default();
     for chain in CHAINS {
-        let chain: ChainId = chain
-            .parse()
-            .map_err(|error: push0_core::InvalidId| error.to_string())?;
+        let chain: ChainId = chain.parse().map_err(|error: push0_core::InvalidId| error.to_string())?;
         let mut dice = dice.borrow_mut();
         let window = dice.random_range(1..5);
-        let config = ChainConfig {
-            window,
-            bad_proof_limit: 50,
-            ..ChainConfig::new(chain.clone(), digest)
-        };
+        let config = ChainConfig { window, bad_proof_limit: 50, ..ChainConfig::new(chain.clone(), digest) };
         catalog.chains.insert(chain, config);
     }
     catalog.pipelines.insert(digest, file);
@@ -256,17 +246,27 @@ fn plan_uploads(shared: &Shared) -> usize {
         let mut parent = None;
         for number in 1..=blocks as u64 {
             let segments = shared.dice.borrow_mut().random_range(1..8);
-            let upload = upload(shared, chain, number, segments, parent, None, 0);
-            parent = Some(upload.submission.hash);
-            let position = shared.dice.borrow_mut().random_range(0..=uploads.len());
-            uploads.insert(position, upload);
+            let own = upload(shared, chain, number, segments, parent, None, 0);
+            if shared.dice.borrow_mut().random_range(0..6) == 0 {
+                let mut fork = upload(shared, chain, number, segments, parent, None, 1);
+                let counts = shared.dice.borrow_mut().random_range(0..2) == 1;
+                fork.submission.fork_seq = counts.then_some(1);
+                insert(&mut uploads, &shared.dice, fork);
+            }
+            parent = Some(own.submission.hash);
+            insert(&mut uploads, &shared.dice, own);
         }
     }
     *shared.uploads.borrow_mut() = uploads;
     blocks
 }
 
-fn upload(
+fn insert(uploads: &mut Vec<Upload>, dice: &Dice, upload: Upload) {
+    let position = dice.borrow_mut().random_range(0..=uploads.len());
+    uploads.insert(position, upload);
+}
+
+pub(super) fn upload(
     shared: &Shared,
     chain: &ChainId,
     number: u64,
@@ -283,44 +283,24 @@ fn upload(
         "segments": segments,
         "salt": salt,
     });
-    shared
-        .auditor
-        .borrow_mut()
-        .allow(chain.as_str(), number, witness.clone());
+    shared.auditor.borrow_mut().allow(chain.as_str(), number, witness.clone());
     let text = witness.to_string();
     let sha256 = Sha256::of(text.as_bytes());
-    let blob = BlobRef {
-        key: format!("witnesses/{chain}/{number}-{sha256}"),
-        sha256,
-        size: text.len() as u64,
-    };
-    let submission = Submission {
-        chain: chain.clone(),
-        number,
-        hash,
-        parent_hash: parent,
-        witness: blob,
-        fork_seq: None,
-    };
-    Upload {
-        submission,
-        witness: text,
-        as_replacement: salt != 0,
-    }
+    let blob = BlobRef { key: format!("witnesses/{chain}/{number}-{sha256}"), sha256, size: text.len() as u64 };
+    let submission =
+        Submission { chain: chain.clone(), number, hash, parent_hash: parent, witness: blob, fork_seq: None };
+    Upload { submission, witness: text, as_replacement: false }
 }
 
 /// Runs until every chain has all its blocks in the finalized stream. A consumer's complaint ends the run.
 fn course(executor: &mut Executor, shared: &Shared, blocks: usize, until: Millis) -> Result<bool, String> {
-    let done = || {
-        CHAINS
-            .iter()
-            .all(|chain| shared.auditor.borrow().finalized(chain) >= blocks)
-    };
+    let done = || CHAINS.iter().all(|chain| shared.auditor.borrow().finalized(chain) >= blocks);
     let check = || shared.complaint.borrow().clone().map_or(Ok(()), Err);
     executor.run(until, done, check)
 }
 
-fn populate(executor: &mut Executor, shared: &Shared, topology: &Topology, bug: Option<Bug>) {
+pub(super) fn populate(executor: &mut Executor, shared: &Shared, bug: Option<Bug>) {
+    let topology = Topology::built_in();
     let actor = |name: &str| (name.to_owned(), shared.clone());
     let (name, world) = actor("submitter");
     executor.spawn(&name, true, move || submitter(world.clone()).boxed_local());
@@ -332,7 +312,7 @@ fn populate(executor: &mut Executor, shared: &Shared, topology: &Topology, bug: 
     executor.spawn(&name, true, move || reaper(world.clone()).boxed_local());
 
     for (function, copies) in [("dispatcher", 2), ("collector", 2)] {
-        for mapping in wiring::mappings(topology, function, &shared.catalog.pools()) {
+        for mapping in wiring::mappings(&topology, function, &shared.catalog.pools()) {
             for copy in 0..copies {
                 let name = format!("{function}-{copy}-{}", mapping.queue);
                 let (mapping, world, who) = (mapping.clone(), shared.clone(), name.clone());
@@ -351,9 +331,7 @@ fn populate(executor: &mut Executor, shared: &Shared, topology: &Topology, bug: 
         for copy in 0..copies {
             let name = format!("{pool}-{copy}");
             let (world, who) = (shared.clone(), name.clone());
-            executor.spawn(&name, true, move || {
-                worker(world.clone(), who.clone(), pool).boxed_local()
-            });
+            executor.spawn(&name, true, move || worker(world.clone(), who.clone(), pool).boxed_local());
         }
     }
 }
@@ -396,12 +374,8 @@ async fn submitter(shared: Shared) {
 
 async fn submit(port: &Faulty, upload: &Upload) -> Result<(), push0_runtime::port::PortError> {
     let submission = upload.submission.clone();
-    port.put_new(&submission.witness.key, upload.witness.clone().into(), "submitter")
-        .await?;
-    let id = format!(
-        "{}/{}/{}",
-        submission.chain, submission.number, submission.witness.sha256
-    );
+    port.put_new(&submission.witness.key, upload.witness.clone().into(), "submitter").await?;
+    let id = format!("{}/{}/{}", submission.chain, submission.number, submission.witness.sha256);
     let message = match upload.as_replacement {
         true => ChainMessage::Command(Command::Replace(submission)),
         false => ChainMessage::Submit(submission),
@@ -422,9 +396,7 @@ async fn tell(port: &Faulty, message: &ChainMessage, dedup: String) -> Result<()
 async fn consumer(shared: Shared) {
     let engine = &shared.engine;
     loop {
-        let received = engine
-            .receive(queue::FINALIZED, 10, Millis(20_000), Millis(30_000))
-            .await;
+        let received = engine.receive(queue::FINALIZED, 10, Millis(20_000), Millis(30_000)).await;
         for message in received.unwrap_or_default() {
             shared.weather.note(&format!("consumer {}", message.id));
             if let Err(complaint) = shared.auditor.borrow_mut().consume(&message.body) {
@@ -452,6 +424,10 @@ async fn operator(shared: Shared) {
             if found.chain.paused {
                 commands.push(Command::Resume { chain: chain.clone() });
             }
+            // A block that was built on a fork that is not: another one in its place, built on what is final.
+            if let Some(Halt::ParentMismatch { number, last, .. }) = found.chain.halt {
+                replace(&shared, chain, number, 3, Some(last), None, nonce);
+            }
             for block in &found.blocks {
                 if let BlockStatus::Failed { .. } = block.block.status {
                     commands.extend(remedy(&shared, chain, block));
@@ -472,24 +448,29 @@ fn remedy(shared: &Shared, chain: &ChainId, block: &snapshot::BlockSnapshot) -> 
     let number = block.block.number;
     let choice = shared.dice.borrow_mut().random_range(0..6);
     match choice {
-        0 => Some(Command::Skip {
-            chain: chain.clone(),
-            number,
-            reason: "given up".to_owned(),
-        }),
+        0 => Some(Command::Skip { chain: chain.clone(), number, reason: "given up".to_owned() }),
         1 => {
             let salt = shared.dice.borrow_mut().random_range(1..1 << 30);
             let segments = shared.dice.borrow_mut().random_range(1..8);
             let (parent, hash) = (block.block.parent_hash, block.block.hash);
-            let upload = upload(shared, chain, number, segments, parent, hash, salt);
-            shared.uploads.borrow_mut().push(upload);
+            replace(shared, chain, number, segments, parent, hash, salt);
             None
         }
-        _ => Some(Command::Retry {
-            chain: chain.clone(),
-            number,
-        }),
+        _ => Some(Command::Retry { chain: chain.clone(), number }),
     }
+}
+
+fn replace(
+    shared: &Shared,
+    chain: &ChainId,
+    number: u64,
+    segments: u64,
+    parent: Option<BlockHash>,
+    hash: Option<BlockHash>,
+    salt: u64,
+) {
+    let upload = Upload { as_replacement: true, ..upload(shared, chain, number, segments, parent, hash, salt) };
+    shared.uploads.borrow_mut().push(upload);
 }
 
 fn whim(shared: &Shared, chain: &ChainId, cursor: u64) -> Command {
@@ -497,17 +478,10 @@ fn whim(shared: &Shared, chain: &ChainId, cursor: u64) -> Command {
     let chain = chain.clone();
     match dice.random_range(0..4) {
         0 => Command::Pause { chain },
-        1 => Command::Window {
-            chain,
-            window: dice.random_range(1..6),
-        },
+        1 => Command::Window { chain, window: dice.random_range(1..6) },
         2 => Command::Retry { chain, number: cursor },
         // Ahead of the cursor, perhaps of what was submitted: within the blocks of the run.
-        _ => Command::Skip {
-            chain,
-            number: cursor.min(2),
-            reason: "a whim".to_owned(),
-        },
+        _ => Command::Skip { chain, number: cursor.min(2), reason: "a whim".to_owned() },
     }
 }
 
@@ -523,9 +497,7 @@ async fn poller(shared: Shared, who: String, function: Arc<dyn Function>, mappin
     let port = faulty(&shared, &who);
     loop {
         let polled = match bug {
-            None => host::poll_once(&port, &*function, &mapping, Millis(20_000))
-                .await
-                .map(|_| ()),
+            None => host::poll_once(&port, &*function, &mapping, Millis(20_000)).await.map(|_| ()),
             Some(Bug::AcknowledgeBeforeEffects) => acknowledge_first(&port, &*function, &mapping).await,
         };
         if polled.is_err() {
@@ -540,9 +512,7 @@ async fn acknowledge_first(
     function: &dyn Function,
     mapping: &Mapping,
 ) -> Result<(), push0_runtime::port::PortError> {
-    let batch = port
-        .receive(&mapping.queue, mapping.batch, Millis(20_000), mapping.lease)
-        .await?;
+    let batch = port.receive(&mapping.queue, mapping.batch, Millis(20_000), mapping.lease).await?;
     for message in &batch {
         port.ack(&mapping.queue, &message.receipt).await?;
     }
@@ -553,7 +523,7 @@ async fn acknowledge_first(
 /// A worker of one slot: leases are kept while tasks are handled, one after the other.
 async fn worker(shared: Shared, who: String, pool: &'static str) {
     let port: Arc<Faulty> = Arc::new(faulty(&shared, &who));
-    let leases = Leases::new(Millis(15_000));
+    let leases = Leases::new(LEASE);
     let (starts, started) = task::starts();
     let (Ok(worker), Ok(pool)) = (who.parse(), pool.parse::<Pool>()) else {
         return;
@@ -570,11 +540,11 @@ async fn worker(shared: Shared, who: String, pool: &'static str) {
         limits: Limits::default(),
         health: Health::new("simulated"),
     };
-    let mut prover = Scripted(shared.script.clone());
+    let mut prover = Scripted { worker: who.clone(), script: shared.script.clone() };
     let work = push0_core::message::work_queue(&pool, Class::Standard);
     let handle = async {
         loop {
-            match port.receive(&work, 1, Millis(20_000), Millis(15_000)).await {
+            match port.receive(&work, 1, Millis(20_000), LEASE).await {
                 Ok(deliveries) => {
                     for delivery in deliveries {
                         task::handle(&env, &work, delivery, &mut prover).await;

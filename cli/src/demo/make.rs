@@ -40,51 +40,26 @@ pub(super) fn blocks(args: &args::Demo, dir: &Path) -> anyhow::Result<Made> {
     std::fs::create_dir_all(&dir)?;
     let numbers = (1..=BLOCKS).collect();
     let (genesis, what) = match args.pipeline {
-        Pipeline::Rollup => (
-            random_blocks(args, &dir)?,
-            format!("{} random transfers each", args.transfers),
-        ),
-        Pipeline::Echo => (
-            echo_blocks(&dir)?,
-            "for the echo prover, which proves nothing".to_owned(),
-        ),
+        Pipeline::Rollup => (random_blocks(args, &dir)?, format!("{} random transfers each", args.transfers)),
+        Pipeline::Echo => (echo_blocks(&dir)?, "for the echo prover, which proves nothing".to_owned()),
     };
-    Ok(Made {
-        numbers,
-        genesis,
-        what,
-        dir,
-    })
+    Ok(Made { numbers, genesis, what, dir })
 }
 
 fn random_blocks(args: &args::Demo, dir: &Path) -> anyhow::Result<BlockHash> {
     let out = dir.to_str().context("the directory's name is not UTF-8")?;
     let (blocks, transfers) = (BLOCKS.to_string(), args.transfers.to_string());
-    let made = rollup(&[
-        "--json",
-        "random",
-        "--chain",
-        CHAIN,
-        "--blocks",
-        &blocks,
-        "--transfers",
-        &transfers,
-        "--out",
-        out,
-    ])?;
-    let genesis = made["genesis_hash"]
-        .as_str()
-        .context("push0-rollup random did not say the genesis hash")?;
+    let made =
+        rollup(&["--json", "random", "--chain", CHAIN, "--blocks", &blocks, "--transfers", &transfers, "--out", out])?;
+    let genesis = made["genesis_hash"].as_str().context("push0-rollup random did not say the genesis hash")?;
     Ok(genesis.parse()?)
 }
 
 /// Runs the rollup's tool; its answer as JSON.
 fn rollup(arguments: &[&str]) -> anyhow::Result<Value> {
     let program = prover::find(ROLLUP).ok_or_else(|| prover::missing(ROLLUP))?;
-    let ended = Command::new(&program)
-        .args(arguments)
-        .output()
-        .with_context(|| format!("cannot run {}", program.display()))?;
+    let ended =
+        Command::new(&program).args(arguments).output().with_context(|| format!("cannot run {}", program.display()))?;
     if !ended.status.success() {
         let said = String::from_utf8_lossy(&ended.stderr);
         return Err(Trouble::failed(format!("{ROLLUP} {}: {}", arguments.join(" "), said.trim())).into());
@@ -125,47 +100,24 @@ pub(super) fn check_states(rows: &[OutboxRow], proofs: &Path) -> anyhow::Result<
     let mut lines = Vec::new();
     let mut before: Option<(u64, Value)> = None;
     for row in rows {
-        let path = |kind: &str| {
-            proofs
-                .join(format!("{}.{kind}", row.number))
-                .to_string_lossy()
-                .into_owned()
-        };
-        let shown = rollup(&[
-            "--json",
-            "verify",
-            "--proof",
-            &path("proof"),
-            "--header",
-            &path("header"),
-        ])?;
+        let path = |kind: &str| proofs.join(format!("{}.{kind}", row.number)).to_string_lossy().into_owned();
+        let shown = rollup(&["--json", "verify", "--proof", &path("proof"), "--header", &path("header")])?;
         let broken =
             |what: String| -> anyhow::Error { Trouble::failed(format!("block {}: {what}", row.number)).into() };
         if shown["verified"] != json!(true) || shown["hash"] != json!(row.hash) {
             return Err(broken("its exported proof does not verify".to_owned()));
         }
         let root = |name: &str| {
-            shown[name]
-                .as_str()
-                .map(str::to_owned)
-                .ok_or_else(|| broken(format!("its header has no {name}")))
+            shown[name].as_str().map(str::to_owned).ok_or_else(|| broken(format!("its header has no {name}")))
         };
         let (from, to) = (root("state_before")?, root("state_after")?);
         if let Some((number, last)) = &before {
             if shown["state_before"] != last["state_after"] || shown["parent_hash"] != last["hash"] {
                 return Err(broken(format!("it does not begin where block {number} ends")));
             }
-            lines.push(format!(
-                "block {} begins with the state and hash that block {number} ends with",
-                row.number
-            ));
+            lines.push(format!("block {} begins with the state and hash that block {number} ends with", row.number));
         }
-        lines.push(format!(
-            "block {}: proof verified; state {} → {}",
-            row.number,
-            short(&from),
-            short(&to)
-        ));
+        lines.push(format!("block {}: proof verified; state {} → {}", row.number, short(&from), short(&to)));
         before = Some((row.number, shown));
     }
     Ok(lines)

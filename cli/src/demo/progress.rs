@@ -41,15 +41,7 @@ pub(super) struct Progress {
 
 impl Progress {
     pub(super) fn new(numbers: &[u64], begun: Instant) -> Self {
-        let line = |number: &u64| {
-            (
-                *number,
-                Line {
-                    number: *number,
-                    ..Line::default()
-                },
-            )
-        };
+        let line = |number: &u64| (*number, Line { number: *number, ..Line::default() });
         Self {
             begun,
             begun_at: Millis(SystemClock.now().0.saturating_sub(begun.elapsed().as_millis() as u64)),
@@ -111,11 +103,7 @@ impl Progress {
 
     /// Draws over the last picture.
     fn redraw(&mut self, text: &str, now: u64) {
-        let up = if self.drawn > 0 {
-            format!("\x1b[{}A", self.drawn)
-        } else {
-            String::new()
-        };
+        let up = if self.drawn > 0 { format!("\x1b[{}A", self.drawn) } else { String::new() };
         let body: String = text.lines().map(|line| format!("\x1b[2K{line}\n")).collect();
         let mut stderr = std::io::stderr().lock();
         let _ = writeln!(stderr, "{up}{body}\x1b[2K  {:.1} s", now as f64 / 1000.0);
@@ -136,11 +124,7 @@ impl Progress {
         rows: &[OutboxRow],
     ) -> anyhow::Result<Vec<Line>> {
         for row in rows {
-            let id = RunId {
-                chain: chain.clone(),
-                number: row.number,
-                epoch: row.epoch,
-            };
+            let id = RunId { chain: chain.clone(), number: row.number, epoch: row.epoch };
             let partition = RowKey::run(&id).partition;
             let nodes = remote.table.query(&partition, "node/", None, 10_000).await?;
             let Some(line) = self.lines.get_mut(&row.number) else {
@@ -148,15 +132,10 @@ impl Progress {
             };
             let views: Vec<NodeView> = nodes.iter().map(|node| NodeView::read(&node.attributes)).collect();
             let artifacts = views.iter().flat_map(|view| view.slots.values());
-            let started = views
-                .iter()
-                .filter_map(|view| view.started.as_ref())
-                .map(|started| started.worker.to_string());
-            let workers: BTreeSet<String> = artifacts
-                .clone()
-                .map(|artifact| artifact.worker.to_string())
-                .chain(started)
-                .collect();
+            let started =
+                views.iter().filter_map(|view| view.started.as_ref()).map(|started| started.worker.to_string());
+            let workers: BTreeSet<String> =
+                artifacts.clone().map(|artifact| artifact.worker.to_string()).chain(started).collect();
             line.workers = workers.into_iter().collect();
             // `split` and `verify` leave no artifact in a slot.
             line.tasks = artifacts.count() as u64 + 2;
@@ -166,29 +145,13 @@ impl Progress {
 }
 
 fn describe(block: &BlockSnapshot) -> (&'static str, String) {
-    let stages = block
-        .run
-        .iter()
-        .flat_map(|run| &run.stages)
-        .map(stage)
-        .collect::<Vec<_>>()
-        .join("  ");
+    let stages = block.run.iter().flat_map(|run| &run.stages).map(stage).collect::<Vec<_>>().join("  ");
     (block.block.status.name(), stages)
 }
 
 /// The end of the demo, for people.
 pub(super) fn text(summary: &Summary) -> String {
-    let head = [
-        "block",
-        "submitted",
-        "released",
-        "split",
-        "proven",
-        "finalized",
-        "segments",
-        "tasks",
-        "workers",
-    ];
+    let head = ["block", "submitted", "released", "split", "proven", "finalized", "segments", "tasks", "workers"];
     let mut table = vec![head.map(str::to_owned).to_vec()];
     for line in &summary.blocks {
         let at = |moment: Option<u64>| moment.map_or("-".to_owned(), |ms| format!("{:.1} s", ms as f64 / 1000.0));
@@ -209,10 +172,7 @@ pub(super) fn text(summary: &Summary) -> String {
     text.push_str(
         "checked\n  the finalized stream: each block once, in order, each naming the one before as its parent\n",
     );
-    summary
-        .checked
-        .iter()
-        .for_each(|line| text.push_str(&format!("  {line}\n")));
+    summary.checked.iter().for_each(|line| text.push_str(&format!("  {line}\n")));
     text.push_str(&format!(
         "artifacts\n  {}  proofs and headers\n  {}  blobs and state (delete the directory to forget it all)\n  {}  the log\n",
         summary.proofs.display(),

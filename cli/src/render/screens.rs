@@ -26,24 +26,10 @@ pub fn overview(overview: &Overview, all: bool, paint: Paint) -> String {
 /// The overview without anything that changes by itself.
 pub fn without_times(overview: &Overview) -> String {
     let blocks = overview.chains.iter().flat_map(|chain| &chain.blocks).map(|block| {
-        let stages = block
-            .run
-            .iter()
-            .flat_map(|run| &run.stages)
-            .map(stage)
-            .collect::<Vec<_>>()
-            .join(" ");
-        format!(
-            "{} {} {} {stages}",
-            block.block.number,
-            block.block.epoch.0,
-            block.block.status.name()
-        )
+        let stages = block.run.iter().flat_map(|run| &run.stages).map(stage).collect::<Vec<_>>().join(" ");
+        format!("{} {} {} {stages}", block.block.number, block.block.epoch.0, block.block.status.name())
     });
-    let chains = overview
-        .chains
-        .iter()
-        .map(|chain| format!("{:?} {}", chain.chain, chain.published));
+    let chains = overview.chains.iter().map(|chain| format!("{:?} {}", chain.chain, chain.published));
     blocks.chain(chains).collect::<Vec<_>>().join("\n")
 }
 
@@ -58,16 +44,10 @@ fn chain(snapshot: &ChainSnapshot, now: Millis, paint: Paint) -> String {
         snapshot.window
     );
     if snapshot.published < finals {
-        text.push_str(&format!(
-            "  {} finalized blocks are still to be handed on\n",
-            finals - snapshot.published
-        ));
+        text.push_str(&format!("  {} finalized blocks are still to be handed on\n", finals - snapshot.published));
     }
     if row.paused {
-        text.push_str(&format!(
-            "  {}\n",
-            paint.alarm(&format!("paused: push0 resume {}", row.chain))
-        ));
+        text.push_str(&format!("  {}\n", paint.alarm(&format!("paused: push0 resume {}", row.chain))));
     }
     if let Some(Halt::ParentMismatch { number, .. }) = &row.halt {
         let what = format!(
@@ -85,19 +65,10 @@ fn chain(snapshot: &ChainSnapshot, now: Millis, paint: Paint) -> String {
     if snapshot.blocks.len() > BLOCKS {
         text.push_str(&format!("  … and {} more\n", snapshot.blocks.len() - BLOCKS));
     }
-    if !snapshot
-        .blocks
-        .iter()
-        .any(|block| block.block.number == row.next_release)
-        && snapshot
-            .blocks
-            .iter()
-            .any(|block| block.block.number > row.next_release)
+    if !snapshot.blocks.iter().any(|block| block.block.number == row.next_release)
+        && snapshot.blocks.iter().any(|block| block.block.number > row.next_release)
     {
-        text.push_str(&format!(
-            "  block {} was not submitted: what is behind it waits\n",
-            row.next_release
-        ));
+        text.push_str(&format!("  block {} was not submitted: what is behind it waits\n", row.next_release));
     }
     text
 }
@@ -108,44 +79,25 @@ fn line(snapshot: &BlockSnapshot, now: Millis, paint: Paint) -> Vec<String> {
         BlockStatus::Failed { reason } => first_line(reason),
         BlockStatus::Skipped { reason } => first_line(reason),
         BlockStatus::Final => row.final_seq.map_or(String::new(), |seq| format!("seq {seq}")),
-        BlockStatus::Parked | BlockStatus::Proven | BlockStatus::Proving => {
-            snapshot.run.as_ref().map_or(String::new(), |run| {
-                run.stages.iter().map(stage).collect::<Vec<_>>().join("  ")
-            })
-        }
+        BlockStatus::Parked | BlockStatus::Proven | BlockStatus::Proving => snapshot
+            .run
+            .as_ref()
+            .map_or(String::new(), |run| run.stages.iter().map(stage).collect::<Vec<_>>().join("  ")),
     };
     let since = match row.status {
         BlockStatus::Final | BlockStatus::Skipped { .. } => ago(now, row.changed_at),
         _ => duration(now.since(row.changed_at)),
     };
-    let contenders = if row.contenders_seen > 0 {
-        format!("{} contenders", row.contenders_seen)
-    } else {
-        String::new()
-    };
-    let epoch = if row.epoch.0 > 1 {
-        format!("epoch {}", row.epoch.0)
-    } else {
-        String::new()
-    };
-    vec![
-        format!("{}", row.number),
-        paint.status(row.status.name()),
-        since,
-        detail,
-        epoch,
-        contenders,
-    ]
+    let contenders =
+        if row.contenders_seen > 0 { format!("{} contenders", row.contenders_seen) } else { String::new() };
+    let epoch = if row.epoch.0 > 1 { format!("epoch {}", row.epoch.0) } else { String::new() };
+    vec![format!("{}", row.number), paint.status(row.status.name()), since, detail, epoch, contenders]
 }
 
 fn first_line(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
     let clipped: String = line.chars().take(100).collect();
-    if clipped.len() < text.len() {
-        format!("{clipped}…")
-    } else {
-        clipped
-    }
+    if clipped.len() < text.len() { format!("{clipped}…") } else { clipped }
 }
 
 fn queues(overview: &Overview, all: bool, paint: Paint) -> String {
@@ -155,15 +107,9 @@ fn queues(overview: &Overview, all: bool, paint: Paint) -> String {
         .filter(|(_, stats)| all || stats.visible + stats.in_flight + stats.delayed > 0)
         .map(|(name, stats)| {
             let count = |number: u64, what: &str| {
-                if number > 0 {
-                    format!("{number} {what}")
-                } else {
-                    String::new()
-                }
+                if number > 0 { format!("{number} {what}") } else { String::new() }
             };
-            let oldest = stats
-                .oldest
-                .map_or(String::new(), |age| format!("oldest {}", duration(age)));
+            let oldest = stats.oldest.map_or(String::new(), |age| format!("oldest {}", duration(age)));
             let dead = name.contains("-dlq") && stats.visible > 0;
             vec![
                 if dead { paint.alarm(name) } else { name.clone() },
@@ -221,54 +167,28 @@ pub fn block(snapshot: &BlockSnapshot, now: Millis, paint: Paint) -> String {
     add("submitted", ago(now, row.submitted_at));
     row.released_at.iter().for_each(|at| add("released", ago(now, *at)));
     add("status since", ago(now, row.changed_at));
-    row.witness
-        .iter()
-        .for_each(|blob| add("witness", format!("{} ({} bytes)", blob.key, blob.size)));
-    row.proof
-        .iter()
-        .for_each(|blob| add("proof", format!("{} ({} bytes)", blob.key, blob.size)));
-    row.header
-        .iter()
-        .for_each(|blob| add("header", format!("{} ({} bytes)", blob.key, blob.size)));
-    row.pipeline
-        .iter()
-        .for_each(|digest| add("pipeline", digest.to_string()));
+    row.witness.iter().for_each(|blob| add("witness", format!("{} ({} bytes)", blob.key, blob.size)));
+    row.proof.iter().for_each(|blob| add("proof", format!("{} ({} bytes)", blob.key, blob.size)));
+    row.header.iter().for_each(|blob| add("header", format!("{} ({} bytes)", blob.key, blob.size)));
+    row.pipeline.iter().for_each(|digest| add("pipeline", digest.to_string()));
     if let Some(run) = &snapshot.run {
         add("stages", run.stages.iter().map(stage).collect::<Vec<_>>().join("  "));
     }
     text.push_str(&columns("  ", &rows));
     for ended in &row.history {
-        text.push_str(&format!(
-            "  epoch {} ended {}: {}\n",
-            ended.epoch.0,
-            ago(now, ended.at),
-            ended.reason
-        ));
+        text.push_str(&format!("  epoch {} ended {}: {}\n", ended.epoch.0, ago(now, ended.at), ended.reason));
     }
     for contender in &row.contenders {
-        text.push_str(&format!(
-            "  contender {} since {}\n",
-            contender.hash,
-            ago(now, contender.at)
-        ));
+        text.push_str(&format!("  contender {} since {}\n", contender.hash, ago(now, contender.at)));
     }
     let tasks = snapshot.run.iter().flat_map(|run| &run.tasks);
     for task in tasks {
-        let held = task
-            .started
-            .as_ref()
-            .map_or("waits for a worker".to_owned(), |started| {
-                format!("with {} for {}", started.worker, duration(now.since(started.at)))
-            });
-        text.push_str(&format!(
-            "  open: {} {}, attempt {}, {held}\n",
-            task.stage, task.node, task.attempt.0
-        ));
+        let held = task.started.as_ref().map_or("waits for a worker".to_owned(), |started| {
+            format!("with {} for {}", started.worker, duration(now.since(started.at)))
+        });
+        text.push_str(&format!("  open: {} {}, attempt {}, {held}\n", task.stage, task.node, task.attempt.0));
         for note in &task.failures {
-            let worker = note
-                .worker
-                .as_ref()
-                .map_or(String::new(), |worker| format!(" on {worker}"));
+            let worker = note.worker.as_ref().map_or(String::new(), |worker| format!(" on {worker}"));
             let message = note.message.replace('\n', "\n      ");
             text.push_str(&format!(
                 "    attempt {}{worker} failed {} ({}): {message}\n",
@@ -307,9 +227,7 @@ pub fn why(why: &Why, paint: Paint) -> String {
     }
     if !why.history.is_empty() {
         text.push_str(&format!("{}\n", paint.bold("earlier runs")));
-        why.history
-            .iter()
-            .for_each(|line| text.push_str(&format!("  {line}\n")));
+        why.history.iter().for_each(|line| text.push_str(&format!("  {line}\n")));
     }
     if !why.next.is_empty() {
         text.push_str(&format!("{}\n", paint.bold("what to do")));

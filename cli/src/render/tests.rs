@@ -11,21 +11,9 @@ use crate::view::Overview;
 use crate::why::fixtures::{NOW, block, proving};
 
 fn overview_of(chain: ChainSnapshot) -> Overview {
-    let stats = QueueStats {
-        visible: 2,
-        in_flight: 1,
-        delayed: 0,
-        oldest: Some(Millis(4_200)),
-    };
-    let dead = QueueStats {
-        visible: 1,
-        ..QueueStats::default()
-    };
-    let queues = [
-        ("work-cpu-standard", stats),
-        ("results", QueueStats::default()),
-        ("results-dlq", dead),
-    ];
+    let stats = QueueStats { visible: 2, in_flight: 1, delayed: 0, oldest: Some(Millis(4_200)) };
+    let dead = QueueStats { visible: 1, ..QueueStats::default() };
+    let queues = [("work-cpu-standard", stats), ("results", QueueStats::default()), ("results-dlq", dead)];
     Overview {
         at: NOW,
         chains: vec![chain],
@@ -40,21 +28,10 @@ fn the_overview_shows_blocks_progress_gaps_and_what_is_wrong() {
     let mut row = config.new_row();
     row.next_release = 3;
     row.paused = true;
-    row.halt = Some(Halt::ParentMismatch {
-        number: 1,
-        names: BlockHash([1; 32]),
-        last: BlockHash([2; 32]),
-    });
-    let failed = BlockStatus::Failed {
-        reason: "stage prove, node 1.0.0: permanent: no\nsecond line".to_owned(),
-    };
+    row.halt = Some(Halt::ParentMismatch { number: 1, names: BlockHash([1; 32]), last: BlockHash([2; 32]) });
+    let failed = BlockStatus::Failed { reason: "stage prove, node 1.0.0: permanent: no\nsecond line".to_owned() };
     let blocks = vec![block(1, failed), proving(2), block(4, BlockStatus::Parked)];
-    let overview = overview_of(ChainSnapshot {
-        chain: row,
-        window: 4,
-        published: 0,
-        blocks,
-    });
+    let overview = overview_of(ChainSnapshot { chain: row, window: 4, published: 0, blocks });
     let text = super::overview(&overview, false, Paint(false));
     for wanted in [
         "chain demo  0 finalized · next to finalize 1 · next to release 3 · window 4",
@@ -77,12 +54,7 @@ fn the_overview_shows_blocks_progress_gaps_and_what_is_wrong() {
 #[test]
 fn what_changes_by_itself_is_not_a_change() {
     let config = ChainConfig::new("demo".parse().unwrap(), PipelineDigest([1; 32]));
-    let snapshot = ChainSnapshot {
-        chain: config.new_row(),
-        window: 4,
-        published: 0,
-        blocks: vec![proving(1)],
-    };
+    let snapshot = ChainSnapshot { chain: config.new_row(), window: 4, published: 0, blocks: vec![proving(1)] };
     let mut overview = overview_of(snapshot);
     let before = without_times(&overview);
     overview.at = Millis(overview.at.0 + 10_000);
@@ -93,13 +65,9 @@ fn what_changes_by_itself_is_not_a_change() {
 
 #[test]
 fn lengths_of_time_are_short() {
-    for (millis, text) in [
-        (850, "850 ms"),
-        (4_250, "4.2 s"),
-        (59_000, "59 s"),
-        (200_000, "3 min 20 s"),
-        (7_500_000, "2 h 5 min"),
-    ] {
+    for (millis, text) in
+        [(850, "850 ms"), (4_250, "4.2 s"), (59_000, "59 s"), (200_000, "3 min 20 s"), (7_500_000, "2 h 5 min")]
+    {
         assert_eq!(duration(Millis(millis)), text);
     }
 }

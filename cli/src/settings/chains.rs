@@ -11,24 +11,12 @@ use toml::Table;
 
 use super::layers::Reader;
 
-const KEYS: [&str; 8] = [
-    "id",
-    "first",
-    "first_parent",
-    "pipeline",
-    "window",
-    "distance",
-    "class",
-    "bad_proof_limit",
-];
+const KEYS: [&str; 8] = ["id", "first", "first_parent", "pipeline", "window", "distance", "class", "bad_proof_limit"];
 
 pub(super) fn read(reader: &mut Reader, directory: &Path) -> (Catalog, BTreeMap<ProverName, ProverCommand>) {
     let tables = std::mem::take(&mut reader.chains);
     if tables.is_empty() {
-        reader.mistake(
-            "[[chain]]",
-            "there is no chain: `push0 init` writes a configuration that has one",
-        );
+        reader.mistake("[[chain]]", "there is no chain: `push0 init` writes a configuration that has one");
     }
     let mut pipelines = Pipelines::default();
     let mut catalog = Catalog::default();
@@ -69,12 +57,7 @@ fn chain(
     let most = i64::MAX as u64;
     let first = reader.number(table, &at, "first", 0..=most);
     let first_parent = reader.optional(table, &at, "first_parent");
-    let window = reader.number(
-        table,
-        &at,
-        "window",
-        u64::from(*WINDOW.start())..=u64::from(*WINDOW.end()),
-    );
+    let window = reader.number(table, &at, "window", u64::from(*WINDOW.start())..=u64::from(*WINDOW.end()));
     let distance = reader.number(table, &at, "distance", 1..=most);
     let limit = reader.number(table, &at, "bad_proof_limit", 0..=1000);
     let class = match reader.optional::<String>(table, &at, "class") {
@@ -128,11 +111,7 @@ fn read_pipeline(reader: &mut Reader, path: &Path) -> Option<PipelineFile> {
         }
     };
     // A program with a `/` is relative to the pipeline's file, wherever the worker is started.
-    let directory = path
-        .parent()
-        .unwrap_or(Path::new(""))
-        .canonicalize()
-        .unwrap_or_default();
+    let directory = path.parent().unwrap_or(Path::new("")).canonicalize().unwrap_or_default();
     for prover in file.provers.values_mut() {
         let program = &mut prover.command[0];
         if program.contains('/') {
@@ -148,16 +127,11 @@ fn provers(reader: &mut Reader, pipelines: &Pipelines) -> BTreeMap<ProverName, P
         for (name, command) in &file.provers {
             let (known, other) = provers.entry(name.clone()).or_insert_with(|| (command.clone(), path));
             if known != command {
-                let what = format!(
-                    "prover {name} is another one in {}: give one of them another name",
-                    other.display()
-                );
+                let what =
+                    format!("prover {name} is another one in {}: give one of them another name", other.display());
                 reader.mistake(&path.display().to_string(), what);
             }
         }
     }
-    provers
-        .into_iter()
-        .map(|(name, (command, _))| (name, command))
-        .collect()
+    provers.into_iter().map(|(name, (command, _))| (name, command)).collect()
 }

@@ -50,15 +50,8 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn new(text: &str, sources: &Sources) -> Result<Self, Mistakes> {
-        let table: Table = text
-            .parse()
-            .map_err(|error: toml::de::Error| Mistakes(vec![error.to_string()]))?;
-        let mut reader = Self {
-            given: BTreeMap::new(),
-            chains: Vec::new(),
-            tokens: Vec::new(),
-            mistakes: Vec::new(),
-        };
+        let table: Table = text.parse().map_err(|error: toml::de::Error| Mistakes(vec![error.to_string()]))?;
+        let mut reader = Self { given: BTreeMap::new(), chains: Vec::new(), tokens: Vec::new(), mistakes: Vec::new() };
         reader.take_file(table);
         for (key, variable) in KEYS {
             if let Some(text) = sources.env.get(variable) {
@@ -91,31 +84,18 @@ impl Reader {
     fn take_value(&mut self, name: &str, value: Value) {
         match KEYS.iter().find(|(key, _)| *key == name) {
             Some((key, _)) => {
-                self.given.insert(
-                    key,
-                    Given {
-                        value,
-                        place: format!("`{key}`"),
-                        from_file: true,
-                    },
-                );
+                self.given.insert(key, Given { value, place: format!("`{key}`"), from_file: true });
             }
             None => {
-                let known: Vec<&str> = KEYS
-                    .iter()
-                    .map(|(key, _)| *key)
-                    .chain(["[[chain]]", "[[token]]"])
-                    .collect();
-                self.mistakes
-                    .push(format!("unknown key `{name}`; known: {}", known.join(", ")));
+                let known: Vec<&str> = KEYS.iter().map(|(key, _)| *key).chain(["[[chain]]", "[[token]]"]).collect();
+                self.mistakes.push(format!("unknown key `{name}`; known: {}", known.join(", ")));
             }
         }
     }
 
     fn tables(&mut self, name: &str, value: Value) -> Vec<Table> {
-        let tables: Option<Vec<Table>> = value
-            .as_array()
-            .and_then(|items| items.iter().map(|item| item.as_table().cloned()).collect());
+        let tables: Option<Vec<Table>> =
+            value.as_array().and_then(|items| items.iter().map(|item| item.as_table().cloned()).collect());
         tables.unwrap_or_else(|| {
             self.mistake(name, format_args!("must be tables: write [[{name}]]"));
             Vec::new()
@@ -131,11 +111,7 @@ impl Reader {
     }
 
     pub(super) fn finish(self) -> Result<(), Mistakes> {
-        if self.mistakes.is_empty() {
-            Ok(())
-        } else {
-            Err(Mistakes(self.mistakes))
-        }
+        if self.mistakes.is_empty() { Ok(()) } else { Err(Mistakes(self.mistakes)) }
     }
 
     pub(super) fn text(&mut self, key: &str) -> Option<String> {
@@ -175,10 +151,7 @@ impl Reader {
         let within = number.filter(|number| range.contains(number));
         if within.is_none() {
             let place = given.place.clone();
-            self.mistake(
-                &place,
-                format_args!("must be a whole number from {} to {}", range.start(), range.end()),
-            );
+            self.mistake(&place, format_args!("must be a whole number from {} to {}", range.start(), range.end()));
         }
         within
     }
@@ -244,9 +217,7 @@ impl Reader {
         match role.as_str() {
             "operator" => Some(Role::Operator),
             "trusted" => Some(Role::Trusted),
-            "worker" => Some(Role::Worker {
-                pool: self.required(table, at, "pool")?,
-            }),
+            "worker" => Some(Role::Worker { pool: self.required(table, at, "pool")? }),
             other => {
                 self.mistake(at, format_args!("`role` is operator, trusted or worker, not {other:?}"));
                 None
@@ -273,10 +244,7 @@ impl Reader {
             }
         };
         if token.len() < MIN_TOKEN {
-            self.mistake(
-                at,
-                "a token has at least 16 characters: make one with `openssl rand -hex 16`",
-            );
+            self.mistake(at, "a token has at least 16 characters: make one with `openssl rand -hex 16`");
             return None;
         }
         Some(token)
@@ -284,10 +252,7 @@ impl Reader {
 
     pub(super) fn only_keys(&mut self, table: &Table, at: &str, known: &[&str]) {
         for key in table.keys().filter(|key| !known.contains(&key.as_str())) {
-            self.mistake(
-                at,
-                format_args!("unknown key `{key}`; known here: {}", known.join(", ")),
-            );
+            self.mistake(at, format_args!("unknown key `{key}`; known here: {}", known.join(", ")));
         }
     }
 
@@ -304,26 +269,14 @@ impl Reader {
             self.mistake(at, format_args!("`{key}` must be text"));
             return None;
         };
-        text.parse()
-            .map_err(|error| self.mistake(at, format_args!("`{key}`: {error}")))
-            .ok()
+        text.parse().map_err(|error| self.mistake(at, format_args!("`{key}`: {error}"))).ok()
     }
 
     pub(super) fn number(&mut self, table: &Table, at: &str, key: &str, range: RangeInclusive<u64>) -> Option<u64> {
-        let number = table
-            .get(key)?
-            .as_integer()
-            .and_then(|number| u64::try_from(number).ok());
+        let number = table.get(key)?.as_integer().and_then(|number| u64::try_from(number).ok());
         let within = number.filter(|number| range.contains(number));
         if within.is_none() {
-            self.mistake(
-                at,
-                format_args!(
-                    "`{key}` must be a whole number from {} to {}",
-                    range.start(),
-                    range.end()
-                ),
-            );
+            self.mistake(at, format_args!("`{key}` must be a whole number from {} to {}", range.start(), range.end()));
         }
         within
     }
@@ -334,11 +287,7 @@ fn said(text: &str, place: &str) -> Given {
         Ok(number) => Value::Integer(number),
         Err(_) => Value::String(text.to_owned()),
     };
-    Given {
-        value,
-        place: place.to_owned(),
-        from_file: false,
-    }
+    Given { value, place: place.to_owned(), from_file: false }
 }
 
 /// `workers.lease_ms` is set by `--lease-ms`, `workers.count` by `--workers`.

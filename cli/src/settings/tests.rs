@@ -13,10 +13,7 @@ impl Dir {
     }
 
     fn sources(&self) -> Sources {
-        Sources {
-            file: Some(self.0.path().join(FILE)),
-            ..Sources::default()
-        }
+        Sources { file: Some(self.0.path().join(FILE)), ..Sources::default() }
     }
 
     fn read(&self) -> Settings {
@@ -34,11 +31,7 @@ fn a_chain_and_its_pipeline_are_enough() {
     let settings = dir.read();
     assert_eq!(settings.data, dir.0.path().join("data"));
     assert_eq!(settings.socket(), dir.0.path().join("data/push0.sock"));
-    assert_eq!(
-        settings.workers.pools,
-        ["cpu".parse().unwrap()],
-        "the pools of the pipelines, but for the trusted one"
-    );
+    assert_eq!(settings.workers.pools, ["cpu".parse().unwrap()], "the pools of the pipelines, but for the trusted one");
     assert_eq!(settings.workers.lease, Millis(15_000));
     let chain = settings.catalog.chains.values().next().unwrap();
     assert!(settings.catalog.pipelines.contains_key(&chain.pipeline));
@@ -47,27 +40,15 @@ fn a_chain_and_its_pipeline_are_enough() {
 
 #[test]
 fn later_layers_win() {
-    let dir = Dir::new(&format!(
-        "data = \"d\"\n[workers]\ncount = 3\nlease_ms = 3000\nslots = 2\n{CHAIN}"
-    ));
+    let dir = Dir::new(&format!("data = \"d\"\n[workers]\ncount = 3\nlease_ms = 3000\nslots = 2\n{CHAIN}"));
     let mut sources = dir.sources();
-    let env = [
-        ("PUSH0_WORKERS", "5"),
-        ("PUSH0_LEASE_MS", "2000"),
-        ("PUSH0_ECHO_LOG", "/x"),
-    ];
+    let env =
+        [("PUSH0_WORKERS", "5"), ("PUSH0_LEASE_MS", "2000"), ("PUSH0_ONLY_LOCAL", "true"), ("PUSH0_ECHO_LOG", "/x")];
     sources.env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     let settings = Settings::read(&sources.clone().flag("workers.count", Some(7))).unwrap();
-    assert_eq!(
-        (settings.workers.count, settings.workers.lease, settings.workers.slots),
-        (7, Millis(2000), 2)
-    );
+    assert_eq!((settings.workers.count, settings.workers.lease, settings.workers.slots), (7, Millis(2000), 2));
     assert!(settings.workers.only_local);
-    assert_eq!(
-        settings.data,
-        dir.0.path().join("d"),
-        "a path in the file is relative to the file"
-    );
+    assert_eq!(settings.data, dir.0.path().join("d"), "a path in the file is relative to the file");
     let settings = Settings::read(&sources.flag("data", Some("elsewhere"))).unwrap();
     assert_eq!((settings.data, settings.workers.count), (PathBuf::from("elsewhere"), 5));
 }
@@ -102,10 +83,7 @@ fn every_mistake_is_listed_with_its_place() {
         "at least 16 characters",
     ];
     for wanted in expected {
-        assert!(
-            mistakes.iter().any(|mistake| mistake.contains(wanted)),
-            "{wanted} is not among {mistakes:#?}"
-        );
+        assert!(mistakes.iter().any(|mistake| mistake.contains(wanted)), "{wanted} is not among {mistakes:#?}");
     }
 }
 
@@ -115,29 +93,16 @@ fn mistakes_in_variables_and_flags_name_them() {
     let mut sources = dir.sources().flag("workers.count", Some("many"));
     sources.env.insert("PUSH0_LEASE_MS".to_owned(), "soon".to_owned());
     let mistakes = Settings::read(&sources).unwrap_err().0;
-    assert!(
-        mistakes.iter().any(|mistake| mistake.starts_with("--workers:")),
-        "{mistakes:#?}"
-    );
-    assert!(
-        mistakes.iter().any(|mistake| mistake.starts_with("PUSH0_LEASE_MS:")),
-        "{mistakes:#?}"
-    );
+    assert!(mistakes.iter().any(|mistake| mistake.starts_with("--workers:")), "{mistakes:#?}");
+    assert!(mistakes.iter().any(|mistake| mistake.starts_with("PUSH0_LEASE_MS:")), "{mistakes:#?}");
 }
 
 #[test]
 fn a_pipelines_mistakes_are_listed_with_its_file() {
     let dir = Dir::new(CHAIN);
-    std::fs::write(
-        dir.0.path().join("p.toml"),
-        "name = \"x\"\n[[stage]]\nname = \"split\"\nkind = \"cut\"\n",
-    )
-    .unwrap();
+    std::fs::write(dir.0.path().join("p.toml"), "name = \"x\"\n[[stage]]\nname = \"split\"\nkind = \"cut\"\n").unwrap();
     let mistakes = dir.mistakes();
-    assert!(
-        mistakes.len() > 2 && mistakes.iter().all(|mistake| mistake.contains("p.toml")),
-        "{mistakes:#?}"
-    );
+    assert!(mistakes.len() > 2 && mistakes.iter().all(|mistake| mistake.contains("p.toml")), "{mistakes:#?}");
 }
 
 #[test]
@@ -146,36 +111,23 @@ fn tcp_without_a_token_is_a_mistake() {
     assert!(dir.mistakes()[0].contains("[[token]]"));
     let token = "[[token]]\nrole = \"worker\"\npool = \"gpu\"\nvalue = \"0123456789abcdef\"\n";
     let dir = Dir::new(&format!("listen = \"127.0.0.1:0\"\n{CHAIN}{token}"));
-    let role = Role::Worker {
-        pool: "gpu".parse().unwrap(),
-    };
+    let role = Role::Worker { pool: "gpu".parse().unwrap() };
     assert_eq!(dir.read().tokens, [("0123456789abcdef".to_owned(), role)]);
 }
 
 #[test]
 fn two_meanings_of_a_prover_or_a_chain_are_refused() {
     let dir = Dir::new(&format!("{CHAIN}{CHAIN}[[chain]]\nid = \"b\"\npipeline = \"q.toml\"\n"));
-    let other = crate::init::ECHO
-        .replace("[\"push0-echo\"]", "[\"./mine\"]")
-        .replace("200", "100");
+    let other = crate::init::ECHO.replace("[\"push0-echo\"]", "[\"./mine\"]").replace("200", "100");
     std::fs::write(dir.0.path().join("q.toml"), other).unwrap();
     let mistakes = dir.mistakes();
-    assert!(
-        mistakes.iter().any(|mistake| mistake.contains("used twice")),
-        "{mistakes:#?}"
-    );
-    assert!(
-        mistakes.iter().any(|mistake| mistake.contains("another one in")),
-        "{mistakes:#?}"
-    );
+    assert!(mistakes.iter().any(|mistake| mistake.contains("used twice")), "{mistakes:#?}");
+    assert!(mistakes.iter().any(|mistake| mistake.contains("another one in")), "{mistakes:#?}");
 }
 
 #[test]
 fn a_named_file_must_exist() {
-    let sources = Sources {
-        file: Some("/nowhere/push0.toml".into()),
-        ..Sources::default()
-    };
+    let sources = Sources { file: Some("/nowhere/push0.toml".into()), ..Sources::default() };
     assert!(Settings::read(&sources).unwrap_err().0[0].contains("/nowhere/push0.toml"));
 }
 
@@ -186,11 +138,7 @@ fn the_examples_are_what_this_build_reads() {
         std::fs::write(dir.path().join(pipeline.file_name()), pipeline.text()).unwrap();
         let config = crate::init::EXAMPLE.replace("rollup.toml", pipeline.file_name());
         std::fs::write(dir.path().join(FILE), config).unwrap();
-        let settings = Settings::read(&Sources {
-            file: Some(dir.path().join(FILE)),
-            ..Sources::default()
-        })
-        .unwrap();
+        let settings = Settings::read(&Sources { file: Some(dir.path().join(FILE)), ..Sources::default() }).unwrap();
         assert_eq!(settings.catalog.chains.len(), 1);
     }
 }
@@ -204,10 +152,6 @@ fn the_rollup_example_pins_the_keys_in_the_repository() {
     assert!(!pinned.is_empty());
     for (name, digest) in pinned {
         let bytes = std::fs::read(keys.join(format!("{name}.key"))).unwrap();
-        assert_eq!(
-            *digest,
-            push0_core::Sha256::of(&bytes),
-            "{name}: put the new digest into examples/rollup.toml"
-        );
+        assert_eq!(*digest, push0_core::Sha256::of(&bytes), "{name}: put the new digest into examples/rollup.toml");
     }
 }

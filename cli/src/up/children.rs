@@ -38,11 +38,7 @@ impl Local {
         let room = 32 - "local--1024".len();
         let short: String = pool.as_str().chars().take(room).collect();
         let id = format!("local-{short}-{number}").parse()?;
-        Ok(Self {
-            pool: pool.clone(),
-            token: random_token()?,
-            id,
-        })
+        Ok(Self { pool: pool.clone(), token: random_token()?, id })
     }
 }
 
@@ -94,10 +90,7 @@ impl Children {
             let cores = std::thread::available_parallelism().map_or(1, usize::from);
             (cores / locals.len().saturating_sub(1).max(1)).max(1)
         });
-        let mut children = Self {
-            slots: Vec::new(),
-            threads: Mutex::default(),
-        };
+        let mut children = Self { slots: Vec::new(), threads: Mutex::default() };
         for local in locals {
             let spec = Spec::new(settings, local, &program, socket, threads_each)?;
             let slot = Arc::new(Slot::default());
@@ -107,11 +100,7 @@ impl Children {
                 move || keep(&spec, &slot)
             });
             children.slots.push(slot);
-            children
-                .threads
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(thread?);
+            children.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread?);
         }
         Ok(children)
     }
@@ -150,9 +139,7 @@ impl Spec {
     fn new(settings: &Settings, local: &Local, program: &Path, socket: &Path, threads: usize) -> anyhow::Result<Self> {
         let text = |path: &Path| {
             let path = std::path::absolute(path).with_context(|| format!("cannot resolve {}", path.display()))?;
-            path.to_str()
-                .map(str::to_owned)
-                .with_context(|| format!("{} is not UTF-8", path.display()))
+            path.to_str().map(str::to_owned).with_context(|| format!("{} is not UTF-8", path.display()))
         };
         // The shim ties the worker to this process, then becomes the worker.
         let mut arguments: Vec<String> = ["shim", "--"].map(str::to_owned).to_vec();
@@ -160,12 +147,7 @@ impl Spec {
         arguments.extend(["--".to_owned(), text(program)?]);
         arguments.extend(["worker", "--connect"].map(str::to_owned));
         arguments.push(format!("unix:{}", text(socket)?));
-        arguments.extend([
-            "--pool".to_owned(),
-            local.pool.to_string(),
-            "--id".to_owned(),
-            local.id.to_string(),
-        ]);
+        arguments.extend(["--pool".to_owned(), local.pool.to_string(), "--id".to_owned(), local.id.to_string()]);
         arguments.extend(["--scratch".to_owned(), text(&settings.data.join("scratch"))?]);
         if let Some(file) = &settings.file {
             arguments.extend(["--config".to_owned(), text(file)?]);
@@ -175,25 +157,14 @@ impl Spec {
         if std::env::var_os("RAYON_NUM_THREADS").is_none() {
             environment.push(("RAYON_NUM_THREADS", threads.to_string()));
         }
-        Ok(Self {
-            id: local.id.clone(),
-            program: program.to_owned(),
-            arguments,
-            environment,
-        })
+        Ok(Self { id: local.id.clone(), program: program.to_owned(), arguments, environment })
     }
 
     fn spawn(&self) -> std::io::Result<Child> {
         let mut command = Command::new(&self.program);
-        command
-            .args(&self.arguments)
-            .envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.args(&self.arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
         // A group of its own: ctrl-c at the terminal is for this process, which then drains the workers.
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .process_group(0)
-            .spawn()
+        command.stdin(Stdio::null()).stdout(Stdio::null()).process_group(0).spawn()
     }
 }
 
@@ -236,12 +207,7 @@ fn keep(spec: &Spec, slot: &Slot) {
 
 /// Waits until the process has ended, then reaps it under the lock.
 fn reap(pid: u32, slot: &Slot) -> String {
-    let wait = || {
-        waitid(
-            Id::Pid(Pid::from_raw(pid as i32)),
-            WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT,
-        )
-    };
+    let wait = || waitid(Id::Pid(Pid::from_raw(pid as i32)), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
     while let Err(nix::errno::Errno::EINTR) = wait() {}
     let mut state = slot.lock();
     let status = state.child.take().map(|mut child| child.wait());

@@ -33,9 +33,7 @@ impl Running {
 
 /// The mappings of a function, patterns written out: visibility is the lease.
 pub(super) fn mappings(topology: &Topology, function: &str, pools: &BTreeSet<Pool>) -> anyhow::Result<Vec<Mapping>> {
-    let function = topology
-        .function(function)
-        .with_context(|| format!("the topology has no function {function}"))?;
+    let function = topology.function(function).with_context(|| format!("the topology has no function {function}"))?;
     let queues = topology.expanded_queues(pools);
     let sources = topology.expanded_sources(function, pools);
     let mapping = |source: &push0_core::topology::SourceSpec| {
@@ -86,11 +84,7 @@ pub(super) fn start(
 
 /// Order is a FIFO queue's point, and dead letters are rare.
 fn pollers(queue: &str, concurrency: usize) -> usize {
-    if queue.ends_with(".fifo") || queue.ends_with("-dlq") {
-        1
-    } else {
-        concurrency
-    }
+    if queue.ends_with(".fifo") || queue.ends_with("-dlq") { 1 } else { concurrency }
 }
 
 async fn reap(reaper: Reaper, every: Millis, mut stopped: watch::Receiver<bool>) {
@@ -116,11 +110,7 @@ mod tests {
         assert_eq!(dispatcher[0].dead_letter.as_deref(), Some("submissions-dlq.fifo"));
         assert_eq!(dispatcher[0].lease, Millis::from_secs(18));
         let collector = mappings(&topology, "collector", &pools).unwrap();
-        assert_eq!(
-            collector.len(),
-            3 + 2 * 3,
-            "results, verdicts, ranges, and a dead-letter queue a pool and class"
-        );
+        assert_eq!(collector.len(), 3 + 2 * 3, "results, verdicts, ranges, and a dead-letter queue a pool and class");
         assert!(mappings(&topology, "nobody", &pools).is_err());
     }
 }

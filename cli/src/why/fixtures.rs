@@ -40,11 +40,7 @@ pub(crate) fn proving(number: u64) -> BlockSnapshot {
         done,
         of: Some(of),
     };
-    let started = Started {
-        attempt: Attempt(1),
-        worker: "gpu-7".parse().unwrap(),
-        at: Millis(997_000),
-    };
+    let started = Started { attempt: Attempt(1), worker: "gpu-7".parse().unwrap(), at: Millis(997_000) };
     let failure = FailureNote {
         attempt: Attempt(1),
         worker: Some("gpu-8".parse().unwrap()),
@@ -61,11 +57,7 @@ pub(crate) fn proving(number: u64) -> BlockSnapshot {
         failures,
     };
     let run = RunSnapshot {
-        id: RunId {
-            chain: "demo".parse().unwrap(),
-            number,
-            epoch: Epoch::FIRST,
-        },
+        id: RunId { chain: "demo".parse().unwrap(), number, epoch: Epoch::FIRST },
         segments: Some(3),
         stages: vec![
             stage("split", "split", 1, 1),
@@ -76,8 +68,5 @@ pub(crate) fn proving(number: u64) -> BlockSnapshot {
         tasks: vec![task(1, 1, Some(started), Vec::new()), task(2, 2, None, vec![failure])],
         failed: None,
     };
-    BlockSnapshot {
-        run: Some(run),
-        ..block(number, BlockStatus::Proving)
-    }
+    BlockSnapshot { run: Some(run), ..block(number, BlockStatus::Proving) }
 }

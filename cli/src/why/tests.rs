@@ -10,16 +10,8 @@ fn facts(number: u64, blocks: Vec<BlockSnapshot>) -> Facts {
     let config = ChainConfig::new("demo".parse().unwrap(), digest);
     let block = blocks.iter().find(|block| block.block.number == number).cloned();
     Facts {
-        catalog: Catalog {
-            chains: BTreeMap::new(),
-            pipelines: [(digest, file)].into(),
-        },
-        chain: ChainSnapshot {
-            chain: config.new_row(),
-            window: 4,
-            published: 0,
-            blocks,
-        },
+        catalog: Catalog { chains: BTreeMap::new(), pipelines: [(digest, file)].into() },
+        chain: ChainSnapshot { chain: config.new_row(), window: 4, published: 0, blocks },
         config,
         block,
         number,
@@ -33,11 +25,7 @@ fn check(facts: &Facts, answer: &str, commands: &[&str]) -> Why {
     let why = explain(facts);
     assert!(why.answer.contains(answer), "{answer:?} is not in {:?}", why.answer);
     for command in commands {
-        assert!(
-            why.next.iter().any(|next| next.starts_with(command)),
-            "{command:?} is not among {:#?}",
-            why.next
-        );
+        assert!(why.next.iter().any(|next| next.starts_with(command)), "{command:?} is not among {:#?}", why.next);
     }
     why
 }
@@ -56,20 +44,13 @@ fn a_number_nobody_submitted_says_who_waits_for_it() {
 #[test]
 fn a_parked_block_waits_for_a_missing_one_a_pause_or_the_window() {
     let missing = facts(2, vec![block(2, BlockStatus::Parked)]);
-    check(
-        &missing,
-        "waits for block 1, which was not submitted",
-        &["push0 submit", "push0 skip demo 1"],
-    );
+    check(&missing, "waits for block 1, which was not submitted", &["push0 submit", "push0 skip demo 1"]);
 
     let mut paused = facts(1, vec![block(1, BlockStatus::Parked)]);
     paused.chain.chain.paused = true;
     check(&paused, "paused", &["push0 resume demo"]);
 
-    let mut full = facts(
-        6,
-        vec![proving(1), block(5, BlockStatus::Parked), block(6, BlockStatus::Parked)],
-    );
+    let mut full = facts(6, vec![proving(1), block(5, BlockStatus::Parked), block(6, BlockStatus::Parked)]);
     full.chain.chain.next_release = 5;
     let why = check(&full, "at most 4 blocks", &["push0 why demo 1", "push0 window demo"]);
     assert!(why.facts.iter().any(|fact| fact == "block 1 is proving"));
@@ -77,49 +58,24 @@ fn a_parked_block_waits_for_a_missing_one_a_pause_or_the_window() {
 
 #[test]
 fn a_block_being_proven_says_who_holds_what_and_what_went_wrong() {
-    let why = check(
-        &facts(1, vec![proving(1)]),
-        "(3 segments): 1 tasks in hand, 1 waiting",
-        &["push0 block demo 1"],
-    );
-    let [troubled, held] = &why.tasks[..] else {
-        panic!("{:#?}", why.tasks)
-    };
-    assert_eq!(
-        troubled.last_error.as_deref(),
-        Some("attempt 1 on gpu-8, retryable: out of memory")
-    );
+    let why = check(&facts(1, vec![proving(1)]), "(3 segments): 1 tasks in hand, 1 waiting", &["push0 block demo 1"]);
+    let [troubled, held] = &why.tasks[..] else { panic!("{:#?}", why.tasks) };
+    assert_eq!(troubled.last_error.as_deref(), Some("attempt 1 on gpu-8, retryable: out of memory"));
     assert_eq!((troubled.attempt, troubled.attempts), (Attempt(2), 4));
     assert_eq!(held.state, "with gpu-7 for 3.0 s");
     let text = render::why(&why, Paint(false));
-    assert!(
-        text.contains("prove 1.0.2  attempt 2 of 4  waits in work-cpu-standard\n    attempt 1 on gpu-8"),
-        "{text}"
-    );
+    assert!(text.contains("prove 1.0.2  attempt 2 of 4  waits in work-cpu-standard\n    attempt 1 on gpu-8"), "{text}");
     assert!(!text.contains("at line 7"), "one line of an error is enough here");
 }
 
 #[test]
 fn a_queue_nobody_takes_from_asks_for_a_worker() {
     let mut facts = facts(1, vec![proving(1)]);
-    let stats = QueueStats {
-        visible: 2,
-        oldest: Some(Millis(9_000)),
-        ..QueueStats::default()
-    };
+    let stats = QueueStats { visible: 2, oldest: Some(Millis(9_000)), ..QueueStats::default() };
     facts.queues.insert("work-cpu-standard".to_owned(), stats);
-    check(
-        &facts,
-        "being proven",
-        &["push0 worker --connect unix:/d/push0.sock --pool cpu"],
-    );
-    facts
-        .queues
-        .insert("work-cpu-standard".to_owned(), QueueStats { in_flight: 1, ..stats });
-    assert!(
-        !explain(&facts).next.iter().any(|next| next.contains("push0 worker")),
-        "somebody takes them"
-    );
+    check(&facts, "being proven", &["push0 worker --connect unix:/d/push0.sock --pool cpu"]);
+    facts.queues.insert("work-cpu-standard".to_owned(), QueueStats { in_flight: 1, ..stats });
+    assert!(!explain(&facts).next.iter().any(|next| next.contains("push0 worker")), "somebody takes them");
 }
 
 #[test]
@@ -132,67 +88,33 @@ fn a_proven_block_waits_for_its_predecessor_or_for_an_operator() {
     let (names, last) = (BlockHash([7; 32]), BlockHash([8; 32]));
     halted.chain.chain.halt = Some(Halt::ParentMismatch { number: 1, names, last });
     let why = check(&halted, "names another parent", &["push0 replace", "push0 skip demo 1"]);
-    assert!(
-        why.facts
-            .iter()
-            .any(|fact| fact.contains(&names.to_string()) && fact.contains(&last.to_string()))
-    );
+    assert!(why.facts.iter().any(|fact| fact.contains(&names.to_string()) && fact.contains(&last.to_string())));
 }
 
 #[test]
 fn a_failed_block_names_the_reason_its_past_and_all_three_ways_out() {
-    let mut failed = block(
-        1,
-        BlockStatus::Failed {
-            reason: "no prover could".to_owned(),
-        },
-    );
+    let mut failed = block(1, BlockStatus::Failed { reason: "no prover could".to_owned() });
     failed.block.history.push(EpochEnd {
         epoch: push0_core::Epoch(1),
         reason: "retried by an operator".to_owned(),
         at: NOW,
     });
     failed.block.contenders_seen = 1;
-    let witness = push0_core::record::BlobRef {
-        key: String::new(),
-        sha256: push0_core::Sha256([0; 32]),
-        size: 0,
-    };
-    failed.block.contenders.push(Contender {
-        hash: BlockHash([9; 32]),
-        witness,
-        at: NOW,
-    });
+    let witness = push0_core::record::BlobRef { key: String::new(), sha256: push0_core::Sha256([0; 32]), size: 0 };
+    failed.block.contenders.push(Contender { hash: BlockHash([9; 32]), witness, at: NOW });
     let ways = ["push0 retry demo 1", "push0 replace FILE.json", "push0 skip demo 1"];
     let why = check(&facts(1, vec![failed]), "it failed: no prover could", &ways);
     assert!(why.history[0].contains("retried by an operator"));
-    assert!(
-        why.facts
-            .iter()
-            .any(|fact| fact.contains(&BlockHash([9; 32]).to_string()))
-    );
+    assert!(why.facts.iter().any(|fact| fact.contains(&BlockHash([9; 32]).to_string())));
 }
 
 #[test]
 fn what_is_over_says_where_it_stands_in_the_stream() {
     let mut done = block(1, BlockStatus::Final);
     done.block.final_seq = Some(1);
-    check(
-        &facts(1, vec![done]),
-        "it is final, number 1 of the stream",
-        &["push0 verify demo 1"],
-    );
-    let mut skipped = block(
-        1,
-        BlockStatus::Skipped {
-            reason: "lost".to_owned(),
-        },
-    );
-    check(
-        &facts(1, vec![skipped.clone()]),
-        "its tombstone comes after block 1",
-        &["push0 replace"],
-    );
+    check(&facts(1, vec![done]), "it is final, number 1 of the stream", &["push0 verify demo 1"]);
+    let mut skipped = block(1, BlockStatus::Skipped { reason: "lost".to_owned() });
+    check(&facts(1, vec![skipped.clone()]), "its tombstone comes after block 1", &["push0 replace"]);
     skipped.block.final_seq = Some(1);
     check(&facts(1, vec![skipped]), "number 1 of the stream", &[]);
 }

@@ -64,14 +64,7 @@ pub fn on_failure(view: &NodeView, failure: &Failure, policy: &StagePolicy) -> R
     }
     let revoked = confirmed_accusations(view, &note, failure.trusted);
     let then = next_try(view, note, policy);
-    if revoked.is_empty() {
-        Ok(Decision::Again(then))
-    } else {
-        Ok(Decision::Revoke {
-            children: revoked,
-            then,
-        })
-    }
+    if revoked.is_empty() { Ok(Decision::Again(then)) } else { Ok(Decision::Revoke { children: revoked, then }) }
 }
 
 /// What a task in the dead-letter queue leads to: one that no worker started goes out again as it is; one that was started has cost
@@ -91,15 +84,7 @@ pub fn on_dead_letter(
     };
     let message = "no worker finished it before its lease ran out, as often as the queue allows".to_owned();
     let worker = Some(started.worker.clone());
-    let lost = Failure {
-        attempt,
-        worker,
-        kind: FailureKind::Lost,
-        message,
-        children: vec![],
-        trusted: false,
-        at,
-    };
+    let lost = Failure { attempt, worker, kind: FailureKind::Lost, message, children: vec![], trusted: false, at };
     on_failure(view, &lost, policy)
 }
 
@@ -108,10 +93,7 @@ fn note(view: &NodeView, failure: &Failure) -> FailureNote {
     while !failure.message.is_char_boundary(end) {
         end -= 1;
     }
-    let accused = failure
-        .children
-        .iter()
-        .filter_map(|slot| Some((*slot, view.slots.get(slot)?.blob.sha256)));
+    let accused = failure.children.iter().filter_map(|slot| Some((*slot, view.slots.get(slot)?.blob.sha256)));
     FailureNote {
         attempt: failure.attempt,
         worker: failure.worker.clone(),
@@ -136,11 +118,7 @@ fn is_permanent(kind: FailureKind, accused: usize) -> bool {
 }
 
 fn is_confirmed_permanent(view: &NodeView, failure: &Failure) -> bool {
-    let accused = failure
-        .children
-        .iter()
-        .filter(|slot| view.slots.contains_key(slot))
-        .count();
+    let accused = failure.children.iter().filter(|slot| view.slots.contains_key(slot)).count();
     let said_before_elsewhere = view
         .wanted
         .failures
@@ -150,17 +128,9 @@ fn is_confirmed_permanent(view: &NodeView, failure: &Failure) -> bool {
 }
 
 fn confirmed_accusations(view: &NodeView, note: &FailureNote, trusted: bool) -> Vec<(u32, Sha256)> {
-    let accused_before = |accused: &(u32, Sha256)| {
-        view.wanted
-            .failures
-            .iter()
-            .any(|earlier| earlier.accused.contains(accused))
-    };
-    note.accused
-        .iter()
-        .filter(|accused| trusted || accused_before(accused))
-        .copied()
-        .collect()
+    let accused_before =
+        |accused: &(u32, Sha256)| view.wanted.failures.iter().any(|earlier| earlier.accused.contains(accused));
+    note.accused.iter().filter(|accused| trusted || accused_before(accused)).copied().collect()
 }
 
 fn next_try(view: &NodeView, note: FailureNote, policy: &StagePolicy) -> Try {
@@ -174,12 +144,7 @@ fn next_try(view: &NodeView, note: FailureNote, policy: &StagePolicy) -> Try {
     failures.push(note);
     let surplus = failures.len().saturating_sub(MAX_NOTES);
     failures.drain(..surplus);
-    Try {
-        attempt,
-        delay: policy.backoff_before(attempt.0),
-        avoid,
-        failures,
-    }
+    Try { attempt, delay: policy.backoff_before(attempt.0), avoid, failures }
 }
 
 /// The rows a revocation changes, beside the reader's `try`.
@@ -193,10 +158,7 @@ pub struct Revocation {
 
 /// Revokes slot `slot` of `reader` if it still holds `accused`.
 pub fn revoke(reader: &NodeView, slot: u32, accused: Sha256, child: &NodeView) -> Option<Revocation> {
-    let artifact = reader
-        .slots
-        .get(&slot)
-        .filter(|artifact| artifact.blob.sha256 == accused)?;
+    let artifact = reader.slots.get(&slot).filter(|artifact| artifact.blob.sha256 == accused)?;
     let floor = artifact.attempt.next();
     let child = (child.wanted.attempt < floor).then(|| {
         let mut avoid = child.wanted.avoid.clone();
@@ -204,12 +166,7 @@ pub fn revoke(reader: &NodeView, slot: u32, accused: Sha256, child: &NodeView) -
         avoid.push(artifact.worker.clone());
         let surplus = avoid.len().saturating_sub(MAX_AVOID);
         avoid.drain(..surplus);
-        Try {
-            attempt: floor,
-            delay: Millis(0),
-            avoid,
-            failures: child.wanted.failures.clone(),
-        }
+        Try { attempt: floor, delay: Millis(0), avoid, failures: child.wanted.failures.clone() }
     });
     Some(Revocation { floor, child })
 }
@@ -221,11 +178,7 @@ mod tests {
     use crate::record::{Artifact, BlobRef, Started};
 
     fn policy() -> StagePolicy {
-        StagePolicy {
-            attempts: 4,
-            backoff: Millis(500),
-            ..StagePolicy::default_for(Kind::Join)
-        }
+        StagePolicy { attempts: 4, backoff: Millis(500), ..StagePolicy::default_for(Kind::Join) }
     }
 
     fn worker(name: &str) -> WorkerId {
@@ -235,18 +188,11 @@ mod tests {
     fn view() -> NodeView {
         let artifact = |byte: u8| Artifact {
             attempt: Attempt(1),
-            blob: BlobRef {
-                key: format!("k{byte}"),
-                sha256: Sha256([byte; 32]),
-                size: 1,
-            },
+            blob: BlobRef { key: format!("k{byte}"), sha256: Sha256([byte; 32]), size: 1 },
             worker: worker("w-child"),
             at: Millis(0),
         };
-        NodeView {
-            slots: [(0, artifact(1)), (1, artifact(2))].into(),
-            ..NodeView::default()
-        }
+        NodeView { slots: [(0, artifact(1)), (1, artifact(2))].into(), ..NodeView::default() }
     }
 
     fn failure(kind: FailureKind, by: &str, attempt: u32) -> Failure {
@@ -296,14 +242,8 @@ mod tests {
 
     #[test]
     fn the_trusted_pools_permanent_fails_the_block_at_once() {
-        let failure = Failure {
-            trusted: true,
-            ..failure(FailureKind::Permanent, "t", 1)
-        };
-        assert!(matches!(
-            on_failure(&view(), &failure, &policy()),
-            Ok(Decision::Fail(_))
-        ));
+        let failure = Failure { trusted: true, ..failure(FailureKind::Permanent, "t", 1) };
+        assert!(matches!(on_failure(&view(), &failure, &policy()), Ok(Decision::Fail(_))));
     }
 
     #[test]
@@ -318,24 +258,16 @@ mod tests {
 
     #[test]
     fn an_accusation_is_believed_when_it_is_repeated_about_the_same_bytes() {
-        let accuse = |by: &str, attempt| Failure {
-            children: vec![1],
-            ..failure(FailureKind::BadInput, by, attempt)
-        };
+        let accuse = |by: &str, attempt| Failure { children: vec![1], ..failure(FailureKind::BadInput, by, attempt) };
         let after = again(&view(), &accuse("w1", 1));
         let decision = on_failure(&after, &accuse("w2", 2), &policy()).unwrap();
-        let Decision::Revoke { children, then } = decision else {
-            panic!("{decision:?}")
-        };
+        let Decision::Revoke { children, then } = decision else { panic!("{decision:?}") };
         assert_eq!(children, vec![(1, Sha256([2; 32]))]);
         assert_eq!(then.attempt, Attempt(3));
         let mut replaced = after.clone();
         replaced.slots.get_mut(&1).unwrap().blob.sha256 = Sha256([7; 32]);
         let decision = on_failure(&replaced, &accuse("w2", 2), &policy()).unwrap();
-        assert!(
-            matches!(decision, Decision::Again(_)),
-            "other bytes were accused: {decision:?}"
-        );
+        assert!(matches!(decision, Decision::Again(_)), "other bytes were accused: {decision:?}");
     }
 
     #[test]
@@ -346,22 +278,14 @@ mod tests {
         let wanted = revocation.child.unwrap();
         assert_eq!((wanted.attempt, wanted.avoid), (Attempt(2), vec![worker("w-child")]));
         assert_eq!(revoke(&view(), 1, Sha256([9; 32]), &child), None);
-        let ahead = NodeView {
-            wanted: Try {
-                attempt: Attempt(5),
-                ..Try::default()
-            },
-            ..child
-        };
+        let ahead = NodeView { wanted: Try { attempt: Attempt(5), ..Try::default() }, ..child };
         assert_eq!(revoke(&view(), 1, Sha256([2; 32]), &ahead).unwrap().child, None);
     }
 
     #[test]
     fn a_dead_letter_that_never_started_goes_out_again_as_it_is() {
         let task = |attempt: u32| TaskMessage {
-            id: format!("demo/1/e1/0123456789abcdef/2.0.0/a{attempt}c0")
-                .parse()
-                .unwrap(),
+            id: format!("demo/1/e1/0123456789abcdef/2.0.0/a{attempt}c0").parse().unwrap(),
             stage: "join".parse().unwrap(),
             kind: Kind::Join,
             prover: "p".parse().unwrap(),
@@ -377,20 +301,10 @@ mod tests {
         };
         let at = Millis(5);
         assert_eq!(on_dead_letter(&view(), &task(1), &policy(), at), Ok(Decision::Resend));
-        let started = Started {
-            attempt: Attempt(1),
-            worker: worker("w1"),
-            at,
-        };
-        let view = NodeView {
-            started: Some(started),
-            ..view()
-        };
+        let started = Started { attempt: Attempt(1), worker: worker("w1"), at };
+        let view = NodeView { started: Some(started), ..view() };
         let decision = on_dead_letter(&view, &task(1), &policy(), at);
-        assert!(
-            matches!(&decision, Ok(Decision::Again(wanted)) if wanted.attempt == Attempt(2)),
-            "{decision:?}"
-        );
+        assert!(matches!(&decision, Ok(Decision::Again(wanted)) if wanted.attempt == Attempt(2)), "{decision:?}");
         assert_eq!(on_dead_letter(&view, &task(2), &policy(), at), Err(Ignored::Stale));
     }
 }

@@ -26,11 +26,7 @@ pub enum RangeStep {
 pub fn piece_of(segment: u32, segments: u32) -> Piece {
     let number = segment / MANIFEST_PAGE;
     let from = number * MANIFEST_PAGE;
-    Piece {
-        number,
-        from,
-        to: segments.min(from + MANIFEST_PAGE),
-    }
+    Piece { number, from, to: segments.min(from + MANIFEST_PAGE) }
 }
 
 /// How many pieces a block has.
@@ -50,9 +46,7 @@ pub fn range_step(from: u32, to: u32, segments: u32) -> Option<RangeStep> {
     }
     let share = pieces.div_ceil(FAN) * MANIFEST_PAGE;
     let starts = (from..to).step_by(share as usize);
-    Some(RangeStep::Divide(
-        starts.map(|start| (start, to.min(start + share))).collect(),
-    ))
+    Some(RangeStep::Divide(starts.map(|start| (start, to.min(start + share))).collect()))
 }
 
 #[cfg(test)]

@@ -29,12 +29,7 @@ impl<'r> Graph<'r> {
     /// `None` where the manifest does not fit the pipeline, which accepting it has ruled out.
     pub fn new(run: &'r Run, manifest: &'r ManifestSlot, policy: &'r Policy) -> Option<Self> {
         let plan = Plan::new(&run.pipeline, manifest.segments).ok()?;
-        Some(Self {
-            run,
-            manifest,
-            plan,
-            policy,
-        })
+        Some(Self { run, manifest, plan, policy })
     }
 
     /// The segment a leaf reads: its inputs come from the manifest, not from its row.
@@ -61,9 +56,7 @@ impl<'r> Graph<'r> {
     }
 
     fn accepted(&self, node: Node, view: &NodeView) -> Option<Vec<BlobRef>> {
-        (0..self.plan.slots(node))
-            .map(|slot| view.slots.get(&slot).map(|artifact| artifact.blob.clone()))
-            .collect()
+        (0..self.plan.slots(node)).map(|slot| view.slots.get(&slot).map(|artifact| artifact.blob.clone())).collect()
     }
 }
 
@@ -77,13 +70,7 @@ pub fn fire(graph: &Graph<'_>, node: Node, view: &NodeView, segment: Option<&Blo
     }
     let inputs = graph.inputs(node, view, segment)?;
     let task = task(graph.run, graph.policy, node, wanted, inputs, view);
-    Some(Fire {
-        node,
-        task,
-        delay: view.wanted.delay,
-        from: view.fired,
-        to: wanted,
-    })
+    Some(Fire { node, task, delay: view.wanted.delay, from: view.fired, to: wanted })
 }
 
 /// The message of one attempt at a node.
@@ -98,13 +85,7 @@ fn task(
     let stage = run.pipeline.stage(node.stage);
     let policy = policy.stage(node.stage);
     TaskMessage {
-        id: TaskId {
-            run: run.id.clone(),
-            tag: run.digest.tag(),
-            node,
-            attempt,
-            copy: 0,
-        },
+        id: TaskId { run: run.id.clone(), tag: run.digest.tag(), node, attempt, copy: 0 },
         stage: stage.name.clone(),
         kind: stage.kind,
         prover: stage.prover.clone(),
@@ -123,14 +104,7 @@ fn task(
 impl Run {
     /// The first task of a run.
     pub fn split_task(&self, policy: &Policy) -> TaskMessage {
-        task(
-            self,
-            policy,
-            Node::SPLIT,
-            Attempt::FIRST,
-            vec![self.witness.clone()],
-            &NodeView::default(),
-        )
+        task(self, policy, Node::SPLIT, Attempt::FIRST, vec![self.witness.clone()], &NodeView::default())
     }
 
     /// Another attempt at `split`, where its row wants one that was not sent.
@@ -139,13 +113,7 @@ impl Run {
         let fired = view.fired.unwrap_or(Attempt::FIRST);
         (fired < to).then(|| {
             let task = task(self, policy, Node::SPLIT, to, vec![self.witness.clone()], view);
-            Fire {
-                node: Node::SPLIT,
-                task,
-                delay: view.wanted.delay,
-                from: view.fired,
-                to,
-            }
+            Fire { node: Node::SPLIT, task, delay: view.wanted.delay, from: view.fired, to }
         })
     }
 

@@ -5,10 +5,7 @@ use crate::record::{BlockRow, BlockStatus, Finality, Halt, OutboxRow, PendingEff
 
 /// The next thing to do, or `None`: all is done until something happens.
 pub fn advance(view: &View, now: Now, config: &ChainConfig) -> Option<Step> {
-    pending(view)
-        .or_else(|| publish(view))
-        .or_else(|| release(view, now, config))
-        .or_else(|| finalize(view, now))
+    pending(view).or_else(|| publish(view)).or_else(|| release(view, now, config)).or_else(|| finalize(view, now))
 }
 
 /// Effects come before further decisions, so that the list stays short and none is ever overwritten.
@@ -31,27 +28,17 @@ fn release(view: &View, now: Now, config: &ChainConfig) -> Option<Step> {
     chain.next_release = number + 1;
     match block.status {
         // Nothing to prove: it passes whatever the window, so that the cursor can pass it too.
-        BlockStatus::Skipped { .. } => Some(Step::Write(Change {
-            chain: Some(chain),
-            ..Change::default()
-        })),
+        BlockStatus::Skipped { .. } => Some(Step::Write(Change { chain: Some(chain), ..Change::default() })),
         BlockStatus::Parked => {
             let in_window = number < view.chain.next_final + view.window(config);
             if view.chain.paused || !in_window {
                 return None;
             }
-            chain.pending.push(PendingEffect::Start {
-                number,
-                epoch: block.epoch,
-            });
+            chain.pending.push(PendingEffect::Start { number, epoch: block.epoch });
             let mut block = block.clone();
             block.set_status(BlockStatus::Proving, now);
             block.released_at = Some(now);
-            Some(Step::Write(Change {
-                chain: Some(chain),
-                block: Some(block),
-                outbox: None,
-            }))
+            Some(Step::Write(Change { chain: Some(chain), block: Some(block), outbox: None }))
         }
         // The release point stands before a block until it is released: nothing else can have happened to it.
         BlockStatus::Proving | BlockStatus::Proven | BlockStatus::Failed { .. } | BlockStatus::Final => None,
@@ -68,21 +55,11 @@ fn finalize(view: &View, now: Now) -> Option<Step> {
         BlockStatus::Proven => {
             if let Some(halt) = parent_mismatch(view, block) {
                 let is_known = view.chain.halt.as_ref() == Some(&halt);
-                let chain = crate::record::ChainRow {
-                    halt: Some(halt),
-                    ..view.chain.clone()
-                };
-                return (!is_known).then_some(Step::Write(Change {
-                    chain: Some(chain),
-                    ..Change::default()
-                }));
+                let chain = crate::record::ChainRow { halt: Some(halt), ..view.chain.clone() };
+                return (!is_known).then_some(Step::Write(Change { chain: Some(chain), ..Change::default() }));
             }
             let (pipeline, proof, header) = (block.pipeline?, block.proof.clone()?, block.header.clone()?);
-            Finality::Proof {
-                pipeline,
-                proof,
-                header,
-            }
+            Finality::Proof { pipeline, proof, header }
         }
         BlockStatus::Skipped { reason } => Finality::Tombstone { reason: reason.clone() },
         BlockStatus::Parked | BlockStatus::Proving | BlockStatus::Failed { .. } | BlockStatus::Final => return None,
@@ -92,11 +69,7 @@ fn finalize(view: &View, now: Now) -> Option<Step> {
 
 fn parent_mismatch(view: &View, block: &BlockRow) -> Option<Halt> {
     let (names, last) = (block.parent_hash?, view.chain.last_hash?);
-    (names != last).then_some(Halt::ParentMismatch {
-        number: block.number,
-        names,
-        last,
-    })
+    (names != last).then_some(Halt::ParentMismatch { number: block.number, names, last })
 }
 
 /// The cursor's move and its outbox row.
@@ -121,9 +94,5 @@ fn finalized(view: &View, block: &BlockRow, finality: Finality, now: Now) -> Cha
     if block.status == BlockStatus::Proven {
         block.set_status(BlockStatus::Final, now);
     }
-    Change {
-        chain: Some(chain),
-        block: Some(block),
-        outbox: Some(outbox),
-    }
+    Change { chain: Some(chain), block: Some(block), outbox: Some(outbox) }
 }

@@ -24,10 +24,7 @@ fn submitted(view: &View, submission: &Submission, now: Now, config: &ChainConfi
     let number = submission.number;
     within_reach(view, number, config)?;
     let Some(block) = view.blocks.get(&number) else {
-        return Ok(Change {
-            block: Some(admitted(submission, now)),
-            ..Change::default()
-        });
+        return Ok(Change { block: Some(admitted(submission, now)), ..Change::default() });
     };
     if block.hash == Some(submission.hash) {
         return Err(Ignored::Settled);
@@ -36,13 +33,7 @@ fn submitted(view: &View, submission: &Submission, now: Now, config: &ChainConfi
         return Err(Ignored::Final { number });
     }
     if supersedes(submission, block) {
-        return Ok(run_anew(
-            view,
-            block,
-            Some(submission),
-            "superseded by a later fork",
-            now,
-        ));
+        return Ok(run_anew(view, block, Some(submission), "superseded by a later fork", now));
     }
     contender(block, submission, now)
 }
@@ -59,17 +50,10 @@ fn contender(block: &BlockRow, submission: &Submission, now: Now) -> Result<Chan
     let mut block = block.clone();
     block.contenders_seen += 1;
     if block.contenders.len() < MAX_CONTENDERS {
-        let contender = Contender {
-            hash: submission.hash,
-            witness: submission.witness.clone(),
-            at: now,
-        };
+        let contender = Contender { hash: submission.hash, witness: submission.witness.clone(), at: now };
         block.contenders.push(contender);
     }
-    Ok(Change {
-        block: Some(block),
-        ..Change::default()
-    })
+    Ok(Change { block: Some(block), ..Change::default() })
 }
 
 fn run_ended(view: &View, run: &RunId, outcome: &Outcome, now: Now, config: &ChainConfig) -> Result<Change, Ignored> {
@@ -78,22 +62,14 @@ fn run_ended(view: &View, run: &RunId, outcome: &Outcome, now: Now, config: &Cha
         return Err(Ignored::Stale);
     }
     match outcome {
-        Outcome::Proven {
-            pipeline,
-            proof,
-            header,
-            parent_hash,
-        } => {
+        Outcome::Proven { pipeline, proof, header, parent_hash } => {
             let mut block = block.clone();
             block.set_status(BlockStatus::Proven, now);
             block.parent_hash = block.parent_hash.or(*parent_hash);
             block.pipeline = Some(*pipeline);
             block.proof = Some(proof.clone());
             block.header = Some(header.clone());
-            Ok(Change {
-                block: Some(block),
-                ..Change::default()
-            })
+            Ok(Change { block: Some(block), ..Change::default() })
         }
         Outcome::BadProof { message } if block.bad_proofs < config.bad_proof_limit => {
             let mut change = run_anew(view, block, None, &format!("bad proof: {message}"), now);
@@ -104,12 +80,7 @@ fn run_ended(view: &View, run: &RunId, outcome: &Outcome, now: Now, config: &Cha
         }
         Outcome::BadProof { message } => {
             let runs = block.bad_proofs + 1;
-            Ok(failed(
-                view,
-                block,
-                &format!("{runs} runs ended in a bad proof; the last: {message}"),
-                now,
-            ))
+            Ok(failed(view, block, &format!("{runs} runs ended in a bad proof; the last: {message}"), now))
         }
         Outcome::Failed { reason } => Ok(failed(view, block, reason, now)),
     }
@@ -117,31 +88,16 @@ fn run_ended(view: &View, run: &RunId, outcome: &Outcome, now: Now, config: &Cha
 
 fn failed(view: &View, block: &BlockRow, reason: &str, now: Now) -> Change {
     let mut chain = view.chain.clone();
-    chain.pending.push(PendingEffect::Stop {
-        number: block.number,
-        epoch: block.epoch,
-    });
+    chain.pending.push(PendingEffect::Stop { number: block.number, epoch: block.epoch });
     let mut block = block.clone();
-    block.set_status(
-        BlockStatus::Failed {
-            reason: clip_error(reason),
-        },
-        now,
-    );
-    Change {
-        chain: Some(chain),
-        block: Some(block),
-        outbox: None,
-    }
+    block.set_status(BlockStatus::Failed { reason: clip_error(reason) }, now);
+    Change { chain: Some(chain), block: Some(block), outbox: None }
 }
 
 fn retry(view: &View, number: u64, now: Now) -> Result<Change, Ignored> {
     let block = view.blocks.get(&number).ok_or(Ignored::Unknown)?;
     if !matches!(block.status, BlockStatus::Failed { .. }) {
-        return Err(Ignored::NotFailed {
-            number,
-            status: block.status.name(),
-        });
+        return Err(Ignored::NotFailed { number, status: block.status.name() });
     }
     let mut change = run_anew(view, block, None, "retried by an operator", now);
     if let Some(block) = &mut change.block {
@@ -154,10 +110,7 @@ fn replace(view: &View, submission: &Submission, now: Now, config: &ChainConfig)
     let number = submission.number;
     within_reach(view, number, config)?;
     let Some(block) = view.blocks.get(&number) else {
-        return Ok(Change {
-            block: Some(admitted(submission, now)),
-            ..Change::default()
-        });
+        return Ok(Change { block: Some(admitted(submission, now)), ..Change::default() });
     };
     if is_final(block) {
         return Err(Ignored::Final { number });
@@ -184,43 +137,25 @@ fn skip(view: &View, number: u64, reason: &str, now: Now, config: &ChainConfig) 
     let block = match view.blocks.get(&number) {
         None => vacant(view, number, now),
         Some(block) if is_final(block) => return Err(Ignored::Final { number }),
-        Some(BlockRow {
-            status: BlockStatus::Skipped { .. },
-            ..
-        }) => return Err(Ignored::Settled),
+        Some(BlockRow { status: BlockStatus::Skipped { .. }, .. }) => return Err(Ignored::Settled),
         Some(block) => {
             if block.status == BlockStatus::Proving {
-                chain.pending.push(PendingEffect::Stop {
-                    number,
-                    epoch: block.epoch,
-                });
+                chain.pending.push(PendingEffect::Stop { number, epoch: block.epoch });
             }
             let mut block = block.clone();
             block.next_epoch("skipped by an operator", now);
             block
         }
     };
-    let status = BlockStatus::Skipped {
-        reason: clip_error(reason),
-    };
-    Ok(Change {
-        chain: Some(chain),
-        block: Some(BlockRow { status, ..block }),
-        outbox: None,
-    })
+    let status = BlockStatus::Skipped { reason: clip_error(reason) };
+    Ok(Change { chain: Some(chain), block: Some(BlockRow { status, ..block }), outbox: None })
 }
 
 fn set_paused(view: &View, paused: bool) -> Result<Change, Ignored> {
     if view.chain.paused == paused {
         return Err(Ignored::Settled);
     }
-    Ok(Change {
-        chain: Some(ChainRow {
-            paused,
-            ..view.chain.clone()
-        }),
-        ..Change::default()
-    })
+    Ok(Change { chain: Some(ChainRow { paused, ..view.chain.clone() }), ..Change::default() })
 }
 
 fn set_window(view: &View, window: u32) -> Result<Change, Ignored> {
@@ -230,32 +165,19 @@ fn set_window(view: &View, window: u32) -> Result<Change, Ignored> {
     if view.chain.window == Some(window) {
         return Err(Ignored::Settled);
     }
-    Ok(Change {
-        chain: Some(ChainRow {
-            window: Some(window),
-            ..view.chain.clone()
-        }),
-        ..Change::default()
-    })
+    Ok(Change { chain: Some(ChainRow { window: Some(window), ..view.chain.clone() }), ..Change::default() })
 }
 
 fn within_reach(view: &View, number: u64, config: &ChainConfig) -> Result<(), Ignored> {
     let chain = &view.chain;
     if number < chain.first {
-        return Err(Ignored::BelowFirst {
-            number,
-            first: chain.first,
-        });
+        return Err(Ignored::BelowFirst { number, first: chain.first });
     }
     if number < chain.next_final && !view.blocks.contains_key(&number) {
         return Err(Ignored::Final { number });
     }
     if number > chain.next_final.saturating_add(config.distance) {
-        return Err(Ignored::TooFar {
-            number,
-            cursor: chain.next_final,
-            distance: config.distance,
-        });
+        return Err(Ignored::TooFar { number, cursor: chain.next_final, distance: config.distance });
     }
     Ok(())
 }
@@ -295,18 +217,10 @@ fn vacant(view: &View, number: u64, now: Now) -> BlockRow {
         number,
         hash: BlockHash([0; 32]),
         parent_hash: None,
-        witness: crate::record::BlobRef {
-            key: String::new(),
-            sha256: crate::id::Sha256([0; 32]),
-            size: 0,
-        },
+        witness: crate::record::BlobRef { key: String::new(), sha256: crate::id::Sha256([0; 32]), size: 0 },
         fork_seq: None,
     };
-    BlockRow {
-        hash: None,
-        witness: None,
-        ..admitted(&nothing, now)
-    }
+    BlockRow { hash: None, witness: None, ..admitted(&nothing, now) }
 }
 
 /// Ends the block's current run and begins the next: at once where the number has been released, else when its turn comes.
@@ -314,10 +228,7 @@ fn run_anew(view: &View, block: &BlockRow, with: Option<&Submission>, reason: &s
     let number = block.number;
     let mut chain = view.chain.clone();
     if block.status == BlockStatus::Proving {
-        chain.pending.push(PendingEffect::Stop {
-            number,
-            epoch: block.epoch,
-        });
+        chain.pending.push(PendingEffect::Stop { number, epoch: block.epoch });
     }
     let mut block = block.clone();
     block.next_epoch(&clip_error(reason), now);
@@ -333,18 +244,11 @@ fn run_anew(view: &View, block: &BlockRow, with: Option<&Submission>, reason: &s
     if number < chain.next_release {
         block.status = BlockStatus::Proving;
         block.released_at = Some(now);
-        chain.pending.push(PendingEffect::Start {
-            number,
-            epoch: block.epoch,
-        });
+        chain.pending.push(PendingEffect::Start { number, epoch: block.epoch });
     } else {
         block.status = BlockStatus::Parked;
     }
-    Change {
-        chain: Some(chain),
-        block: Some(block),
-        outbox: None,
-    }
+    Change { chain: Some(chain), block: Some(block), outbox: None }
 }
 
 /// What an operator does to the block that halts the chain ends the halt; `advance` finds out whether it was enough.

@@ -31,9 +31,7 @@ impl std::error::Error for Mistakes {}
 
 /// Parses a pipeline file (TOML; `examples/rollup.toml` has every key with its meaning).
 pub fn parse(text: &str) -> Result<PipelineFile, Mistakes> {
-    let table: Table = text
-        .parse()
-        .map_err(|error: toml::de::Error| Mistakes(vec![error.to_string()]))?;
+    let table: Table = text.parse().map_err(|error: toml::de::Error| Mistakes(vec![error.to_string()]))?;
     let mut reader = Reader::default();
     let file = reader.file(&table);
     match file {
@@ -50,11 +48,7 @@ struct Reader {
 
 impl Reader {
     fn mistake(&mut self, at: &str, what: impl fmt::Display) {
-        self.mistakes.push(if at.is_empty() {
-            what.to_string()
-        } else {
-            format!("{at}: {what}")
-        });
+        self.mistakes.push(if at.is_empty() { what.to_string() } else { format!("{at}: {what}") });
     }
 
     fn file(&mut self, table: &Table) -> Option<PipelineFile> {
@@ -69,27 +63,13 @@ impl Reader {
             .filter(|(_, (_, programs))| !programs.is_empty())
             .map(|(name, (_, programs))| (name.clone(), programs.clone()))
             .collect();
-        let provers = provers
-            .into_iter()
-            .map(|(name, (command, _))| (name, command))
-            .collect();
-        Some(PipelineFile {
-            pipeline: Pipeline {
-                name: name?,
-                stages,
-                programs,
-            },
-            policy,
-            provers,
-        })
+        let provers = provers.into_iter().map(|(name, (command, _))| (name, command)).collect();
+        Some(PipelineFile { pipeline: Pipeline { name: name?, stages, programs }, policy, provers })
     }
 
     fn only_keys(&mut self, table: &Table, at: &str, known: &[&str]) {
         for key in table.keys().filter(|key| !known.contains(&key.as_str())) {
-            self.mistake(
-                at,
-                format_args!("unknown key `{key}`; known here: {}", known.join(", ")),
-            );
+            self.mistake(at, format_args!("unknown key `{key}`; known here: {}", known.join(", ")));
         }
     }
 
@@ -106,26 +86,14 @@ impl Reader {
             self.mistake(at, format_args!("`{key}` must be text"));
             return None;
         };
-        text.parse()
-            .map_err(|error| self.mistake(at, format_args!("`{key}`: {error}")))
-            .ok()
+        text.parse().map_err(|error| self.mistake(at, format_args!("`{key}`: {error}"))).ok()
     }
 
     fn integer(&mut self, table: &Table, at: &str, key: &str, range: std::ops::RangeInclusive<u64>) -> Option<u64> {
-        let number = table
-            .get(key)?
-            .as_integer()
-            .and_then(|number| u64::try_from(number).ok());
+        let number = table.get(key)?.as_integer().and_then(|number| u64::try_from(number).ok());
         let within = number.filter(|number| range.contains(number));
         if within.is_none() {
-            self.mistake(
-                at,
-                format_args!(
-                    "`{key}` must be a whole number from {} to {}",
-                    range.start(),
-                    range.end()
-                ),
-            );
+            self.mistake(at, format_args!("`{key}` must be a whole number from {} to {}", range.start(), range.end()));
         }
         within
     }
@@ -142,10 +110,7 @@ impl Reader {
     fn provers(&mut self, table: &Table) -> BTreeMap<ProverName, (ProverCommand, BTreeMap<String, Sha256>)> {
         let mut provers = BTreeMap::new();
         let Some(tables) = self.subtable(table, "", "prover") else {
-            self.mistake(
-                "",
-                "no prover is described: add a [prover.NAME] table with `form` and `command`",
-            );
+            self.mistake("", "no prover is described: add a [prover.NAME] table with `form` and `command`");
             return provers;
         };
         for (name, value) in tables {
@@ -159,22 +124,9 @@ impl Reader {
             let command = self.command(prover, &at);
             let programs = self.programs(prover, &at);
             let memory_limit_mib = self.integer(prover, &at, "memory_limit_mib", 1..=1 << 30);
-            let name = name
-                .parse::<ProverName>()
-                .map_err(|error| self.mistake(&at, error))
-                .ok();
+            let name = name.parse::<ProverName>().map_err(|error| self.mistake(&at, error)).ok();
             if let (Some(name), Some(form), Some(command)) = (name, form, command) {
-                provers.insert(
-                    name,
-                    (
-                        ProverCommand {
-                            form,
-                            command,
-                            memory_limit_mib,
-                        },
-                        programs,
-                    ),
-                );
+                provers.insert(name, (ProverCommand { form, command, memory_limit_mib }, programs));
             }
         }
         provers
@@ -207,10 +159,7 @@ impl Reader {
     fn stages<'p>(&mut self, table: &Table, provers: impl Iterator<Item = &'p ProverName>) -> Vec<Stage> {
         let provers: Vec<&ProverName> = provers.collect();
         let Some(items) = table.get("stage").and_then(Value::as_array) else {
-            self.mistake(
-                "",
-                "there are no stages: add [[stage]] tables, from `split` to `verify`",
-            );
+            self.mistake("", "there are no stages: add [[stage]] tables, from `split` to `verify`");
             return Vec::new();
         };
         let mut seen = BTreeSet::new();
@@ -221,15 +170,9 @@ impl Reader {
                 self.mistake(&at, "must be a table");
                 continue;
             };
-            self.only_keys(
-                stage,
-                &at,
-                &["name", "kind", "prover", "arity", "first_arity", "params"],
-            );
+            self.only_keys(stage, &at, &["name", "kind", "prover", "arity", "first_arity", "params"]);
             let name = self.required::<StageName>(stage, &at, "name");
-            let at = name
-                .as_ref()
-                .map_or(at, |name| format!("stage {name:?}", name = name.as_str()));
+            let at = name.as_ref().map_or(at, |name| format!("stage {name:?}", name = name.as_str()));
             if let Some(name) = &name
                 && !seen.insert(name.clone())
             {
@@ -240,13 +183,7 @@ impl Reader {
             let arity = kind.and_then(|kind| self.arity(stage, &at, kind));
             let params = self.params(stage, &at);
             if let (Some(name), Some(kind), Some(prover)) = (name, kind, prover) {
-                stages.push(Stage {
-                    name,
-                    kind,
-                    prover,
-                    arity,
-                    params,
-                });
+                stages.push(Stage { name, kind, prover, arity, params });
             }
         }
         stages
@@ -258,10 +195,7 @@ impl Reader {
             if let [only] = provers {
                 return Some((*only).clone());
             }
-            self.mistake(
-                at,
-                "`prover` is missing (it may be left out only where the file describes one prover)",
-            );
+            self.mistake(at, "`prover` is missing (it may be left out only where the file describes one prover)");
             return None;
         }
         let name: ProverName = self.text(stage, at, "prover")?;
@@ -273,19 +207,14 @@ impl Reader {
 
     fn arity(&mut self, stage: &Table, at: &str, kind: Kind) -> Option<Arity> {
         if kind != Kind::Join {
-            for key in ["arity", "first_arity"]
-                .into_iter()
-                .filter(|key| stage.contains_key(*key))
-            {
+            for key in ["arity", "first_arity"].into_iter().filter(|key| stage.contains_key(*key)) {
                 self.mistake(at, format_args!("`{key}` belongs to `join` stages only"));
             }
             return None;
         }
         let range = u64::from(*ARITY.start())..=u64::from(*ARITY.end());
         let rest = self.integer(stage, at, "arity", range.clone()).unwrap_or(2) as u32;
-        let first = self
-            .integer(stage, at, "first_arity", range)
-            .map_or(rest, |first| first as u32);
+        let first = self.integer(stage, at, "first_arity", range).map_or(rest, |first| first as u32);
         Some(Arity { first, rest })
     }
 
@@ -318,10 +247,7 @@ impl Reader {
         if !kinds.is_sorted() {
             let order: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
             let wanted = "split, map…, join, single…, verify";
-            self.mistake(
-                "",
-                format_args!("stages are out of order: {} (wanted: {wanted})", order.join(", ")),
-            );
+            self.mistake("", format_args!("stages are out of order: {} (wanted: {wanted})", order.join(", ")));
         }
         if stages.len() > 64 {
             self.mistake("", "there can be at most 64 stages");
@@ -355,11 +281,7 @@ impl Reader {
     }
 
     fn stage_policy(&mut self, table: &Table, at: &str, kind: Kind, policy: &mut StagePolicy, is_default: bool) {
-        self.only_keys(
-            table,
-            at,
-            &["pool", "time_limit_s", "progress_limit_s", "attempts", "backoff_ms"],
-        );
+        self.only_keys(table, at, &["pool", "time_limit_s", "progress_limit_s", "attempts", "backoff_ms"]);
         if let Some(pool) = self.text(table, at, "pool") {
             if !kind.is_trusted() {
                 policy.pool = pool;
@@ -367,10 +289,7 @@ impl Reader {
                     self.mistake(at, "pool `trusted` runs `split` and `verify` only");
                 }
             } else if !is_default {
-                self.mistake(
-                    at,
-                    format_args!("`pool` cannot be set: `{}` runs in pool `trusted`", kind.as_str()),
-                );
+                self.mistake(at, format_args!("`pool` cannot be set: `{}` runs in pool `trusted`", kind.as_str()));
             }
         }
         if let Some(seconds) = self.integer(table, at, "time_limit_s", 1..=43_200) {
@@ -461,17 +380,13 @@ mod tests {
     fn the_digest_covers_what_is_computed_and_nothing_else() {
         let digest = |text: &str| parse(text).unwrap().pipeline.digest();
         let base = digest(GOOD);
-        for same in [
-            GOOD.replace("attempts = 7", "attempts = 8"),
-            GOOD.replace("push0-echo", "./other"),
-        ] {
+        for same in [GOOD.replace("attempts = 7", "attempts = 8"), GOOD.replace("push0-echo", "./other")] {
             assert_eq!(digest(&same), base);
         }
         for other in [
             GOOD.replace("arity = 3", "arity = 2"),
             GOOD.replace("segments = 4", "segments = 5"),
-            GOOD.replace("\"prove\"", "\"proof\"")
-                .replace("[policy.prove]", "[policy.proof]"),
+            GOOD.replace("\"prove\"", "\"proof\"").replace("[policy.prove]", "[policy.proof]"),
         ] {
             assert_ne!(digest(&other), base);
         }
@@ -514,19 +429,13 @@ mod tests {
             "exactly one `verify`",
             "[policy.wrap]: there is no stage of this name",
         ] {
-            assert!(
-                mistakes.iter().any(|m| m.contains(expected)),
-                "{expected} is not among {mistakes:#?}"
-            );
+            assert!(mistakes.iter().any(|m| m.contains(expected)), "{expected} is not among {mistakes:#?}");
         }
     }
 
     #[test]
     fn stages_out_of_order_are_refused() {
-        let text = GOOD.replace(
-            "kind = \"join\"\n        arity = 3\n        first_arity = 4",
-            "kind = \"single\"",
-        );
+        let text = GOOD.replace("kind = \"join\"\n        arity = 3\n        first_arity = 4", "kind = \"single\"");
         assert!(parse(&text).is_ok());
         let swapped = text.replacen("kind = \"map\"", "kind = \"single\"", 1).replacen(
             "name = \"join\"\n        kind = \"single\"",

@@ -111,11 +111,7 @@ pub struct EpochEnd {
 impl BlockRow {
     /// Ends the current epoch for `reason` and begins the next.
     pub fn next_epoch(&mut self, reason: &str, at: Millis) {
-        self.history.push(EpochEnd {
-            epoch: self.epoch,
-            reason: reason.to_owned(),
-            at,
-        });
+        self.history.push(EpochEnd { epoch: self.epoch, reason: reason.to_owned(), at });
         let surplus = self.history.len().saturating_sub(MAX_HISTORY);
         self.history.drain(..surplus);
         self.epoch = self.epoch.next();

@@ -39,11 +39,7 @@ pub struct ChainRow {
 #[serde(tag = "why", rename_all = "snake_case")]
 pub enum Halt {
     /// The block at the cursor names another parent than the block that is final before it.
-    ParentMismatch {
-        number: u64,
-        names: BlockHash,
-        last: BlockHash,
-    },
+    ParentMismatch { number: u64, names: BlockHash, last: BlockHash },
 }
 
 /// What a decision of the chain plane asks for outside the table.

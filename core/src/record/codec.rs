@@ -10,11 +10,7 @@ pub enum DecodeError {
     #[error("not a {record}: {why}")]
     Malformed { record: &'static str, why: String },
     #[error("{record} of version {found}; this build reads version {known}: upgrade push0 here")]
-    Version {
-        record: &'static str,
-        found: u64,
-        known: u32,
-    },
+    Version { record: &'static str, found: u64, known: u32 },
 }
 
 /// A record or message that is stored or sent with its version.
@@ -35,29 +31,17 @@ pub trait Versioned: Serialize + DeserializeOwned {
     }
 
     fn from_value(value: Value) -> Result<Self, DecodeError> {
-        let malformed = |why: String| DecodeError::Malformed {
-            record: Self::NAME,
-            why,
-        };
-        let found = value
-            .get("v")
-            .and_then(Value::as_u64)
-            .ok_or_else(|| malformed("no version `v`".to_owned()))?;
+        let malformed = |why: String| DecodeError::Malformed { record: Self::NAME, why };
+        let found = value.get("v").and_then(Value::as_u64).ok_or_else(|| malformed("no version `v`".to_owned()))?;
         if found != u64::from(Self::VERSION) {
-            return Err(DecodeError::Version {
-                record: Self::NAME,
-                found,
-                known: Self::VERSION,
-            });
+            return Err(DecodeError::Version { record: Self::NAME, found, known: Self::VERSION });
         }
         serde_json::from_value(value).map_err(|error| malformed(error.to_string()))
     }
 
     fn from_json(text: &str) -> Result<Self, DecodeError> {
-        let value = serde_json::from_str(text).map_err(|error| DecodeError::Malformed {
-            record: Self::NAME,
-            why: error.to_string(),
-        })?;
+        let value = serde_json::from_str(text)
+            .map_err(|error| DecodeError::Malformed { record: Self::NAME, why: error.to_string() })?;
         Self::from_value(value)
     }
 }

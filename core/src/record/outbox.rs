@@ -31,7 +31,9 @@ pub enum Finality {
         header: BlobRef,
     },
     /// The block was skipped: there is no proof, and no hole.
-    Tombstone { reason: String },
+    Tombstone {
+        reason: String,
+    },
 }
 
 versioned! { OutboxRow = 1, "finalized block"; }

@@ -129,12 +129,7 @@ pub struct Try {
 
 impl Default for Try {
     fn default() -> Self {
-        Self {
-            attempt: Attempt::FIRST,
-            delay: Millis(0),
-            avoid: Vec::new(),
-            failures: Vec::new(),
-        }
+        Self { attempt: Attempt::FIRST, delay: Millis(0), avoid: Vec::new(), failures: Vec::new() }
     }
 }
 
@@ -161,9 +156,7 @@ versioned! { Run = 1, "plan record"; }
 
 /// Reads an attribute; what does not parse is as good as absent here, and reported where the row was loaded.
 fn read<T: serde::de::DeserializeOwned>(attributes: &BTreeMap<String, Value>, name: &str) -> Option<T> {
-    attributes
-        .get(name)
-        .and_then(|value| serde_json::from_value(value.clone()).ok())
+    attributes.get(name).and_then(|value| serde_json::from_value(value.clone()).ok())
 }
 
 /// A run row as read.
@@ -223,8 +216,7 @@ impl NodeView {
         };
         for name in attributes.keys() {
             if let Some(slot) = numbered(name, "slot.") {
-                view.slots
-                    .extend(read(attributes, name).map(|artifact| (slot, artifact)));
+                view.slots.extend(read(attributes, name).map(|artifact| (slot, artifact)));
             } else if let Some(slot) = numbered(name, "floor.") {
                 view.floors.extend(read(attributes, name).map(|floor| (slot, floor)));
             }

@@ -18,18 +18,9 @@ pub(super) fn output_path(dir: &Path) -> PathBuf {
 pub(super) fn task(job: &Job) -> Result<(wire::Task, PathBuf), Failure> {
     let in_files: Option<Vec<PathBuf>> = job.inputs.iter().map(|data| data.path().map(Path::to_owned)).collect();
     let (Some(inputs), Some(dir)) = (in_files, &job.dir) else {
-        return Err(Failure::retryable(
-            "this prover reads and writes files, and the task's inputs are in memory",
-        ));
+        return Err(Failure::retryable("this prover reads and writes files, and the task's inputs are in memory"));
     };
-    let TaskMessage {
-        id,
-        stage,
-        kind,
-        params,
-        block_hash,
-        ..
-    } = &job.task;
+    let TaskMessage { id, stage, kind, params, block_hash, .. } = &job.task;
     let output = output_path(dir);
     let task = wire::Task {
         id: id.to_string(),
@@ -38,11 +29,7 @@ pub(super) fn task(job: &Job) -> Result<(wire::Task, PathBuf), Failure> {
         inputs,
         output: output.clone(),
         params: params.clone(),
-        block: wire::BlockRef {
-            chain: id.run.chain.to_string(),
-            number: id.run.number,
-            hash: block_hash.to_string(),
-        },
+        block: wire::BlockRef { chain: id.run.chain.to_string(), number: id.run.number, hash: block_hash.to_string() },
     };
     Ok((task, output))
 }
@@ -83,34 +70,15 @@ fn split(output: &Path, result: wire::TaskResult) -> Result<Output, String> {
     if count > MAX_SEGMENTS {
         return Err(format!("made {count} segments, more than {MAX_SEGMENTS}"));
     }
-    let hash = result
-        .hash
-        .ok_or("did not say the header's hash")?
-        .parse()
-        .map_err(|error| format!("{error}"))?;
-    let parent_hash = result
-        .parent_hash
-        .map(|hash| hash.parse())
-        .transpose()
-        .map_err(|error| format!("{error}"))?;
+    let hash = result.hash.ok_or("did not say the header's hash")?.parse().map_err(|error| format!("{error}"))?;
+    let parent_hash = result.parent_hash.map(|hash| hash.parse()).transpose().map_err(|error| format!("{error}"))?;
     let file = |name: String| {
         let path = output.join(&name);
-        if path.is_file() {
-            Ok(Data::File(path))
-        } else {
-            Err(format!("wrote no {name}"))
-        }
+        if path.is_file() { Ok(Data::File(path)) } else { Err(format!("wrote no {name}")) }
     };
-    let segments = (0..count)
-        .map(|number| file(format!("segments/{number:06}")))
-        .collect::<Result<_, _>>()?;
+    let segments = (0..count).map(|number| file(format!("segments/{number:06}"))).collect::<Result<_, _>>()?;
     let header = file("header".to_owned())?;
-    Ok(Output::Split {
-        segments,
-        header,
-        hash,
-        parent_hash,
-    })
+    Ok(Output::Split { segments, header, hash, parent_hash })
 }
 
 fn verdict(result: wire::TaskResult) -> Result<Output, String> {
@@ -119,19 +87,12 @@ fn verdict(result: wire::TaskResult) -> Result<Output, String> {
         wire::Verdict::BadProof => Verdict::BadProof,
         wire::Verdict::BadBlock => Verdict::BadBlock,
     };
-    Ok(Output::Verdict {
-        verdict,
-        message: result.message,
-    })
+    Ok(Output::Verdict { verdict, message: result.message })
 }
 
 /// What `failed` comes to. An accusation names inputs that exist; where there is only one, it needs no naming.
 pub(super) fn failed(job: &Job, failure: wire::Failure) -> Outcome {
-    let wire::Failure {
-        kind,
-        message,
-        mut children,
-    } = failure;
+    let wire::Failure { kind, message, mut children } = failure;
     match kind {
         wire::FailureKind::Retryable => Failure::retryable(message).into(),
         wire::FailureKind::Permanent => Failure::permanent(message).into(),

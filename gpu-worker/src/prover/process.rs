@@ -53,24 +53,14 @@ impl Launcher {
     /// signal (for tests).
     pub fn new(shim: Vec<String>) -> io::Result<Self> {
         let (requests, inbox) = mpsc::channel::<Request>();
-        std::thread::Builder::new()
-            .name("push0-launcher".to_owned())
-            .spawn(move || {
-                while let Ok(Request {
-                    mut command,
-                    runtime,
-                    answer,
-                }) = inbox.recv()
-                {
-                    let _in_runtime = runtime.enter();
-                    // Nobody waits any more: the child is dropped, and thereby killed.
-                    let _ = answer.send(command.spawn());
-                }
-            })?;
-        Ok(Self {
-            requests,
-            shim: Arc::new(shim),
-        })
+        std::thread::Builder::new().name("push0-launcher".to_owned()).spawn(move || {
+            while let Ok(Request { mut command, runtime, answer }) = inbox.recv() {
+                let _in_runtime = runtime.enter();
+                // Nobody waits any more: the child is dropped, and thereby killed.
+                let _ = answer.send(command.spawn());
+            }
+        })?;
+        Ok(Self { requests, shim: Arc::new(shim) })
     }
 
     /// Starts the prover with further arguments and environment; says what is wrong for people.
@@ -88,10 +78,7 @@ impl Launcher {
             None => Command::new(&path),
             Some((shim, shim_arguments)) => {
                 let mut command = Command::new(shim);
-                command
-                    .args(shim_arguments)
-                    .args(shim::arguments(prover.memory_limit_mib))
-                    .arg(&path);
+                command.args(shim_arguments).args(shim::arguments(prover.memory_limit_mib)).arg(&path);
                 command
             }
         };
@@ -99,20 +86,13 @@ impl Launcher {
         SECRETS.iter().for_each(|name| {
             command.env_remove(name);
         });
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // Its own group: killed with what it forks, and not by a terminal's Ctrl-C, which is the worker's to obey.
         command.process_group(0).kill_on_drop(true);
         further(&mut command);
 
         let (answer, started) = oneshot::channel();
-        let request = Request {
-            command,
-            runtime: Handle::current(),
-            answer,
-        };
+        let request = Request { command, runtime: Handle::current(), answer };
         let gone = "the thread that starts provers is gone";
         self.requests.send(request).map_err(|_| gone.to_owned())?;
         let child = started.await.map_err(|_| gone.to_owned())?;
@@ -130,16 +110,12 @@ fn find(program: &str) -> Option<PathBuf> {
     let beside = own.as_deref().and_then(Path::parent).map(|dir| dir.join(program));
     let path = std::env::var_os("PATH").unwrap_or_default();
     let on_path = std::env::split_paths(&path).map(|dir| dir.join(program));
-    beside
-        .into_iter()
-        .chain(on_path)
-        .find(|candidate| is_executable(candidate))
+    beside.into_iter().chain(on_path).find(|candidate| is_executable(candidate))
 }
 
 fn is_executable(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt as _;
-    path.metadata()
-        .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+    path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
 /// A running prover. Killed, with its group, on drop.
@@ -162,13 +138,7 @@ impl Log {
     }
 
     pub(super) fn text(&self) -> String {
-        let tail: Vec<u8> = self
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .copied()
-            .collect();
+        let tail: Vec<u8> = self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
         String::from_utf8_lossy(&tail).trim().to_owned()
     }
 }
@@ -176,10 +146,7 @@ impl Log {
 impl Process {
     fn new(name: &ProverName, mut child: Child) -> Self {
         let log = Log::default();
-        let log_reader = child
-            .stderr
-            .take()
-            .map(|stderr| tokio::spawn(follow(name.clone(), stderr, log.clone())));
+        let log_reader = child.stderr.take().map(|stderr| tokio::spawn(follow(name.clone(), stderr, log.clone())));
         Self { child, log, log_reader }
     }
 

@@ -64,9 +64,7 @@ impl Session {
                 return Err(Failure::retryable(format!("prover {name} did not begin with hello")));
             }
             Some(Said::Garbage(line)) => {
-                return Err(Failure::retryable(format!(
-                    "prover {name} said what is not in the protocol: {line}"
-                )));
+                return Err(Failure::retryable(format!("prover {name} said what is not in the protocol: {line}")));
             }
             None => return Err(crashed(name, &mut process, &*clock).await),
         };
@@ -77,14 +75,7 @@ impl Session {
             )));
         }
         info!(prover = %name, version = hello.version, device = hello.device, "prover is ready");
-        Ok(Self {
-            name: name.clone(),
-            process,
-            stdin,
-            said,
-            hello,
-            clock,
-        })
+        Ok(Self { name: name.clone(), process, stdin, said, hello, clock })
     }
 
     pub(super) fn name(&self) -> &ProverName {
@@ -97,10 +88,7 @@ impl Session {
 
     /// Whether this prover is the one that the task's pipeline pins.
     pub(super) fn suits(&self, task: &TaskMessage) -> Result<(), Failure> {
-        let wanted = wire::StageOffer {
-            name: task.stage.to_string(),
-            kind: answer::wire_kind(task.kind),
-        };
+        let wanted = wire::StageOffer { name: task.stage.to_string(), kind: answer::wire_kind(task.kind) };
         if !self.hello.stages.contains(&wanted) {
             return Err(Failure::retryable(format!(
                 "prover {} {} on this worker does not offer stage {} of kind {}",
@@ -147,11 +135,7 @@ impl Session {
                 }
             };
             match said {
-                Some(Said::Message(FromProver::Progress {
-                    id: about,
-                    fraction,
-                    message,
-                })) => {
+                Some(Said::Message(FromProver::Progress { id: about, fraction, message })) => {
                     if about == id {
                         watch.progressed();
                         debug!(task = id, fraction, message, "progress");
@@ -168,10 +152,7 @@ impl Session {
                     return (Failure::retryable(why).into(), None);
                 }
                 Some(Said::Garbage(line)) => {
-                    let why = format!(
-                        "prover {} said what is not in the protocol, and was killed: {line}",
-                        self.name
-                    );
+                    let why = format!("prover {} said what is not in the protocol, and was killed: {line}", self.name);
                     return (Failure::retryable(why).into(), None);
                 }
                 None => return (self.crash().await, None),
@@ -192,13 +173,7 @@ impl Session {
 
     /// Ends it: the end of stdin means exit; what does not, is killed.
     pub(super) async fn close(self) {
-        let Self {
-            mut process,
-            stdin,
-            said,
-            clock,
-            ..
-        } = self;
+        let Self { mut process, stdin, said, clock, .. } = self;
         drop((stdin, said));
         process.end(&*clock).await;
     }
@@ -254,7 +229,5 @@ async fn read_line(stdout: &mut BufReader<ChildStdout>, line: &mut Vec<u8>) -> s
 }
 
 fn excerpt(line: &[u8]) -> String {
-    String::from_utf8_lossy(&line[..line.len().min(200)])
-        .trim_end()
-        .to_owned()
+    String::from_utf8_lossy(&line[..line.len().min(200)]).trim_end().to_owned()
 }

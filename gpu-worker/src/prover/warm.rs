@@ -41,15 +41,7 @@ impl Provers {
         warm: usize,
     ) -> Self {
         let (sessions, crashes) = (Vec::new(), BTreeMap::new());
-        Self {
-            commands,
-            launcher,
-            clock,
-            warm: warm.max(1),
-            sessions,
-            crashes,
-            log: None,
-        }
+        Self { commands, launcher, clock, warm: warm.max(1), sessions, crashes, log: None }
     }
 
     /// Ends all sessions, giving each the chance to exit by itself.
@@ -60,9 +52,7 @@ impl Provers {
     }
 
     fn command(&self, name: &ProverName) -> Result<&ProverCommand, Failure> {
-        self.commands
-            .get(name)
-            .ok_or_else(|| Failure::retryable(format!("this worker has no prover named {name}")))
+        self.commands.get(name).ok_or_else(|| Failure::retryable(format!("this worker has no prover named {name}")))
     }
 
     /// Takes the running session of that name, if there is one.
@@ -86,9 +76,7 @@ impl Provers {
         self.crashes.insert(name.clone(), crashes + 1);
         let command = self.command(name)?.clone();
         let log = &mut self.log;
-        let started = Session::start(&self.launcher, name, &command, Arc::clone(&self.clock), |new| {
-            *log = Some(new)
-        });
+        let started = Session::start(&self.launcher, name, &command, Arc::clone(&self.clock), |new| *log = Some(new));
         let session = started.await?;
         self.crashes.insert(name.clone(), crashes);
         Ok(session)
@@ -124,9 +112,7 @@ impl Prover for Provers {
             return Failure::retryable(format!("prover {name} ended before it was given the task")).into();
         };
         // The session is not in `self` while it proves: if this future is dropped, it goes too, and is killed.
-        let crashes = self
-            .crashes
-            .insert(name.clone(), self.crashes.get(name).copied().unwrap_or(0) + 1);
+        let crashes = self.crashes.insert(name.clone(), self.crashes.get(name).copied().unwrap_or(0) + 1);
         let (outcome, session) = session.prove(job, watch).await;
         match session {
             Some(session) => {
@@ -139,9 +125,7 @@ impl Prover for Provers {
     }
 
     fn shows_progress(&self, task: &TaskMessage) -> bool {
-        self.commands
-            .get(&task.prover)
-            .is_some_and(|command| command.form == Form::Session)
+        self.commands.get(&task.prover).is_some_and(|command| command.form == Form::Session)
     }
 
     fn last_words(&self) -> String {

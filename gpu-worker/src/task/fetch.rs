@@ -49,10 +49,7 @@ pub(super) async fn inputs(env: &Env, task: &TaskMessage, held: &Hold) -> Result
     let dir = match &env.store {
         Store::Memory => None,
         Store::Disk(scratch) => Some(TaskDir::new(scratch).map_err(|error| {
-            Turn::Failed(Failure::retryable(format!(
-                "cannot use the scratch directory {}: {error}",
-                scratch.display()
-            )))
+            Turn::Failed(Failure::retryable(format!("cannot use the scratch directory {}: {error}", scratch.display())))
         })?),
     };
     let at = dir.as_ref().map(TaskDir::path);
@@ -83,12 +80,7 @@ async fn input(env: &Env, task: &TaskMessage, held: &Hold, position: usize, dir:
         Err(gave_up) => return Err(gave_up.into()),
     };
     if found != wanted.sha256 {
-        return Err(not_what_was_pinned(
-            task,
-            position,
-            wanted,
-            &format!("its SHA-256 is {found}"),
-        ));
+        return Err(not_what_was_pinned(task, position, wanted, &format!("its SHA-256 is {found}")));
     }
     Ok(data)
 }
@@ -110,10 +102,7 @@ async fn to_memory(env: &Env, key: &str) -> PortResult<Option<(Data, Sha256)>> {
 
 /// A child's artifact can be made again, so the child is accused; the witness cannot.
 fn not_what_was_pinned(task: &TaskMessage, position: usize, wanted: &BlobRef, why: &str) -> Turn {
-    let message = format!(
-        "input {position} ({}) is not the one pinned as {}: {why}",
-        wanted.key, wanted.sha256
-    );
+    let message = format!("input {position} ({}) is not the one pinned as {}: {why}", wanted.key, wanted.sha256);
     Turn::Failed(match task.kind {
         Kind::Split => Failure::permanent(message),
         Kind::Map | Kind::Join | Kind::Single | Kind::Verify => Failure::bad_input(vec![position as u32], message),

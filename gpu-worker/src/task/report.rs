@@ -15,37 +15,21 @@ use crate::retry::{Backoff, GaveUp, persist};
 
 /// The queue that reports on a kind of stage count from.
 fn report_queue(kind: Kind) -> &'static str {
-    if kind.is_trusted() {
-        queue::VERDICTS
-    } else {
-        queue::RESULTS
-    }
+    if kind.is_trusted() { queue::VERDICTS } else { queue::RESULTS }
 }
 
 pub(super) fn report(env: &Env, task: &TaskMessage, event: ReportEvent) -> Report {
-    Report {
-        task: task.id.clone(),
-        worker: env.worker.clone(),
-        at: env.clock.now(),
-        event,
-    }
+    Report { task: task.id.clone(), worker: env.worker.clone(), at: env.clock.now(), event }
 }
 
 fn outgoing(report: &Report) -> Outgoing {
-    Outgoing {
-        body: report.to_json(),
-        group: Some(report.task.run.chain.to_string()),
-        ..Outgoing::default()
-    }
+    Outgoing { body: report.to_json(), group: Some(report.task.run.chain.to_string()), ..Outgoing::default() }
 }
 
 pub(super) async fn send_report(env: &Env, task: &TaskMessage, held: &Hold, event: ReportEvent) -> Settled {
     let message = outgoing(&report(env, task, event.clone()));
     let queue = report_queue(task.kind);
-    let sent = persist(&*env.clock, &env.health, held, || {
-        env.queue.send(queue, vec![message.clone()])
-    })
-    .await;
+    let sent = persist(&*env.clock, &env.health, held, || env.queue.send(queue, vec![message.clone()])).await;
     match sent {
         Ok(()) => {
             acknowledge(env, held).await;
@@ -91,10 +75,7 @@ pub struct Start {
 
 impl Start {
     pub(super) fn new(env: &Env, task: &TaskMessage) -> Self {
-        Self {
-            queue: report_queue(task.kind),
-            report: report(env, task, ReportEvent::Started),
-        }
+        Self { queue: report_queue(task.kind), report: report(env, task, ReportEvent::Started) }
     }
 }
 
@@ -116,11 +97,8 @@ pub async fn send_starts(mut starts: UnboundedReceiver<Start>, queue: &dyn Queue
             }
         }
         for name in [queue::RESULTS, queue::VERDICTS] {
-            let batch: Vec<Outgoing> = waiting
-                .iter()
-                .filter(|start| start.queue == name)
-                .map(|start| outgoing(&start.report))
-                .collect();
+            let batch: Vec<Outgoing> =
+                waiting.iter().filter(|start| start.queue == name).map(|start| outgoing(&start.report)).collect();
             if batch.is_empty() {
                 continue;
             }

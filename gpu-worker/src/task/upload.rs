@@ -44,22 +44,11 @@ pub(super) async fn output(env: &Env, task: &TaskMessage, held: &Hold, output: O
             let (info, _) = uploader.put(&task.artifact_key(), &data).await?;
             Ok(ReportEvent::Done { artifact: info })
         }
-        (
-            Output::Split {
-                segments,
-                header,
-                hash,
-                parent_hash,
-            },
-            Kind::Split,
-        ) => {
+        (Output::Split { segments, header, hash, parent_hash }, Kind::Split) => {
             let uploader = Uploader { env, task, held };
             uploader.check_size(&header, MAX_HEADER, "header")?;
             if segments.is_empty() || segments.len() > MAX_SEGMENTS as usize {
-                let message = format!(
-                    "split into {} segments; 1 to {MAX_SEGMENTS} are possible",
-                    segments.len()
-                );
+                let message = format!("split into {} segments; 1 to {MAX_SEGMENTS} are possible", segments.len());
                 return Err(Turn::Failed(Failure::permanent(message)));
             }
             let key = task.artifact_key();
@@ -70,13 +59,7 @@ pub(super) async fn output(env: &Env, task: &TaskMessage, held: &Hold, output: O
                 .await?;
             let header = uploader.part(format!("{key}/header"), &header).await?;
             let pages = uploader.pages(&key, &segment_refs).await?;
-            let manifest = Manifest {
-                segments: segments.len() as u32,
-                pages,
-                header,
-                hash,
-                parent_hash,
-            };
+            let manifest = Manifest { segments: segments.len() as u32, pages, header, hash, parent_hash };
             let bytes = Data::Memory(Bytes::from(manifest.to_json()));
             let manifest_ref = uploader.part(manifest_key(task), &bytes).await?;
             Ok(split_event(manifest_ref, manifest))
@@ -84,15 +67,9 @@ pub(super) async fn output(env: &Env, task: &TaskMessage, held: &Hold, output: O
         (Output::Verdict { verdict, message }, Kind::Verify) => match task.inputs.first() {
             Some(root) => {
                 let message = message.map(|message| clip_error(&message));
-                Ok(ReportEvent::Verified {
-                    verdict,
-                    root: root.sha256,
-                    message,
-                })
+                Ok(ReportEvent::Verified { verdict, root: root.sha256, message })
             }
-            None => Err(Turn::Failed(Failure::permanent(
-                "a verify task without a root to verify",
-            ))),
+            None => Err(Turn::Failed(Failure::permanent("a verify task without a root to verify"))),
         },
         (_, kind) => {
             let message = format!("the prover's result is none of a {} stage", kind.as_str());
@@ -111,10 +88,7 @@ impl Uploader<'_> {
     /// Stores the data, or finds what an earlier delivery of this task stored; says which (true: found).
     async fn put(&self, key: &str, data: &Data) -> Result<(BlobRef, bool), Turn> {
         let writer = self.task.id.to_string();
-        let put = persist(&*self.env.clock, &self.env.health, self.held, || {
-            self.put_once(key, data, &writer)
-        })
-        .await?;
+        let put = persist(&*self.env.clock, &self.env.health, self.held, || self.put_once(key, data, &writer)).await?;
         match put {
             PutOutcome::Created(info) => Ok((blob_ref(info), false)),
             PutOutcome::Exists(info) => {
@@ -156,10 +130,7 @@ impl Uploader<'_> {
     }
 
     async fn page(&self, key: &str, number: u32, segments: &[BlobRef]) -> Result<BlobRef, Turn> {
-        let page = ManifestPage {
-            first: number * MANIFEST_PAGE,
-            segments: segments.to_vec(),
-        };
+        let page = ManifestPage { first: number * MANIFEST_PAGE, segments: segments.to_vec() };
         let bytes = Data::Memory(Bytes::from(page.to_json()));
         self.part(format!("{key}/pages/{number:03}"), &bytes).await
     }
@@ -178,11 +149,7 @@ impl Uploader<'_> {
 }
 
 fn file_size(path: &Path) -> Result<u64, Failure> {
-    let missing = |error| {
-        Failure::retryable(format!(
-            "the prover said done but {} is not there: {error}",
-            path.display()
-        ))
-    };
+    let missing =
+        |error| Failure::retryable(format!("the prover said done but {} is not there: {error}", path.display()));
     std::fs::metadata(path).map(|metadata| metadata.len()).map_err(missing)
 }

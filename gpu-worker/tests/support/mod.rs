@@ -24,16 +24,10 @@ pub(crate) fn work() -> String {
 }
 
 pub(crate) fn engine(clock: Arc<dyn Clock>) -> Engine {
-    let mut queues: Vec<QueueSpec> = Class::ALL
-        .iter()
-        .map(|class| QueueSpec::new(work_queue(&pool(), *class)))
-        .collect();
+    let mut queues: Vec<QueueSpec> =
+        Class::ALL.iter().map(|class| QueueSpec::new(work_queue(&pool(), *class))).collect();
     queues.extend([queue::RESULTS, queue::VERDICTS].map(QueueSpec::new));
-    Engine::open(EngineConfig {
-        clock,
-        ..EngineConfig::new(Location::Memory, queues)
-    })
-    .unwrap()
+    Engine::open(EngineConfig { clock, ..EngineConfig::new(Location::Memory, queues) }).unwrap()
 }
 
 /// A task of a stage named after its kind.
@@ -59,36 +53,22 @@ pub(crate) fn task(kind: Kind, index: u32, inputs: Vec<BlobRef>) -> TaskMessage 
 pub(crate) async fn put(engine: &Engine, key: &str, text: &str) -> BlobRef {
     let bytes = Bytes::copy_from_slice(text.as_bytes());
     let info = engine.put_new(key, bytes, "test").await.unwrap().into_info();
-    BlobRef {
-        key: info.key,
-        sha256: info.sha256,
-        size: info.size,
-    }
+    BlobRef { key: info.key, sha256: info.sha256, size: info.size }
 }
 
 pub(crate) fn absent(key: &str) -> BlobRef {
-    BlobRef {
-        key: key.to_owned(),
-        sha256: Sha256([0; 32]),
-        size: 1,
-    }
+    BlobRef { key: key.to_owned(), sha256: Sha256([0; 32]), size: 1 }
 }
 
 pub(crate) async fn send(engine: &Engine, task: &TaskMessage) {
-    let message = Outgoing {
-        body: task.to_json(),
-        ..Outgoing::default()
-    };
+    let message = Outgoing { body: task.to_json(), ..Outgoing::default() };
     engine.send(&work(), vec![message]).await.unwrap();
 }
 
 /// The next report that is not a start.
 pub(crate) async fn next_report(engine: &Engine, queue: &str) -> Report {
     loop {
-        let deliveries = engine
-            .receive(queue, 1, Millis::from_secs(60), Millis::from_secs(60))
-            .await
-            .unwrap();
+        let deliveries = engine.receive(queue, 1, Millis::from_secs(60), Millis::from_secs(60)).await.unwrap();
         let delivery = deliveries.into_iter().next().expect("a report within a minute");
         engine.ack(queue, &delivery.receipt).await.unwrap();
         let report = Report::from_json(&delivery.body).unwrap();
@@ -100,14 +80,8 @@ pub(crate) async fn next_report(engine: &Engine, queue: &str) -> Report {
 
 /// What is in the queue now, starts included.
 pub(crate) async fn reports_now(engine: &Engine, queue: &str) -> Vec<ReportEvent> {
-    let deliveries = engine
-        .receive(queue, 10, Millis(0), Millis::from_secs(60))
-        .await
-        .unwrap();
-    deliveries
-        .iter()
-        .map(|delivery| Report::from_json(&delivery.body).unwrap().event)
-        .collect()
+    let deliveries = engine.receive(queue, 10, Millis(0), Millis::from_secs(60)).await.unwrap();
+    deliveries.iter().map(|delivery| Report::from_json(&delivery.body).unwrap().event).collect()
 }
 
 pub(crate) fn script(name: &str) -> PathBuf {
@@ -116,23 +90,12 @@ pub(crate) fn script(name: &str) -> PathBuf {
 
 /// The session prover is `scripted`, the exec prover `once`.
 pub(crate) fn config(dir: &Path) -> WorkerConfig {
-    let command = |form, command: Vec<String>| ProverCommand {
-        form,
-        command,
-        memory_limit_mib: None,
-    };
+    let command = |form, command: Vec<String>| ProverCommand { form, command, memory_limit_mib: None };
     let text = |path: PathBuf| path.to_str().unwrap().to_owned();
-    let session = vec![
-        "python3".to_owned(),
-        text(script("session.py")),
-        text(dir.join("invocations")),
-    ];
+    let session = vec!["python3".to_owned(), text(script("session.py")), text(dir.join("invocations"))];
     let provers = [
         ("scripted".parse().unwrap(), command(Form::Session, session)),
-        (
-            "once".parse().unwrap(),
-            command(Form::Exec, vec!["sh".to_owned(), text(script("exec.sh"))]),
-        ),
+        ("once".parse().unwrap(), command(Form::Exec, vec!["sh".to_owned(), text(script("exec.sh"))])),
     ];
     WorkerConfig::new("w1".parse().unwrap(), pool(), provers.into(), dir.join("scratch"))
 }

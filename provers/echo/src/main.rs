@@ -85,17 +85,13 @@ fn log_task(id: &str) -> Result<(), Failure> {
         return Ok(());
     };
     let file = fs::OpenOptions::new().create(true).append(true).open(path);
-    file.and_then(|mut file| file.write_all(format!("{id}\n").as_bytes()))
-        .map_err(Failure::retryable)
+    file.and_then(|mut file| file.write_all(format!("{id}\n").as_bytes())).map_err(Failure::retryable)
 }
 
 /// Breaks the protocol: a line on stdout that is no message.
 fn garbage() -> Result<(), Failure> {
     let mut stdout = std::io::stdout();
-    stdout
-        .write_all(b"this is not the prover protocol\n")
-        .and_then(|()| stdout.flush())
-        .map_err(Failure::retryable)
+    stdout.write_all(b"this is not the prover protocol\n").and_then(|()| stdout.flush()).map_err(Failure::retryable)
 }
 
 /// Takes its time, with progress about ten times a second; a cancel ends it.
@@ -132,10 +128,7 @@ fn split(task: &Task, params: &Params, ctx: &Ctx) -> Result<TaskResult, Failure>
     let directory = task.output.join("segments");
     fs::create_dir_all(&directory).map_err(Failure::retryable)?;
     for segment in 0..segments {
-        let content = SegmentFile {
-            block: header.hash.clone(),
-            segment,
-        };
+        let content = SegmentFile { block: header.hash.clone(), segment };
         write(&directory.join(format!("{segment:06}")), &files::line(&content))?;
     }
     write(&task.output.join("header"), &files::line(&header))?;
@@ -145,25 +138,11 @@ fn split(task: &Task, params: &Params, ctx: &Ctx) -> Result<TaskResult, Failure>
 /// `map` and `single`: one input, a segment or an artifact.
 fn one(task: &Task, params: &Params) -> Result<TaskResult, Failure> {
     let [input] = &task.inputs[..] else {
-        return Err(Failure::permanent(format!(
-            "{} takes one input, not {}",
-            task.stage,
-            task.inputs.len()
-        )));
+        return Err(Failure::permanent(format!("{} takes one input, not {}", task.stage, task.inputs.len())));
     };
     let bytes = read(input)?;
     let (block, first, last) = files::range(&bytes).map_err(|why| Failure::bad_input([0], why))?;
-    finish(
-        task,
-        params,
-        &[bytes],
-        Artifact {
-            digest: String::new(),
-            block,
-            first,
-            last,
-        },
-    )
+    finish(task, params, &[bytes], Artifact { digest: String::new(), block, first, last })
 }
 
 fn join(task: &Task, params: &Params) -> Result<TaskResult, Failure> {
@@ -176,12 +155,7 @@ fn join(task: &Task, params: &Params) -> Result<TaskResult, Failure> {
         let bytes = read(input)?;
         let (block, first, last) = files::range(&bytes).map_err(|why| Failure::bad_input([at], why))?;
         joined = Some(match joined {
-            None => Artifact {
-                digest: String::new(),
-                block,
-                first,
-                last,
-            },
+            None => Artifact { digest: String::new(), block, first, last },
             Some(left) if left.block != block => {
                 return Err(Failure::bad_input([at], format!("input {at} is of another block")));
             }
@@ -193,12 +167,7 @@ fn join(task: &Task, params: &Params) -> Result<TaskResult, Failure> {
         });
         contents.push(bytes);
     }
-    finish(
-        task,
-        params,
-        &contents,
-        joined.ok_or_else(|| Failure::permanent("join takes at least two inputs"))?,
-    )
+    finish(task, params, &contents, joined.ok_or_else(|| Failure::permanent("join takes at least two inputs"))?)
 }
 
 /// Writes an artifact whose digest is over the stage and the inputs' contents: equal for every attempt.
@@ -208,10 +177,7 @@ fn finish(task: &Task, params: &Params, inputs: &[Vec<u8>], artifact: Artifact) 
     for input in inputs {
         sha.update(Sha256::digest(input));
     }
-    let mut bytes = files::line(&Artifact {
-        digest: hex::encode(sha.finalize()),
-        ..artifact
-    });
+    let mut bytes = files::line(&Artifact { digest: hex::encode(sha.finalize()), ..artifact });
     bytes.resize(bytes.len().max(params.output_bytes), b'\n');
     write(&task.output, &bytes)?;
     Ok(TaskResult::default())
@@ -234,10 +200,9 @@ fn verify(task: &Task) -> Result<TaskResult, Failure> {
         Err(why) => verdict(Verdict::BadProof, why),
         Ok((block, ..)) if block != header.hash => verdict(Verdict::BadProof, format!("the root is of block {block}")),
         Ok((_, 0, last)) if last + 1 == header.segments => verdict(Verdict::Ok, String::new()),
-        Ok((_, first, last)) => verdict(
-            Verdict::BadProof,
-            format!("the root covers {first}-{last} of {} segments", header.segments),
-        ),
+        Ok((_, first, last)) => {
+            verdict(Verdict::BadProof, format!("the root covers {first}-{last} of {} segments", header.segments))
+        }
     }
 }
 

@@ -23,13 +23,7 @@ pub(crate) struct Params {
 
 impl Default for Params {
     fn default() -> Self {
-        Self {
-            segments: 4,
-            duration_ms: 0,
-            output_bytes: 0,
-            fail: Vec::new(),
-            state_dir: None,
-        }
+        Self { segments: 4, duration_ms: 0, output_bytes: 0, fail: Vec::new(), state_dir: None }
     }
 }
 

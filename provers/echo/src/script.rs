@@ -25,9 +25,7 @@ pub(crate) enum Action {
 
 /// The first rule that matches the task and has times left; that uses one of them up.
 pub(crate) fn action(params: &Params, task: &Task) -> Result<Option<Action>, Failure> {
-    let state = std::env::var_os(STATE_ENV)
-        .map(PathBuf::from)
-        .or_else(|| params.state_dir.clone());
+    let state = std::env::var_os(STATE_ENV).map(PathBuf::from).or_else(|| params.state_dir.clone());
     for (at, rule) in params.fail.iter().enumerate() {
         if matches(rule, task) && claim(rule, at, state.as_deref())? {
             return Ok(Some(act(rule)));
@@ -37,11 +35,7 @@ pub(crate) fn action(params: &Params, task: &Task) -> Result<Option<Action>, Fai
 }
 
 fn act(rule: &Rule) -> Action {
-    let message = if rule.message.is_empty() {
-        "the failure script says so"
-    } else {
-        &rule.message
-    };
+    let message = if rule.message.is_empty() { "the failure script says so" } else { &rule.message };
     match rule.kind {
         RuleKind::Retryable => Action::Fail(Failure::retryable(message)),
         RuleKind::Permanent => Action::Fail(Failure::permanent(message)),
@@ -70,18 +64,12 @@ fn matches(rule: &Rule, task: &Task) -> bool {
 fn claim(rule: &Rule, at: usize, state: Option<&Path>) -> Result<bool, Failure> {
     let Some(times) = rule.times else { return Ok(true) };
     let Some(state) = state else {
-        return Err(Failure::permanent(format!(
-            "a rule with `times` needs {STATE_ENV} or the parameter state_dir"
-        )));
+        return Err(Failure::permanent(format!("a rule with `times` needs {STATE_ENV} or the parameter state_dir")));
     };
     fs::create_dir_all(state).map_err(Failure::retryable)?;
     let key = hex::encode(&Sha256::digest(format!("{at} {rule:?}"))[..8]);
     for time in 0..times {
-        match fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(state.join(format!("rule-{key}-{time}")))
-        {
+        match fs::OpenOptions::new().write(true).create_new(true).open(state.join(format!("rule-{key}-{time}"))) {
             Ok(_) => return Ok(true),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             Err(error) => return Err(Failure::retryable(error)),

@@ -14,10 +14,7 @@ struct Bench {
 
 impl Bench {
     fn new(params: Value) -> Self {
-        Self {
-            dir: tempfile::tempdir().unwrap(),
-            params,
-        }
+        Self { dir: tempfile::tempdir().unwrap(), params }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -32,11 +29,7 @@ impl Bench {
             inputs: inputs.iter().map(|name| self.path(name)).collect(),
             output: self.path(output),
             params: self.params.clone(),
-            block: BlockRef {
-                chain: "demo".to_owned(),
-                number: 1,
-                hash: "ab".repeat(32),
-            },
+            block: BlockRef { chain: "demo".to_owned(), number: 1, hash: "ab".repeat(32) },
         };
         Echo.run(&task, &Ctx::detached())
     }
@@ -53,31 +46,16 @@ fn a_block_of_three_segments_is_verified() {
     let split = bench.split(r#"{"segments":3,"parent_hash":"cd"}"#);
     assert_eq!((split.segments, split.parent_hash.as_deref()), (Some(3), Some("cd")));
     for n in 0..3 {
-        bench
-            .run(
-                "prove",
-                Kind::Map,
-                &[&format!("split/segments/00000{n}")],
-                &format!("p{n}"),
-            )
-            .unwrap();
+        bench.run("prove", Kind::Map, &[&format!("split/segments/00000{n}")], &format!("p{n}")).unwrap();
     }
     bench.run("join", Kind::Join, &["p0", "p1"], "j").unwrap();
     bench.run("join", Kind::Join, &["j", "p2"], "root").unwrap();
     bench.run("wrap", Kind::Single, &["root"], "wrapped").unwrap();
-    let verdict = |root: &str| {
-        bench
-            .run("verify", Kind::Verify, &[root, "split/header"], "none")
-            .unwrap()
-            .verdict
-    };
+    let verdict = |root: &str| bench.run("verify", Kind::Verify, &[root, "split/header"], "none").unwrap().verdict;
     assert_eq!(verdict("wrapped"), Some(Verdict::Ok));
     assert_eq!(verdict("j"), Some(Verdict::BadProof));
     assert_eq!(verdict("split/header"), Some(Verdict::BadProof));
-    assert_eq!(
-        bench.run("verify", Kind::Verify, &["j", "j"], "none").unwrap().verdict,
-        Some(Verdict::BadBlock)
-    );
+    assert_eq!(bench.run("verify", Kind::Verify, &["j", "j"], "none").unwrap().verdict, Some(Verdict::BadBlock));
 
     let gap = bench.run("join", Kind::Join, &["p0", "p2"], "gap").unwrap_err();
     assert_eq!((gap.kind, gap.children), (FailureKind::BadInput, vec![0, 1]));
@@ -108,21 +86,11 @@ fn a_rule_fails_as_often_as_it_says_across_instances() {
         "state_dir": bench.path("state"),
         "fail": [{ "stage": "prove", "index": 1, "kind": "retryable", "message": "no luck", "times": 2 }],
     });
-    let prove = |n: u32| {
-        bench.run(
-            "prove",
-            Kind::Map,
-            &[&format!("split/segments/00000{n}")],
-            &format!("p{n}"),
-        )
-    };
+    let prove = |n: u32| bench.run("prove", Kind::Map, &[&format!("split/segments/00000{n}")], &format!("p{n}"));
     prove(0).unwrap();
     for _ in 0..2 {
         let failure = prove(1).unwrap_err();
-        assert_eq!(
-            (failure.kind, failure.message.as_str()),
-            (FailureKind::Retryable, "no luck")
-        );
+        assert_eq!((failure.kind, failure.message.as_str()), (FailureKind::Retryable, "no luck"));
     }
     prove(1).unwrap();
 }
@@ -135,16 +103,10 @@ fn rules_match_on_id_and_number_and_a_misspelt_one_is_refused() {
         { "number": 2, "kind": "permanent" },
         { "id": "/out7", "kind": "bad_input", "children": [0] },
     ] });
-    bench
-        .run("prove", Kind::Map, &["split/segments/000000"], "out1")
-        .unwrap();
-    let failure = bench
-        .run("prove", Kind::Map, &["split/segments/000000"], "out7")
-        .unwrap_err();
+    bench.run("prove", Kind::Map, &["split/segments/000000"], "out1").unwrap();
+    let failure = bench.run("prove", Kind::Map, &["split/segments/000000"], "out7").unwrap_err();
     assert_eq!((failure.kind, failure.children), (FailureKind::BadInput, vec![0]));
     bench.params = json!({ "fial": [] });
-    let failure = bench
-        .run("prove", Kind::Map, &["split/segments/000000"], "out1")
-        .unwrap_err();
+    let failure = bench.run("prove", Kind::Map, &["split/segments/000000"], "out1").unwrap_err();
     assert_eq!(failure.kind, FailureKind::Permanent);
 }

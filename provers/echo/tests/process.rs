@@ -52,11 +52,7 @@ fn task(dir: &Path, id: &str, params: Value) -> ToProver {
         inputs: vec![dir.join("segment")],
         output: dir.join("out"),
         params,
-        block: BlockRef {
-            chain: "c".to_owned(),
-            number: 1,
-            hash: "b".to_owned(),
-        },
+        block: BlockRef { chain: "c".to_owned(), number: 1, hash: "b".to_owned() },
     })
 }
 
@@ -82,10 +78,7 @@ fn a_cancelled_task_answers_and_a_hanging_one_ends_with_its_stdin() {
     let dir = tempfile::tempdir().unwrap();
     let mut session = Session::start(dir.path());
     session.tell(&task(dir.path(), "long", json!({ "duration_ms": 3_600_000 })));
-    assert!(matches!(
-        session.hear(),
-        Ok(FromProver::Progress { fraction: Some(_), .. })
-    ));
+    assert!(matches!(session.hear(), Ok(FromProver::Progress { fraction: Some(_), .. })));
     session.tell(&ToProver::Cancel { id: "long".to_owned() });
     let failure = loop {
         match session.hear().unwrap() {
@@ -103,11 +96,7 @@ fn a_cancelled_task_answers_and_a_hanging_one_ends_with_its_stdin() {
 fn garbage_is_a_line_that_is_no_message() {
     let dir = tempfile::tempdir().unwrap();
     let mut session = Session::start(dir.path());
-    session.tell(&task(
-        dir.path(),
-        "g",
-        json!({ "fail": [{ "kind": "garbage", "id": "g" }] }),
-    ));
+    session.tell(&task(dir.path(), "g", json!({ "fail": [{ "kind": "garbage", "id": "g" }] })));
     assert!(session.hear().unwrap_err().contains("not the prover protocol"));
     assert!(matches!(session.hear(), Ok(FromProver::Done { .. })));
     writeln!(session.child.stdin.as_mut().unwrap(), "garbage from the worker").unwrap();

@@ -48,9 +48,7 @@ impl Header {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes, HEADER_MAGIC, "block header")?;
         let length = usize::from(reader.u8()?);
-        let chain = std::str::from_utf8(reader.take(length)?)
-            .ok()
-            .filter(|chain| is_chain_name(chain));
+        let chain = std::str::from_utf8(reader.take(length)?).ok().filter(|chain| is_chain_name(chain));
         let header = Self {
             chain: chain.ok_or(DecodeError::Value(CHAIN_NAME_RULE))?.to_owned(),
             number: reader.u64()?,
@@ -125,11 +123,7 @@ pub enum BadWitness {
     #[error("the witness's accounts: {0}")]
     State(Invalid),
     #[error("the header says {what} {header}, execution gives {executed}")]
-    Differs {
-        what: &'static str,
-        header: String,
-        executed: String,
-    },
+    Differs { what: &'static str, header: String, executed: String },
 }
 
 impl Witness {
@@ -141,10 +135,8 @@ impl Witness {
         state: &mut State,
         payments: Vec<Payment>,
     ) -> Result<Self, BadWitness> {
-        let mut touched: BTreeSet<u32> = payments
-            .iter()
-            .flat_map(|payment| [payment.transfer.from, payment.transfer.to])
-            .collect();
+        let mut touched: BTreeSet<u32> =
+            payments.iter().flat_map(|payment| [payment.transfer.from, payment.transfer.to]).collect();
         for (at, payment) in payments.iter().enumerate() {
             for place in [payment.transfer.from, payment.transfer.to] {
                 state.account(place).map_err(|why| BadWitness::Transfer { at, why })?;
@@ -170,12 +162,7 @@ impl Witness {
             commitment,
             count: payments.len() as u32,
         };
-        Ok(Self {
-            header,
-            payments,
-            accounts,
-            siblings,
-        })
+        Ok(Self { header, payments, accounts, siblings })
     }
 
     /// The state the block starts from; its root is the header's.
@@ -212,19 +199,11 @@ impl Witness {
         let payments = reader.list(56, read_payment)?;
         let accounts = reader.list(52, |reader| Ok((reader.u32()?, read_account(reader)?)))?;
         let siblings = reader.list(37, |reader| Ok((reader.u8()?, reader.u32()?, reader.digest()?)))?;
-        if siblings
-            .iter()
-            .any(|(level, place, _)| usize::from(*level) >= DEPTH || *place >= 1 << DEPTH)
-        {
+        if siblings.iter().any(|(level, place, _)| usize::from(*level) >= DEPTH || *place >= 1 << DEPTH) {
             return Err(DecodeError::Value("a sibling lies outside the tree"));
         }
         reader.finish()?;
-        Ok(Self {
-            header,
-            payments,
-            accounts,
-            siblings,
-        })
+        Ok(Self { header, payments, accounts, siblings })
     }
 }
 
@@ -237,20 +216,11 @@ pub(crate) fn same<T: PartialEq + std::fmt::Display>(
     if header == executed {
         return Ok(());
     }
-    Err(BadWitness::Differs {
-        what,
-        header: header.to_string(),
-        executed: executed.to_string(),
-    })
+    Err(BadWitness::Differs { what, header: header.to_string(), executed: executed.to_string() })
 }
 
 pub(crate) fn put_payment(out: &mut Vec<u8>, payment: &Payment) {
-    let Transfer {
-        from,
-        to,
-        amount,
-        nonce,
-    } = payment.transfer;
+    let Transfer { from, to, amount, nonce } = payment.transfer;
     out.put_u32(from);
     out.put_u32(to);
     out.put_u64(amount);
@@ -259,16 +229,8 @@ pub(crate) fn put_payment(out: &mut Vec<u8>, payment: &Payment) {
 }
 
 pub(crate) fn read_payment(reader: &mut Reader<'_>) -> Result<Payment, DecodeError> {
-    let transfer = Transfer {
-        from: reader.u32()?,
-        to: reader.u32()?,
-        amount: reader.u64()?,
-        nonce: reader.u64()?,
-    };
-    Ok(Payment {
-        transfer,
-        key: reader.digest()?,
-    })
+    let transfer = Transfer { from: reader.u32()?, to: reader.u32()?, amount: reader.u64()?, nonce: reader.u64()? };
+    Ok(Payment { transfer, key: reader.digest()? })
 }
 
 pub(crate) fn put_account(out: &mut Vec<u8>, account: &Account) {
@@ -278,9 +240,5 @@ pub(crate) fn put_account(out: &mut Vec<u8>, account: &Account) {
 }
 
 pub(crate) fn read_account(reader: &mut Reader<'_>) -> Result<Account, DecodeError> {
-    Ok(Account {
-        owner: reader.digest()?,
-        balance: reader.u64()?,
-        nonce: reader.u64()?,
-    })
+    Ok(Account { owner: reader.digest()?, balance: reader.u64()?, nonce: reader.u64()? })
 }

@@ -72,19 +72,13 @@ impl<'a> Reader<'a> {
     }
 
     pub fn take(&mut self, len: usize) -> Result<&'a [u8], DecodeError> {
-        let (head, rest) = self
-            .0
-            .split_at_checked(len)
-            .ok_or(DecodeError::Short(len - self.0.len().min(len)))?;
+        let (head, rest) = self.0.split_at_checked(len).ok_or(DecodeError::Short(len - self.0.len().min(len)))?;
         self.0 = rest;
         Ok(head)
     }
 
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
-        Ok(self
-            .take(N)?
-            .try_into()
-            .expect("take returns as many bytes as asked for"))
+        Ok(self.take(N)?.try_into().expect("take returns as many bytes as asked for"))
     }
 
     pub fn u8(&mut self) -> Result<u8, DecodeError> {
@@ -112,12 +106,7 @@ impl<'a> Reader<'a> {
     }
 
     pub fn digest(&mut self) -> Result<Digest, DecodeError> {
-        Ok(Digest([
-            self.element()?,
-            self.element()?,
-            self.element()?,
-            self.element()?,
-        ]))
+        Ok(Digest([self.element()?, self.element()?, self.element()?, self.element()?]))
     }
 
     /// The counterpart of [`Write::put_list`]; every item must take at least `min_len` bytes.
@@ -139,10 +128,6 @@ impl<'a> Reader<'a> {
     }
 
     pub fn finish(self) -> Result<(), DecodeError> {
-        if self.0.is_empty() {
-            Ok(())
-        } else {
-            Err(DecodeError::Long(self.0.len()))
-        }
+        if self.0.is_empty() { Ok(()) } else { Err(DecodeError::Long(self.0.len())) }
     }
 }

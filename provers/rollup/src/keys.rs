@@ -61,17 +61,13 @@ pinned!(8, 16, 32);
 pub fn pinned(shape: Shape, size: u16) -> Key {
     let bytes = bytes(shape, size).expect("callers check the size");
     Key::from_bytes(bytes.to_vec(), &DefaultGateSerializer).unwrap_or_else(|_| {
-        panic!(
-            "keys/{}.key is no verifying key: run `push0-rollup keys --write`",
-            name(shape, size)
-        )
+        panic!("keys/{}.key is no verifying key: run `push0-rollup keys --write`", name(shape, size))
     })
 }
 
 /// A key's file: plonky2's `VerifierCircuitData::to_bytes` with the default gates.
 pub fn to_bytes(key: &Key) -> Vec<u8> {
-    key.to_bytes(&DefaultGateSerializer)
-        .expect("the circuits use default gates only")
+    key.to_bytes(&DefaultGateSerializer).expect("the circuits use default gates only")
 }
 
 /// Every circuit's name and the SHA-256 of its pinned key, in hexadecimal.

@@ -117,10 +117,7 @@ struct BlockFile {
 }
 
 fn main() -> ExitCode {
-    if std::env::args_os()
-        .nth(1)
-        .is_some_and(|arg| arg.to_string_lossy().starts_with("--stage"))
-    {
+    if std::env::args_os().nth(1).is_some_and(|arg| arg.to_string_lossy().starts_with("--stage")) {
         return push0_prover::main(Rollup::default());
     }
     let cli = Cli::parse();
@@ -145,13 +142,7 @@ fn run(cli: Cli) -> Result<()> {
             write_genesis(&out, chain.genesis())?;
             output::value(&genesis(chain.genesis()), json);
         }
-        Command::Random {
-            start,
-            seed,
-            blocks,
-            transfers,
-            out,
-        } => {
+        Command::Random { start, seed, blocks, transfers, out } => {
             let mut chain = start.chain()?;
             let made = random::blocks(&mut chain, seed, blocks, transfers)?;
             write_genesis(&out, chain.genesis())?;
@@ -168,10 +159,7 @@ fn run(cli: Cli) -> Result<()> {
         }
         Command::Import { files, out, chain } => import(&files, &out, &chain, json)?,
         Command::Verify { proof, block } => {
-            let block = block
-                .header
-                .or(block.block)
-                .context("neither --header nor --block is given")?;
+            let block = block.header.or(block.block).context("neither --header nor --block is given")?;
             output::value(&inspect::verify(&proof, &block)?, json);
         }
         Command::Show { file } => output::value(&inspect::show(&file)?, json),
@@ -206,10 +194,8 @@ fn report(out: &Path, start: &Genesis, blocks: &[Witness], json: bool) -> Result
 }
 
 fn import(files: &[PathBuf], out: &Path, chain: &str, json: bool) -> Result<()> {
-    let contents = files
-        .iter()
-        .map(|path| Ok((path.display().to_string(), read(path)?)))
-        .collect::<Result<Vec<_>>>()?;
+    let contents =
+        files.iter().map(|path| Ok((path.display().to_string(), read(path)?))).collect::<Result<Vec<_>>>()?;
     let import = ethereum::import(chain, &contents)?;
     write_genesis(out, &import.genesis)?;
     let mut blocks = Vec::with_capacity(import.blocks.len());
@@ -239,13 +225,7 @@ fn import(files: &[PathBuf], out: &Path, chain: &str, json: bool) -> Result<()> 
 
 fn list_or_write_keys(dir: Option<&Path>, json: bool) -> Result<()> {
     let Some(dir) = dir else {
-        output::value(
-            &keys::digests()
-                .into_iter()
-                .map(|(name, digest)| (name, json!(digest)))
-                .collect(),
-            json,
-        );
+        output::value(&keys::digests().into_iter().map(|(name, digest)| (name, json!(digest))).collect(), json);
         return Ok(());
     };
     for size in SIZES {

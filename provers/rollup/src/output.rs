@@ -1,8 +1,5 @@
 //! The tool's output: data on stdout, as lines for people or as one JSON value.
-#![allow(
-    clippy::print_stdout,
-    reason = "this is where the tool prints; the prover's session never comes here"
-)]
+#![allow(clippy::print_stdout, reason = "this is where the tool prints; the prover's session never comes here")]
 
 use serde_json::Value;
 
@@ -17,9 +14,7 @@ pub(crate) fn value(value: &Value, json: bool) {
 fn lines(name: &str, value: &Value) {
     match value {
         Value::Object(fields) => {
-            fields
-                .iter()
-                .for_each(|(inner, field)| lines(&format!("{name}.{inner}"), field));
+            fields.iter().for_each(|(inner, field)| lines(&format!("{name}.{inner}"), field));
         }
         Value::Array(items) if items.iter().any(Value::is_object) => {
             items.iter().for_each(|item| println!("{name:<24} {item}"));

@@ -46,10 +46,7 @@ pub struct Digest(pub [F; 4]);
 impl Digest {
     /// 64 hexadecimal digits, each element big-endian.
     pub fn to_hex(self) -> String {
-        self.0
-            .iter()
-            .map(|element| format!("{:016x}", element.to_canonical_u64()))
-            .collect()
+        self.0.iter().map(|element| format!("{:016x}", element.to_canonical_u64())).collect()
     }
 }
 
@@ -139,13 +136,7 @@ mod tests {
     #[test]
     fn the_same_words_differ_in_every_domain() {
         let words = Digest([F::ONE, F::TWO, F::ZERO, F::ONE]);
-        let domains = [
-            Domain::Owner,
-            Domain::Leaf,
-            Domain::Node,
-            Domain::Commitment,
-            Domain::Start,
-        ];
+        let domains = [Domain::Owner, Domain::Leaf, Domain::Node, Domain::Commitment, Domain::Start];
         let hashes: Vec<_> = domains.iter().map(|domain| hash_pair(*domain, words, words)).collect();
         for (at, hash) in hashes.iter().enumerate() {
             assert!(!hashes[..at].contains(hash));

@@ -71,20 +71,14 @@ pub struct Verifier {
 impl Default for Verifier {
     fn default() -> Self {
         let circuits = SIZES.into_iter().flat_map(|size| Shape::ALL.map(|shape| (shape, size)));
-        Self {
-            keys: circuits
-                .map(|(shape, size)| ((shape, size), keys::pinned(shape, size)))
-                .collect(),
-        }
+        Self { keys: circuits.map(|(shape, size)| ((shape, size), keys::pinned(shape, size))).collect() }
     }
 }
 
 impl Verifier {
     /// The pinned key of a circuit; `None` for a size there is none of.
     pub fn key(&self, shape: Shape, size: u16) -> Option<&Key> {
-        self.keys
-            .iter()
-            .find_map(|(circuit, key)| (*circuit == (shape, size)).then_some(key))
+        self.keys.iter().find_map(|(circuit, key)| (*circuit == (shape, size)).then_some(key))
     }
 
     /// Reads a proof file and verifies what is in it.
@@ -103,16 +97,14 @@ impl Verifier {
         let (shape, size) = (file.shape, file.size);
         let missing = || BadProof::Decode(DecodeError::Value("there are no circuits for this segment size"));
         let key = self.key(shape, size).ok_or_else(missing)?;
-        key.verify(file.proof.clone())
-            .map_err(|error| BadProof::Verify(shape.name(), error.to_string()))?;
+        key.verify(file.proof.clone()).map_err(|error| BadProof::Verify(shape.name(), error.to_string()))?;
         if shape != Shape::Leaf {
             let join = self.key(Shape::Join, size).ok_or_else(missing)?;
             check_cyclic_proof_verifier_data(&file.proof, &join.verifier_only, &join.common)
                 .map_err(|_| BadProof::Verify(shape.name(), "the key it carries is not the join's".to_owned()))?;
         }
-        let statement = Statement::from_public_inputs(&file.proof.public_inputs).ok_or(BadProof::Decode(
-            DecodeError::Value("the proof has too few public inputs"),
-        ))?;
+        let statement = Statement::from_public_inputs(&file.proof.public_inputs)
+            .ok_or(BadProof::Decode(DecodeError::Value("the proof has too few public inputs")))?;
         Ok(VerifiedProof { file, statement })
     }
 
@@ -122,9 +114,7 @@ impl Verifier {
         let shape = Shape::ALL.into_iter().find(|known| *known as u8 == shape);
         let shape = shape.ok_or(DecodeError::Value("the proof is of no known shape"))?;
         let size = reader.u16()?;
-        let key = self
-            .key(shape, size)
-            .ok_or(DecodeError::Value("there are no circuits for this segment size"))?;
+        let key = self.key(shape, size).ok_or(DecodeError::Value("there are no circuits for this segment size"))?;
         let rest = reader.rest();
         let proof = Proof::from_bytes(rest.to_vec(), &key.common)
             .map_err(|_| DecodeError::Value("the proof's bytes cannot be read"))?;

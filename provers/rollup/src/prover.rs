@@ -37,9 +37,7 @@ impl Prover for Rollup {
             .stage("lift", Kind::Map)
             .stage("join", Kind::Join)
             .stage("verify", Kind::Verify);
-        keys::digests()
-            .iter()
-            .fold(offer, |offer, (name, sha256)| offer.program(name, sha256))
+        keys::digests().iter().fold(offer, |offer, (name, sha256)| offer.program(name, sha256))
     }
 
     fn run(&mut self, task: &Task, ctx: &Ctx) -> Result<TaskResult, Failure> {
@@ -50,9 +48,9 @@ impl Prover for Rollup {
             "lift" => self.lift(task, ctx),
             "join" => self.join(task, ctx),
             "verify" => self.verify(task),
-            other => Err(Failure::permanent(format!(
-                "no stage {other}: there are split, prove, lift, join and verify"
-            ))),
+            other => {
+                Err(Failure::permanent(format!("no stage {other}: there are split, prove, lift, join and verify")))
+            }
         }
     }
 }
@@ -66,10 +64,7 @@ fn split(task: &Task) -> Result<TaskResult, Failure> {
     let (chain, number) = (&task.block.chain, task.block.number);
     // The exec form without a task file has no block to compare with.
     if !chain.is_empty() && (*chain != header.chain || number != header.number) {
-        let message = format!(
-            "the witness is of block {} of {}, not {number} of {chain}",
-            header.number, header.chain
-        );
+        let message = format!("the witness is of block {} of {}, not {number} of {chain}", header.number, header.chain);
         return Err(Failure::permanent(message));
     }
     let segments = cut(&witness, size).map_err(Failure::permanent)?;
@@ -80,11 +75,7 @@ fn split(task: &Task) -> Result<TaskResult, Failure> {
     }
     write(&task.output.join("header"), &header.to_bytes())?;
     let count = u32::try_from(segments.len()).map_err(Failure::permanent)?;
-    Ok(TaskResult::split(
-        count,
-        hex::encode(header.hash()),
-        Some(hex::encode(header.parent_hash)),
-    ))
+    Ok(TaskResult::split(count, hex::encode(header.hash()), Some(hex::encode(header.parent_hash))))
 }
 
 /// The stage's segment size: a parameter, or the default.
@@ -120,25 +111,13 @@ impl Rollup {
         let proof = circuit
             .prove(&segment)
             .map_err(|error| Failure::bad_input([0], format!("the segment cannot be proven: {error}")))?;
-        self.deliver(
-            task,
-            ProofFile {
-                shape: Shape::Leaf,
-                size,
-                proof,
-            },
-        )
+        self.deliver(task, ProofFile { shape: Shape::Leaf, size, proof })
     }
 
     fn lift(&mut self, task: &Task, ctx: &Ctx) -> Result<TaskResult, Failure> {
         let [input] = inputs(task)?;
         let leaf = self.checked(0, input)?;
-        let ProofFile {
-            shape: Shape::Leaf,
-            size,
-            proof,
-        } = leaf.file()
-        else {
+        let ProofFile { shape: Shape::Leaf, size, proof } = leaf.file() else {
             return Err(Failure::bad_input(
                 [0],
                 format!("lift takes a leaf proof, not a {}", leaf.file().shape.name()),
@@ -154,17 +133,8 @@ impl Rollup {
         });
         ctx.check()?;
         ctx.progress(0.2, "lifting the proof");
-        let proof = circuit
-            .prove(proof, &key(Shape::Join).verifier_only)
-            .map_err(Failure::retryable)?;
-        self.deliver(
-            task,
-            ProofFile {
-                shape: Shape::Lift,
-                size,
-                proof,
-            },
-        )
+        let proof = circuit.prove(proof, &key(Shape::Join).verifier_only).map_err(Failure::retryable)?;
+        self.deliver(task, ProofFile { shape: Shape::Lift, size, proof })
     }
 
     fn join(&mut self, task: &Task, ctx: &Ctx) -> Result<TaskResult, Failure> {
@@ -189,10 +159,7 @@ impl Rollup {
             let message = "the right proof does not begin where the left one ends: a gap, or the wrong order";
             return Err(Failure::bad_input([0, 1], message));
         }
-        let lift = self
-            .verifier
-            .key(Shape::Lift, size)
-            .expect("a verified proof is of a size with keys");
+        let lift = self.verifier.key(Shape::Lift, size).expect("a verified proof is of a size with keys");
         let circuit = self.joins.entry(size).or_insert_with(|| {
             ctx.progress(0.0, "building the join circuit");
             let circuit = JoinCircuit::build(lift);
@@ -203,14 +170,7 @@ impl Rollup {
         ctx.progress(0.2, "joining the proofs");
         let children = [&left, &right].map(|child| (&child.file().proof, child.file().shape == Shape::Join));
         let proof = circuit.prove(children).map_err(Failure::retryable)?;
-        self.deliver(
-            task,
-            ProofFile {
-                shape: Shape::Join,
-                size,
-                proof,
-            },
-        )
+        self.deliver(task, ProofFile { shape: Shape::Join, size, proof })
     }
 
     fn verify(&self, task: &Task) -> Result<TaskResult, Failure> {
@@ -239,9 +199,7 @@ impl Rollup {
 
     /// Reads and verifies the proof at input `at`.
     fn checked(&self, at: u32, path: &Path) -> Result<VerifiedProof, Failure> {
-        self.verifier
-            .verify(&read(path)?)
-            .map_err(|error| Failure::bad_input([at], format!("input {at}: {error}")))
+        self.verifier.verify(&read(path)?).map_err(|error| Failure::bad_input([at], format!("input {at}: {error}")))
     }
 
     /// Writes a proof, if it verifies: a machine that miscalculates must not cost others their time.
@@ -259,9 +217,7 @@ impl Rollup {
 fn inputs<const N: usize>(task: &Task) -> Result<[&Path; N], Failure> {
     let inputs: Vec<&Path> = task.inputs.iter().map(AsRef::as_ref).collect();
     let given = inputs.len();
-    inputs
-        .try_into()
-        .map_err(|_| Failure::permanent(format!("{} takes {N} inputs, not {given}", task.stage)))
+    inputs.try_into().map_err(|_| Failure::permanent(format!("{} takes {N} inputs, not {given}", task.stage)))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
@@ -273,10 +229,6 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
 }
 
 fn io_failure(path: &Path, error: &std::io::Error) -> Failure {
-    let hint = if error.kind() == ErrorKind::StorageFull {
-        " (the disk is full)"
-    } else {
-        ""
-    };
+    let hint = if error.kind() == ErrorKind::StorageFull { " (the disk is full)" } else { "" };
     Failure::retryable(format!("{}: {error}{hint}", path.display()))
 }

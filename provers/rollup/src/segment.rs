@@ -53,10 +53,7 @@ pub fn cut(witness: &Witness, size: u16) -> Result<Vec<Segment>, BadWitness> {
             count: payments.len() as u64,
         };
         for (offset, payment) in payments.iter().enumerate() {
-            let step = state.apply(payment).map_err(|why| BadWitness::Transfer {
-                at: first + offset,
-                why,
-            })?;
+            let step = state.apply(payment).map_err(|why| BadWitness::Transfer { at: first + offset, why })?;
             steps.push(step);
             commitment = payment.transfer.commit(commitment);
         }
@@ -100,14 +97,7 @@ impl Segment {
             let payment = read_payment(reader)?;
             let (sender, sender_path) = (read_account(reader)?, read_path(reader)?);
             let (receiver, receiver_path) = (read_account(reader)?, read_path(reader)?);
-            Ok(Step {
-                real,
-                payment,
-                sender,
-                sender_path,
-                receiver,
-                receiver_path,
-            })
+            Ok(Step { real, payment, sender, sender_path, receiver, receiver_path })
         })?;
         reader.finish()?;
         Ok(Self { statement, steps })

@@ -50,11 +50,7 @@ pub struct Transfer {
 impl Transfer {
     /// Chains the transfer to the commitment of those before it.
     pub fn commit(&self, commitment: Digest) -> Digest {
-        hash_words(
-            Domain::Commitment,
-            commitment,
-            [u64::from(self.from), u64::from(self.to), self.amount, self.nonce],
-        )
+        hash_words(Domain::Commitment, commitment, [u64::from(self.from), u64::from(self.to), self.amount, self.nonce])
     }
 }
 
@@ -68,9 +64,7 @@ pub struct Payment {
 /// Never shows the key.
 impl fmt::Debug for Payment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Payment")
-            .field("transfer", &self.transfer)
-            .finish_non_exhaustive()
+        f.debug_struct("Payment").field("transfer", &self.transfer).finish_non_exhaustive()
     }
 }
 
@@ -145,10 +139,7 @@ impl State {
         accounts: impl IntoIterator<Item = (u32, Account)>,
         siblings: impl IntoIterator<Item = (u8, u32, Digest)>,
     ) -> Result<Self, Invalid> {
-        let nodes = siblings
-            .into_iter()
-            .map(|(level, place, digest)| ((level, place), digest))
-            .collect();
+        let nodes = siblings.into_iter().map(|(level, place, digest)| ((level, place), digest)).collect();
         Self::build(accounts.into_iter().collect(), nodes, None)
     }
 
@@ -172,9 +163,7 @@ impl State {
             let parents: BTreeSet<u32> = dirty.iter().map(|place| place >> 1).collect();
             for &parent in &parents {
                 let (left, right) = (state.node(level, parent << 1)?, state.node(level, parent << 1 | 1)?);
-                state
-                    .nodes
-                    .insert((level + 1, parent), hash_pair(Domain::Node, left, right));
+                state.nodes.insert((level + 1, parent), hash_pair(Domain::Node, left, right));
             }
             dirty = parents;
         }
@@ -192,11 +181,7 @@ impl State {
 
     fn node(&self, level: u8, place: u32) -> Result<Digest, Invalid> {
         let empty = self.empty.as_ref().map(|empty| empty[usize::from(level)]);
-        self.nodes
-            .get(&(level, place))
-            .copied()
-            .or(empty)
-            .ok_or(Invalid::MissingNode { level, place })
+        self.nodes.get(&(level, place)).copied().or(empty).ok_or(Invalid::MissingNode { level, place })
     }
 
     fn path(&self, place: u32) -> Result<Path, Invalid> {
@@ -213,11 +198,8 @@ impl State {
         self.nodes.insert((0, place), digest);
         for (level, sibling) in self.path(place)?.into_iter().enumerate() {
             let right = place >> level & 1 == 1;
-            digest = if right {
-                hash_pair(Domain::Node, sibling, digest)
-            } else {
-                hash_pair(Domain::Node, digest, sibling)
-            };
+            digest =
+                if right { hash_pair(Domain::Node, sibling, digest) } else { hash_pair(Domain::Node, digest, sibling) };
             self.nodes.insert((level as u8 + 1, place >> (level + 1)), digest);
         }
         Ok(())
@@ -226,33 +208,20 @@ impl State {
     /// Executes one transfer; the state is unchanged if it is invalid.
     pub fn apply(&mut self, payment: &Payment) -> Result<Step, Invalid> {
         let Payment { transfer, key } = payment;
-        let Transfer {
-            from,
-            to,
-            amount,
-            nonce,
-        } = *transfer;
+        let Transfer { from, to, amount, nonce } = *transfer;
         let sender = *self.account(from)?;
         self.account(to)?;
         if sender.owner != owner_of(*key) {
             return Err(Invalid::WrongKey(from));
         }
         if sender.nonce != nonce {
-            return Err(Invalid::WrongNonce {
-                account: from,
-                expected: sender.nonce,
-                given: nonce,
-            });
+            return Err(Invalid::WrongNonce { account: from, expected: sender.nonce, given: nonce });
         }
         if amount >= LIMIT {
             return Err(Invalid::OutOfRange("the amount"));
         }
         let Some(left) = sender.balance.checked_sub(amount) else {
-            return Err(Invalid::Overdraft {
-                account: from,
-                balance: sender.balance,
-                amount,
-            });
+            return Err(Invalid::Overdraft { account: from, balance: sender.balance, amount });
         };
         let arrives = if from == to { left } else { self.account(to)?.balance };
         if arrives + amount >= LIMIT {
@@ -264,20 +233,8 @@ impl State {
     /// A step that changes nothing, for the places of a segment that hold no transfer.
     pub fn padding(&mut self) -> Result<Step, Invalid> {
         let (&place, account) = self.accounts.first_key_value().ok_or(Invalid::NoAccounts)?;
-        let transfer = Transfer {
-            from: place,
-            to: place,
-            amount: 0,
-            nonce: account.nonce,
-        };
-        self.step(
-            false,
-            Payment {
-                transfer,
-                key: Digest([F::ZERO; 4]),
-            },
-            0,
-        )
+        let transfer = Transfer { from: place, to: place, amount: 0, nonce: account.nonce };
+        self.step(false, Payment { transfer, key: Digest([F::ZERO; 4]) }, 0)
     }
 
     fn step(&mut self, real: bool, payment: Payment, nonces: u64) -> Result<Step, Invalid> {
@@ -285,38 +242,15 @@ impl State {
         let sender = *self.account(from)?;
         let sender_path = self.path(from)?;
         self.path(to)?;
-        self.set(
-            from,
-            Account {
-                balance: sender.balance - amount,
-                nonce: sender.nonce + nonces,
-                ..sender
-            },
-        )?;
+        self.set(from, Account { balance: sender.balance - amount, nonce: sender.nonce + nonces, ..sender })?;
         let receiver = *self.account(to)?;
         let receiver_path = self.path(to)?;
-        self.set(
-            to,
-            Account {
-                balance: receiver.balance + amount,
-                ..receiver
-            },
-        )?;
-        Ok(Step {
-            real,
-            payment,
-            sender,
-            sender_path,
-            receiver,
-            receiver_path,
-        })
+        self.set(to, Account { balance: receiver.balance + amount, ..receiver })?;
+        Ok(Step { real, payment, sender, sender_path, receiver, receiver_path })
     }
 
     /// What a partial state of `places` needs: their accounts, and the siblings that cannot be computed from them.
-    #[allow(
-        clippy::type_complexity,
-        reason = "the two lists of a witness, taken apart at once by its only caller"
-    )]
+    #[allow(clippy::type_complexity, reason = "the two lists of a witness, taken apart at once by its only caller")]
     pub fn excerpt(&self, places: &BTreeSet<u32>) -> Result<(Vec<(u32, Account)>, Vec<(u8, u32, Digest)>), Invalid> {
         let mut accounts = Vec::with_capacity(places.len());
         for &place in places {
@@ -354,27 +288,13 @@ mod tests {
     }
 
     fn state(balances: &[u64]) -> State {
-        let accounts: Vec<_> = (0..)
-            .zip(balances)
-            .map(|(n, &balance)| Account {
-                owner: owner_of(key(n)),
-                balance,
-                nonce: 0,
-            })
-            .collect();
+        let accounts: Vec<_> =
+            (0..).zip(balances).map(|(n, &balance)| Account { owner: owner_of(key(n)), balance, nonce: 0 }).collect();
         State::complete(&accounts).unwrap()
     }
 
     fn pay(from: u32, to: u32, amount: u64, nonce: u64) -> Payment {
-        Payment {
-            transfer: Transfer {
-                from,
-                to,
-                amount,
-                nonce,
-            },
-            key: key(u64::from(from)),
-        }
+        Payment { transfer: Transfer { from, to, amount, nonce }, key: key(u64::from(from)) }
     }
 
     #[test]
@@ -383,55 +303,26 @@ mod tests {
         let before = state.root().unwrap();
         state.apply(&pay(0, 2, 10, 0)).unwrap();
         assert_ne!(state.root().unwrap(), before);
-        assert_eq!(
-            (state.account(0).unwrap().balance, state.account(0).unwrap().nonce),
-            (0, 1)
-        );
-        assert_eq!(
-            (state.account(2).unwrap().balance, state.account(2).unwrap().nonce),
-            (10, 0)
-        );
+        assert_eq!((state.account(0).unwrap().balance, state.account(0).unwrap().nonce), (0, 1));
+        assert_eq!((state.account(2).unwrap().balance, state.account(2).unwrap().nonce), (10, 0));
     }
 
     #[test]
     fn a_transfer_to_oneself_costs_a_nonce_only() {
         let mut state = state(&[10]);
         state.apply(&pay(0, 0, 7, 0)).unwrap();
-        assert_eq!(
-            (state.account(0).unwrap().balance, state.account(0).unwrap().nonce),
-            (10, 1)
-        );
+        assert_eq!((state.account(0).unwrap().balance, state.account(0).unwrap().nonce), (10, 1));
     }
 
     #[test]
     fn invalid_transfers_are_refused_and_change_nothing() {
         let mut state = state(&[10, LIMIT - 5]);
         let root = state.root().unwrap();
-        let wrong_key = Payment {
-            key: key(9),
-            ..pay(0, 1, 1, 0)
-        };
-        assert_eq!(
-            state.apply(&pay(0, 1, 11, 0)),
-            Err(Invalid::Overdraft {
-                account: 0,
-                balance: 10,
-                amount: 11
-            })
-        );
+        let wrong_key = Payment { key: key(9), ..pay(0, 1, 1, 0) };
+        assert_eq!(state.apply(&pay(0, 1, 11, 0)), Err(Invalid::Overdraft { account: 0, balance: 10, amount: 11 }));
         assert_eq!(state.apply(&pay(0, 1, 5, 0)), Err(Invalid::Overflow(1)));
-        assert_eq!(
-            state.apply(&pay(0, 1, LIMIT, 0)),
-            Err(Invalid::OutOfRange("the amount"))
-        );
-        assert_eq!(
-            state.apply(&pay(0, 1, 1, 1)),
-            Err(Invalid::WrongNonce {
-                account: 0,
-                expected: 0,
-                given: 1
-            })
-        );
+        assert_eq!(state.apply(&pay(0, 1, LIMIT, 0)), Err(Invalid::OutOfRange("the amount")));
+        assert_eq!(state.apply(&pay(0, 1, 1, 1)), Err(Invalid::WrongNonce { account: 0, expected: 0, given: 1 }));
         assert_eq!(state.apply(&pay(0, 7, 1, 0)), Err(Invalid::NoAccount(7)));
         assert_eq!(state.apply(&wrong_key), Err(Invalid::WrongKey(0)));
         assert_eq!(state.root().unwrap(), root);
@@ -456,22 +347,12 @@ mod tests {
     fn an_excerpt_without_a_sibling_is_refused() {
         let (accounts, siblings) = state(&[1, 2, 3]).excerpt(&BTreeSet::from([0])).unwrap();
         let short = siblings[1..].to_vec();
-        assert_eq!(
-            State::partial(accounts, short).unwrap_err(),
-            Invalid::MissingNode { level: 0, place: 1 }
-        );
+        assert_eq!(State::partial(accounts, short).unwrap_err(), Invalid::MissingNode { level: 0, place: 1 });
     }
 
     #[test]
     fn genesis_balances_are_range_checked() {
-        let account = Account {
-            owner: owner_of(key(0)),
-            balance: LIMIT,
-            nonce: 0,
-        };
-        assert_eq!(
-            State::complete(&[account]).unwrap_err(),
-            Invalid::OutOfRange("a balance or nonce")
-        );
+        let account = Account { owner: owner_of(key(0)), balance: LIMIT, nonce: 0 };
+        assert_eq!(State::complete(&[account]).unwrap_err(), Invalid::OutOfRange("a balance or nonce"));
     }
 }

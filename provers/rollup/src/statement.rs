@@ -46,17 +46,8 @@ impl Statement {
     }
 
     pub fn to_public_inputs(&self) -> Vec<F> {
-        let digests = [
-            self.root_before,
-            self.commitment_before,
-            self.root_after,
-            self.commitment_after,
-        ];
-        digests
-            .into_iter()
-            .flat_map(|digest| digest.0)
-            .chain([F::from_noncanonical_u64(self.count)])
-            .collect()
+        let digests = [self.root_before, self.commitment_before, self.root_after, self.commitment_after];
+        digests.into_iter().flat_map(|digest| digest.0).chain([F::from_noncanonical_u64(self.count)]).collect()
     }
 
     /// Whether `next` begins where this ends.
@@ -79,15 +70,9 @@ impl Statement {
     pub fn difference(&self, other: &Self) -> Option<&'static str> {
         [
             (self.root_before != other.root_before, "the state root before"),
-            (
-                self.commitment_before != other.commitment_before,
-                "the commitment before (chain, number, parent)",
-            ),
+            (self.commitment_before != other.commitment_before, "the commitment before (chain, number, parent)"),
             (self.root_after != other.root_after, "the state root after"),
-            (
-                self.commitment_after != other.commitment_after,
-                "the transfer commitment",
-            ),
+            (self.commitment_after != other.commitment_after, "the transfer commitment"),
             (self.count != other.count, "the count of transfers"),
         ]
         .into_iter()
@@ -95,12 +80,7 @@ impl Statement {
     }
 
     pub(crate) fn put(&self, out: &mut Vec<u8>) {
-        for digest in [
-            self.root_before,
-            self.commitment_before,
-            self.root_after,
-            self.commitment_after,
-        ] {
+        for digest in [self.root_before, self.commitment_before, self.root_after, self.commitment_after] {
             out.put_digest(&digest);
         }
         out.put_u64(self.count);

@@ -7,11 +7,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 fn tool(dir: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_push0-rollup"))
-        .current_dir(dir)
-        .args(args)
-        .output()
-        .unwrap()
+    Command::new(env!("CARGO_BIN_EXE_push0-rollup")).current_dir(dir).args(args).output().unwrap()
 }
 
 fn json(dir: &Path, args: &[&str]) -> Value {
@@ -27,17 +23,7 @@ fn read(path: impl AsRef<Path>) -> Value {
 #[test]
 fn random_blocks_are_a_chain_and_the_same_for_the_same_seed() {
     let dir = tempfile::tempdir().unwrap();
-    let args = [
-        "random",
-        "--seed",
-        "5",
-        "--blocks",
-        "3",
-        "--transfers",
-        "9",
-        "--json",
-        "--out",
-    ];
+    let args = ["random", "--seed", "5", "--blocks", "3", "--transfers", "9", "--json", "--out"];
     let made = json(dir.path(), &[&args[..], &["a"]].concat());
     json(dir.path(), &[&args[..], &["b"]].concat());
     let mut parent = made["genesis_hash"].clone();
@@ -46,10 +32,7 @@ fn random_blocks_are_a_chain_and_the_same_for_the_same_seed() {
         assert_eq!((&block["parent_hash"], &block["state_before"]), (&parent, &root));
         let submission = read(dir.path().join(format!("a/{number}.json")));
         assert_eq!(submission["hash"], block["hash"]);
-        assert_eq!(
-            (&submission["number"], &submission["chain"]),
-            (&number.into(), &"demo".into())
-        );
+        assert_eq!((&submission["number"], &submission["chain"]), (&number.into(), &"demo".into()));
         let witness = submission["witness"].as_str().unwrap();
         let [a, b] = ["a", "b"].map(|side| std::fs::read(dir.path().join(side).join(witness)).unwrap());
         assert!(a == b);
@@ -63,43 +46,20 @@ fn random_blocks_are_a_chain_and_the_same_for_the_same_seed() {
 #[test]
 fn a_csv_file_becomes_blocks_or_says_which_line_cannot() {
     let dir = tempfile::tempdir().unwrap();
-    json(
-        dir.path(),
-        &["genesis", "--accounts", "2", "--balance", "10", "--out", "g", "--json"],
-    );
+    json(dir.path(), &["genesis", "--accounts", "2", "--balance", "10", "--out", "g", "--json"]);
     let blocks = |csv: &str| {
         std::fs::write(dir.path().join("t.csv"), csv).unwrap();
-        tool(
-            dir.path(),
-            &[
-                "from-csv",
-                "t.csv",
-                "--genesis",
-                "g/genesis.json",
-                "--out",
-                "out",
-                "--json",
-            ],
-        )
+        tool(dir.path(), &["from-csv", "t.csv", "--genesis", "g/genesis.json", "--out", "out", "--json"])
     };
     let good = blocks(
         "block,from,to,amount_gwei\n1,account-0,account-1,10\n1,account-1,account-0,20\n2,account-0,account-1,1\n",
     );
     assert!(good.status.success(), "{}", String::from_utf8_lossy(&good.stderr));
-    assert_eq!(
-        read(dir.path().join("out/2.json"))["parent_hash"],
-        read(dir.path().join("out/1.json"))["hash"]
-    );
+    assert_eq!(read(dir.path().join("out/2.json"))["parent_hash"], read(dir.path().join("out/1.json"))["hash"]);
     for (csv, why) in [
-        (
-            "from,to,amount_gwei\naccount-0,account-1,11\n",
-            "has 10 gwei and cannot send 11",
-        ),
+        ("from,to,amount_gwei\naccount-0,account-1,11\n", "has 10 gwei and cannot send 11"),
         ("from,to,amount_gwei\naccount-0,account-9,1\n", "no account account-9"),
-        (
-            "block,from,to,amount_gwei\n3,account-0,account-1,1\n",
-            "where 1 continues",
-        ),
+        ("block,from,to,amount_gwei\n3,account-0,account-1,1\n", "where 1 continues"),
         ("from,to\naccount-0,account-1\n", "amount_gwei"),
         ("from,to,amount_gwei\n", "no transfers"),
     ] {
@@ -112,53 +72,17 @@ fn a_csv_file_becomes_blocks_or_says_which_line_cannot() {
 #[test]
 fn one_task_runs_in_the_exec_form() {
     let dir = tempfile::tempdir().unwrap();
-    json(
-        dir.path(),
-        &["random", "--blocks", "1", "--transfers", "17", "--out", ".", "--json"],
-    );
+    json(dir.path(), &["random", "--blocks", "1", "--transfers", "17", "--out", ".", "--json"]);
     std::fs::create_dir(dir.path().join("task")).unwrap();
-    let output = tool(
-        dir.path(),
-        &[
-            "--stage",
-            "split",
-            "--input-path",
-            "1.witness",
-            "--output-path",
-            "task/split",
-        ],
-    );
+    let output = tool(dir.path(), &["--stage", "split", "--input-path", "1.witness", "--output-path", "task/split"]);
     assert!(output.status.success() && output.stdout.is_empty());
     let result = read(dir.path().join("task/result.json"));
-    assert_eq!(
-        (&result["segments"], &result["hash"]),
-        (&3.into(), &read(dir.path().join("1.json"))["hash"])
-    );
+    assert_eq!((&result["segments"], &result["hash"]), (&3.into(), &read(dir.path().join("1.json"))["hash"]));
     let shown = json(dir.path(), &["show", "task/split/segments/000002", "--json"]);
     assert_eq!(shown["transfers"].as_array().unwrap().len(), 1);
 
-    let missing = tool(
-        dir.path(),
-        &[
-            "--stage",
-            "split",
-            "--input-path",
-            "none",
-            "--output-path",
-            "task/split",
-        ],
-    );
+    let missing = tool(dir.path(), &["--stage", "split", "--input-path", "none", "--output-path", "task/split"]);
     assert_eq!(missing.status.code(), Some(75));
-    let bad = tool(
-        dir.path(),
-        &[
-            "--stage",
-            "split",
-            "--input-path",
-            "1.json",
-            "--output-path",
-            "task/split",
-        ],
-    );
+    let bad = tool(dir.path(), &["--stage", "split", "--input-path", "1.json", "--output-path", "task/split"]);
     assert_eq!(bad.status.code(), Some(1));
 }

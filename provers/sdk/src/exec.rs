@@ -30,12 +30,7 @@ impl ExecTask {
                 Some((flag, value)) if text.starts_with("--") => (flag.to_owned(), Some(OsString::from(value))),
                 _ => (text, None),
             };
-            let mut value = || {
-                inline
-                    .clone()
-                    .or_else(|| args.next())
-                    .ok_or(format!("{flag} needs a value"))
-            };
+            let mut value = || inline.clone().or_else(|| args.next()).ok_or(format!("{flag} needs a value"));
             match flag.as_str() {
                 "--stage" => stage = Some(value()?.to_string_lossy().into_owned()),
                 "--input-path" => inputs.push(PathBuf::from(value()?)),
@@ -68,9 +63,7 @@ pub fn exec(mut prover: impl Prover, args: ExecTask) -> ExitCode {
         }
     };
     let ctx = Ctx::new(Default::default(), |fraction, message| {
-        let percent = fraction
-            .map(|fraction| format!("{:.0}% ", fraction * 100.0))
-            .unwrap_or_default();
+        let percent = fraction.map(|fraction| format!("{:.0}% ", fraction * 100.0)).unwrap_or_default();
         eprintln!("{percent}{}", message.unwrap_or_default());
     });
     let (code, answer) = match run_caught(&mut prover, &task, &ctx) {
@@ -80,27 +73,13 @@ pub fn exec(mut prover: impl Prover, args: ExecTask) -> ExitCode {
         }
         Err(failure) => {
             eprintln!("{}", failure.message);
-            let code = if failure.kind == FailureKind::Retryable {
-                wire::EXIT_RETRYABLE as u8
-            } else {
-                1
-            };
+            let code = if failure.kind == FailureKind::Retryable { wire::EXIT_RETRYABLE as u8 } else { 1 };
             let named = failure.kind == FailureKind::BadInput;
-            (
-                code,
-                named.then(|| {
-                    serde_json::to_vec(&FromProver::Failed {
-                        id: task.id.clone(),
-                        failure,
-                    })
-                }),
-            )
+            (code, named.then(|| serde_json::to_vec(&FromProver::Failed { id: task.id.clone(), failure })))
         }
     };
     if let Some(answer) = answer {
-        let written = answer
-            .map_err(std::io::Error::from)
-            .and_then(|bytes| std::fs::write(result_path(&task), bytes));
+        let written = answer.map_err(std::io::Error::from).and_then(|bytes| std::fs::write(result_path(&task), bytes));
         if let Err(error) = written {
             eprintln!("could not write result.json: {error}");
             return ExitCode::from(wire::EXIT_RETRYABLE as u8);
@@ -128,32 +107,12 @@ fn describe(prover: &impl Prover, args: ExecTask) -> Result<Task, String> {
     };
     let ExecTask { stage, inputs, output } = args;
     if let Some(task) = told {
-        return Ok(Task {
-            stage,
-            inputs,
-            output,
-            ..task
-        });
+        return Ok(Task { stage, inputs, output, ..task });
     }
     let offers = prover.hello().stages;
-    let kind = offers
-        .iter()
-        .find(|offer| offer.name == stage)
-        .map_or(Kind::Single, |offer| offer.kind);
-    let block = BlockRef {
-        chain: String::new(),
-        number: 0,
-        hash: String::new(),
-    };
-    Ok(Task {
-        id: "exec".to_owned(),
-        stage,
-        kind,
-        inputs,
-        output,
-        params: serde_json::Value::Null,
-        block,
-    })
+    let kind = offers.iter().find(|offer| offer.name == stage).map_or(Kind::Single, |offer| offer.kind);
+    let block = BlockRef { chain: String::new(), number: 0, hash: String::new() };
+    Ok(Task { id: "exec".to_owned(), stage, kind, inputs, output, params: serde_json::Value::Null, block })
 }
 
 #[cfg(test)]
@@ -166,16 +125,8 @@ mod tests {
 
     #[test]
     fn the_command_line_is_read_in_both_spellings() {
-        let task = parse(&[
-            "--stage",
-            "join",
-            "--input-path=/a",
-            "--input-path",
-            "/b=c",
-            "--output-path",
-            "/o",
-        ])
-        .unwrap();
+        let task =
+            parse(&["--stage", "join", "--input-path=/a", "--input-path", "/b=c", "--output-path", "/o"]).unwrap();
         assert_eq!(task.inputs, [PathBuf::from("/a"), PathBuf::from("/b=c")]);
         assert_eq!((task.stage.as_str(), task.output), ("join", PathBuf::from("/o")));
     }

@@ -76,10 +76,7 @@ impl Ctx {
     }
 
     fn new(cancelled: Arc<AtomicBool>, report: impl Fn(Option<f64>, Option<&str>) + Send + Sync + 'static) -> Self {
-        Self {
-            cancelled,
-            report: Box::new(report),
-        }
+        Self { cancelled, report: Box::new(report) }
     }
 
     /// Whether the worker asked for this task to stop. A prover that does not stop soon is killed.
@@ -89,11 +86,7 @@ impl Ctx {
 
     /// `Err(retryable, "cancelled")` once the task is cancelled: `ctx.check()?` between steps.
     pub fn check(&self) -> Result<(), Failure> {
-        if self.cancelled() {
-            Err(Failure::retryable("cancelled"))
-        } else {
-            Ok(())
-        }
+        if self.cancelled() { Err(Failure::retryable("cancelled")) } else { Ok(()) }
     }
 
     /// Tells the worker that the task is alive: `fraction` from 0 to 1, and what it is doing (may be empty).
@@ -118,10 +111,7 @@ pub fn hello(name: &str, version: &str) -> Hello {
 impl Hello {
     /// Offers a stage.
     pub fn stage(mut self, name: &str, kind: Kind) -> Self {
-        self.stages.push(StageOffer {
-            name: name.to_owned(),
-            kind,
-        });
+        self.stages.push(StageOffer { name: name.to_owned(), kind });
         self
     }
 
@@ -135,61 +125,37 @@ impl Hello {
 impl Failure {
     /// Try again, perhaps elsewhere.
     pub fn retryable(message: impl Display) -> Self {
-        Self {
-            kind: FailureKind::Retryable,
-            message: message.to_string(),
-            children: Vec::new(),
-        }
+        Self { kind: FailureKind::Retryable, message: message.to_string(), children: Vec::new() }
     }
 
     /// No prover could do this.
     pub fn permanent(message: impl Display) -> Self {
-        Self {
-            kind: FailureKind::Permanent,
-            message: message.to_string(),
-            children: Vec::new(),
-        }
+        Self { kind: FailureKind::Permanent, message: message.to_string(), children: Vec::new() }
     }
 
     /// Inputs number `children` (positions in `task.inputs`) are not what they should be.
     pub fn bad_input(children: impl Into<Vec<u32>>, message: impl Display) -> Self {
-        Self {
-            kind: FailureKind::BadInput,
-            message: message.to_string(),
-            children: children.into(),
-        }
+        Self { kind: FailureKind::BadInput, message: message.to_string(), children: children.into() }
     }
 }
 
 impl TaskResult {
     /// The result of a `split`: how many segments it wrote and the hash its header has.
     pub fn split(segments: u32, hash: String, parent_hash: Option<String>) -> Self {
-        Self {
-            segments: Some(segments),
-            hash: Some(hash),
-            parent_hash,
-            ..Self::default()
-        }
+        Self { segments: Some(segments), hash: Some(hash), parent_hash, ..Self::default() }
     }
 
     /// The result of a `verify`; `message` says why, and may be empty.
     pub fn verdict(verdict: Verdict, message: impl Display) -> Self {
         let message = message.to_string();
-        Self {
-            verdict: Some(verdict),
-            message: (!message.is_empty()).then_some(message),
-            ..Self::default()
-        }
+        Self { verdict: Some(verdict), message: (!message.is_empty()).then_some(message), ..Self::default() }
     }
 }
 
 /// A prover binary's whole `main`: the exec form if the command line has `--stage`, otherwise a session.
 pub fn main(prover: impl Prover) -> ExitCode {
     let args: Vec<_> = std::env::args_os().skip(1).collect();
-    if args
-        .iter()
-        .any(|arg| arg == "--stage" || arg.to_string_lossy().starts_with("--stage="))
-    {
+    if args.iter().any(|arg| arg == "--stage" || arg.to_string_lossy().starts_with("--stage=")) {
         return match ExecTask::from_args(args) {
             Ok(task) => exec(prover, task),
             Err(message) => {

@@ -119,26 +119,13 @@ fn answer(
     let ctx = Ctx::new(cancelled, move |fraction, message| {
         let message = message.map(|text| clip(text.to_owned()));
         // A worker that no longer listens is noticed when the answer is sent.
-        let _ = send(
-            &reporter,
-            &FromProver::Progress {
-                id: id.clone(),
-                fraction,
-                message,
-            },
-        );
+        let _ = send(&reporter, &FromProver::Progress { id: id.clone(), fraction, message });
     });
     let answer = match run_caught(prover, task, &ctx) {
-        Ok(result) => FromProver::Done {
-            id: task.id.clone(),
-            result,
-        },
+        Ok(result) => FromProver::Done { id: task.id.clone(), result },
         Err(mut failure) => {
             failure.message = clip(failure.message);
-            FromProver::Failed {
-                id: task.id.clone(),
-                failure,
-            }
+            FromProver::Failed { id: task.id.clone(), failure }
         }
     };
     send(output, &answer)
@@ -146,12 +133,8 @@ fn answer(
 
 /// Runs a task; a panic is a retryable failure: it may be the machine's, and the collector counts attempts.
 pub(crate) fn run_caught(prover: &mut impl Prover, task: &Task, ctx: &Ctx) -> Result<crate::TaskResult, Failure> {
-    catch_unwind(AssertUnwindSafe(|| prover.run(task, ctx))).unwrap_or_else(|panic| {
-        Err(Failure::retryable(format!(
-            "the prover panicked: {}",
-            panic_text(&*panic)
-        )))
-    })
+    catch_unwind(AssertUnwindSafe(|| prover.run(task, ctx)))
+        .unwrap_or_else(|panic| Err(Failure::retryable(format!("the prover panicked: {}", panic_text(&*panic)))))
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> &str {
@@ -165,10 +148,7 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
 /// Cuts a text to [`MAX_MESSAGE_BYTES`] at a character's boundary.
 fn clip(mut text: String) -> String {
     if text.len() > MAX_MESSAGE_BYTES {
-        let end = (0..=MAX_MESSAGE_BYTES)
-            .rev()
-            .find(|&at| text.is_char_boundary(at))
-            .unwrap_or(0);
+        let end = (0..=MAX_MESSAGE_BYTES).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
         text.truncate(end);
     }
     text
@@ -189,11 +169,7 @@ fn read_lines(mut input: impl BufRead, events: &Sender<Event>) -> Result<(), Ses
     for number in 1.. {
         line.clear();
         let limit = MAX_LINE_BYTES as u64 + 1;
-        let read = input
-            .by_ref()
-            .take(limit)
-            .read_until(b'\n', &mut line)
-            .map_err(SessionError::Io)?;
+        let read = input.by_ref().take(limit).read_until(b'\n', &mut line).map_err(SessionError::Io)?;
         if read == 0 {
             break;
         }
@@ -304,18 +280,11 @@ mod tests {
     fn a_panic_is_a_retryable_failure_and_the_session_goes_on() {
         let (end, said) = session(task("panic") + &task("permanent") + &task("a"));
         assert!(end.is_ok());
-        let FromProver::Failed { failure, .. } = &said[1] else {
-            panic!("{said:?}")
-        };
+        let FromProver::Failed { failure, .. } = &said[1] else { panic!("{said:?}") };
         assert_eq!(failure.kind, crate::FailureKind::Retryable);
         assert!(failure.message.contains("out of luck"), "{}", failure.message);
-        let FromProver::Failed { failure, .. } = &said[2] else {
-            panic!("{said:?}")
-        };
-        assert_eq!(
-            (failure.kind, failure.message.len()),
-            (crate::FailureKind::Permanent, MAX_MESSAGE_BYTES)
-        );
+        let FromProver::Failed { failure, .. } = &said[2] else { panic!("{said:?}") };
+        assert_eq!((failure.kind, failure.message.len()), (crate::FailureKind::Permanent, MAX_MESSAGE_BYTES));
         assert!(matches!(said.last(), Some(FromProver::Done { .. })));
     }
 
@@ -325,14 +294,7 @@ mod tests {
             task("wait") + r#"{"type":"cancel","id":"other"}"# + "\n" + r#"{"type":"cancel","id":"wait"}"# + "\n",
         );
         assert!(end.is_ok());
-        assert!(matches!(
-            &said[1],
-            FromProver::Progress {
-                fraction: None,
-                message: Some(_),
-                ..
-            }
-        ));
+        assert!(matches!(&said[1], FromProver::Progress { fraction: None, message: Some(_), .. }));
         assert!(matches!(&said[2], FromProver::Failed { failure, .. } if failure.message == "cancelled"));
     }
 

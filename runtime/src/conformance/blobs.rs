@@ -38,10 +38,7 @@ impl Suite<'_> {
     }
 
     async fn put(&self, key: &str, bytes: &'static [u8], writer: &str) -> PutOutcome {
-        self.blobs
-            .put_new(key, Bytes::from_static(bytes), writer)
-            .await
-            .expect("puts")
+        self.blobs.put_new(key, Bytes::from_static(bytes), writer).await.expect("puts")
     }
 
     async fn what_is_not_there_is_none(&self) {
@@ -63,10 +60,7 @@ impl Suite<'_> {
             sha256: Sha256::of(bytes),
             writer: "demo/7/e1 a1c0 \u{00e9}".to_owned(),
         };
-        assert_eq!(
-            self.put(&key, bytes, &expected.writer).await,
-            PutOutcome::Created(expected.clone())
-        );
+        assert_eq!(self.put(&key, bytes, &expected.writer).await, PutOutcome::Created(expected.clone()));
         assert_eq!(self.blobs.head(&key).await, Ok(Some(expected)));
         assert_eq!(self.blobs.get(&key).await, Ok(Some(Bytes::from_static(bytes))));
     }
@@ -81,16 +75,10 @@ impl Suite<'_> {
     async fn a_second_put_changes_nothing_and_says_who_was_first(&self) {
         let key = self.key("twice");
         let first = self.put(&key, b"first", "one").await.into_info();
-        assert_eq!(
-            self.put(&key, b"second", "two").await,
-            PutOutcome::Exists(first.clone())
-        );
+        assert_eq!(self.put(&key, b"second", "two").await, PutOutcome::Exists(first.clone()));
         let path = self.scratch.join("twice");
         std::fs::write(&path, b"third").expect("writes");
-        assert_eq!(
-            self.blobs.put_file(&key, &path, "three").await,
-            Ok(PutOutcome::Exists(first.clone()))
-        );
+        assert_eq!(self.blobs.put_file(&key, &path, "three").await, Ok(PutOutcome::Exists(first.clone())));
         // The first one's own repetition is told apart by its writer.
         assert_eq!(self.put(&key, b"first", "one").await, PutOutcome::Exists(first));
         assert_eq!(self.blobs.get(&key).await, Ok(Some(Bytes::from_static(b"first"))));
@@ -105,15 +93,9 @@ impl Suite<'_> {
     }
 
     async fn a_file_goes_in_and_comes_out(&self) {
-        let (key, source, target) = (
-            self.key("file"),
-            self.scratch.join("source"),
-            self.scratch.join("target"),
-        );
+        let (key, source, target) = (self.key("file"), self.scratch.join("source"), self.scratch.join("target"));
         // More than any buffer on the way.
-        let bytes: Vec<u8> = (0..3_000_000u32)
-            .flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes())
-            .collect();
+        let bytes: Vec<u8> = (0..3_000_000u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
         std::fs::write(&source, &bytes).expect("writes");
         let outcome = self.blobs.put_file(&key, &source, "w").await.expect("puts");
         let info = outcome.clone().into_info();
@@ -139,20 +121,10 @@ impl Suite<'_> {
     async fn a_range_stops_at_the_end(&self) {
         let key = self.key("range");
         self.put(&key, b"0123456789", "w").await;
-        for (offset, length, expected) in [
-            (0, 4, &b"0123"[..]),
-            (3, 3, b"345"),
-            (8, 100, b"89"),
-            (10, 1, b""),
-            (u64::MAX, 1, b""),
-            (2, 0, b""),
-        ] {
-            let range = self
-                .blobs
-                .get_range(&key, offset, length)
-                .await
-                .expect("gets")
-                .expect("a blob");
+        for (offset, length, expected) in
+            [(0, 4, &b"0123"[..]), (3, 3, b"345"), (8, 100, b"89"), (10, 1, b""), (u64::MAX, 1, b""), (2, 0, b"")]
+        {
+            let range = self.blobs.get_range(&key, offset, length).await.expect("gets").expect("a blob");
             assert_eq!(range, expected, "{length} from {offset}");
         }
     }
@@ -171,21 +143,9 @@ impl Suite<'_> {
 
     async fn bad_keys_are_permanent(&self) {
         let (long_part, long_key) = ("x".repeat(129), vec!["x".repeat(128); 5].join("/"));
-        for bad in [
-            "",
-            "/a",
-            "a/",
-            "a//b",
-            "a/../b",
-            "a/.",
-            "..",
-            "a b",
-            "a/\u{00e9}",
-            "a%2f",
-            "a\0",
-            &long_part,
-            &long_key,
-        ] {
+        for bad in
+            ["", "/a", "a/", "a//b", "a/../b", "a/.", "..", "a b", "a/\u{00e9}", "a%2f", "a\0", &long_part, &long_key]
+        {
             refused(self.blobs.put_new(bad, Bytes::new(), "w").await, ErrorKind::Permanent);
             refused(self.blobs.get(bad).await, ErrorKind::Permanent);
             refused(self.blobs.head(bad).await, ErrorKind::Permanent);

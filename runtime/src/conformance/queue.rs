@@ -49,9 +49,7 @@ pub async fn queue_suite(queue: &dyn Queue, time: &dyn Passing, salt: &str) {
     suite.fifo_wakes_who_waits_for_a_blocked_group().await;
     suite.fifo_returns_expired_and_released_at_the_head().await;
     suite.fifo_release_with_delay_keeps_the_group_blocked().await;
-    suite
-        .fifo_swallows_a_dedup_id_for_five_minutes_even_after_deletion()
-        .await;
+    suite.fifo_swallows_a_dedup_id_for_five_minutes_even_after_deletion().await;
     suite.fifo_dead_letters_keep_group_and_order_and_free_the_group().await;
     suite.stats_count_what_is_there().await;
 }
@@ -63,10 +61,7 @@ struct Suite<'a> {
 }
 
 fn plain(body: &str) -> Outgoing {
-    Outgoing {
-        body: body.to_owned(),
-        ..Outgoing::default()
-    }
+    Outgoing { body: body.to_owned(), ..Outgoing::default() }
 }
 
 fn bodies(deliveries: &[Delivery]) -> Vec<&str> {
@@ -109,10 +104,7 @@ impl Suite<'_> {
 
     async fn none(&self, queue: &str) {
         let deliveries = self.take(queue).await;
-        assert!(
-            deliveries.is_empty(),
-            "{queue} should have nothing to hand out: {deliveries:?}"
-        );
+        assert!(deliveries.is_empty(), "{queue} should have nothing to hand out: {deliveries:?}");
     }
 
     async fn ack(&self, queue: &str, deliveries: &[Delivery]) {
@@ -122,27 +114,14 @@ impl Suite<'_> {
     }
 
     async fn void(&self, queue: &str, delivery: &Delivery) {
-        refused(
-            self.queue.extend(queue, &delivery.receipt, LEASE).await,
-            ErrorKind::Fenced,
-        );
-        refused(
-            self.queue.release(queue, &delivery.receipt, NOW).await,
-            ErrorKind::Fenced,
-        );
+        refused(self.queue.extend(queue, &delivery.receipt, LEASE).await, ErrorKind::Fenced);
+        refused(self.queue.release(queue, &delivery.receipt, NOW).await, ErrorKind::Fenced);
         refused(self.queue.ack(queue, &delivery.receipt).await, ErrorKind::Fenced);
     }
 
     async fn a_sent_message_arrives_as_it_was_sent(&self) {
         let body = "{\"text\": \"\u{00e9}\u{1F980} \\n\"}\n";
-        self.send(
-            STANDARD,
-            vec![Outgoing {
-                group: Some("chain-a".to_owned()),
-                ..plain(body)
-            }],
-        )
-        .await;
+        self.send(STANDARD, vec![Outgoing { group: Some("chain-a".to_owned()), ..plain(body) }]).await;
         let delivery = self.one(STANDARD).await;
         assert_eq!(delivery.body, body);
         assert_eq!(delivery.group.as_deref(), Some("chain-a"));
@@ -160,24 +139,12 @@ impl Suite<'_> {
     async fn limits_are_checked_and_refuse_the_whole_send(&self) {
         let large = "x".repeat(64 * 1024);
         let too_large = format!("{large}x");
-        refused(
-            self.queue.send(STANDARD, vec![plain("small"), plain(&too_large)]).await,
-            ErrorKind::Permanent,
-        );
-        let delayed = Outgoing {
-            delay: Millis(15 * 60 * 1000 + 1),
-            ..plain("late")
-        };
-        refused(
-            self.queue.send(STANDARD, vec![plain("small"), delayed]).await,
-            ErrorKind::Permanent,
-        );
+        refused(self.queue.send(STANDARD, vec![plain("small"), plain(&too_large)]).await, ErrorKind::Permanent);
+        let delayed = Outgoing { delay: Millis(15 * 60 * 1000 + 1), ..plain("late") };
+        refused(self.queue.send(STANDARD, vec![plain("small"), delayed]).await, ErrorKind::Permanent);
         self.none(STANDARD).await;
         for max in [0, 11] {
-            refused(
-                self.queue.receive(STANDARD, max, NOW, LEASE).await,
-                ErrorKind::Permanent,
-            );
+            refused(self.queue.receive(STANDARD, max, NOW, LEASE).await, ErrorKind::Permanent);
         }
         self.send(STANDARD, vec![plain(&large)]).await;
         let delivery = self.one(STANDARD).await;
@@ -284,10 +251,7 @@ impl Suite<'_> {
         let delivery = self.one(STANDARD).await;
         for _ in 0..3 {
             self.time.advance(Millis::from_secs(20)).await;
-            self.queue
-                .extend(STANDARD, &delivery.receipt, LEASE)
-                .await
-                .expect("extends");
+            self.queue.extend(STANDARD, &delivery.receipt, LEASE).await.expect("extends");
         }
         self.none(STANDARD).await;
         self.ack(STANDARD, &[delivery]).await;
@@ -299,10 +263,7 @@ impl Suite<'_> {
         let waiting = self.queue.receive(STANDARD, 1, Millis::from_secs(20), LEASE);
         let shortening = async {
             self.time.settle().await;
-            self.queue
-                .extend(STANDARD, &first.receipt, Millis::from_secs(2))
-                .await
-                .expect("extends");
+            self.queue.extend(STANDARD, &first.receipt, Millis::from_secs(2)).await.expect("extends");
             self.time.advance(Millis::from_secs(2)).await;
         };
         let (received, ()) = both(waiting, shortening).await;
@@ -314,10 +275,7 @@ impl Suite<'_> {
     async fn a_lease_cannot_outlast_twelve_hours(&self) {
         let (hour, limit) = (Millis::from_secs(3600), Millis::from_secs(12 * 3600));
         let too_long = limit.plus(Millis(1));
-        refused(
-            self.queue.receive(STANDARD, 1, NOW, too_long).await,
-            ErrorKind::Permanent,
-        );
+        refused(self.queue.receive(STANDARD, 1, NOW, too_long).await, ErrorKind::Permanent);
         self.send(STANDARD, vec![plain("forever")]).await;
         let first = self.queue.receive(STANDARD, 1, NOW, limit).await.expect("receives");
         self.time.advance(hour).await;
@@ -336,10 +294,7 @@ impl Suite<'_> {
         let waiting = self.queue.receive(STANDARD, 1, Millis::from_secs(20), LEASE);
         let releasing = async {
             self.time.settle().await;
-            self.queue
-                .release(STANDARD, &first.receipt, NOW)
-                .await
-                .expect("releases");
+            self.queue.release(STANDARD, &first.receipt, NOW).await.expect("releases");
         };
         let (received, ()) = both(waiting, releasing).await;
         let second = received.expect("receives");
@@ -352,10 +307,7 @@ impl Suite<'_> {
     async fn releasing_with_delay_hides_the_message_meanwhile(&self) {
         self.send(STANDARD, vec![plain("later")]).await;
         let first = self.one(STANDARD).await;
-        self.queue
-            .release(STANDARD, &first.receipt, Millis::from_secs(5))
-            .await
-            .expect("releases");
+        self.queue.release(STANDARD, &first.receipt, Millis::from_secs(5)).await.expect("releases");
         self.void(STANDARD, &first).await;
         self.time.advance(Millis::from_secs(4)).await;
         self.none(STANDARD).await;
@@ -379,14 +331,7 @@ impl Suite<'_> {
     }
 
     async fn a_delayed_message_arrives_after_its_delay(&self) {
-        self.send(
-            STANDARD,
-            vec![Outgoing {
-                delay: Millis::from_secs(10),
-                ..plain("delayed")
-            }],
-        )
-        .await;
+        self.send(STANDARD, vec![Outgoing { delay: Millis::from_secs(10), ..plain("delayed") }]).await;
         self.none(STANDARD).await;
         let waiting = self.queue.receive(STANDARD, 1, Millis::from_secs(20), LEASE);
         let (received, ()) = both(waiting, self.time.advance(Millis::from_secs(10))).await;
@@ -396,11 +341,7 @@ impl Suite<'_> {
     }
 
     async fn a_standard_queue_does_not_deduplicate(&self) {
-        self.send(
-            STANDARD,
-            vec![self.deduped("g", "same", "copy"), self.deduped("g", "same", "copy")],
-        )
-        .await;
+        self.send(STANDARD, vec![self.deduped("g", "same", "copy"), self.deduped("g", "same", "copy")]).await;
         let deliveries = self.take(STANDARD).await;
         assert_eq!(bodies(&deliveries), ["copy", "copy"]);
         assert_ne!(deliveries[0].id, deliveries[1].id);
@@ -408,8 +349,7 @@ impl Suite<'_> {
     }
 
     async fn a_standard_queue_does_not_block_a_group(&self) {
-        self.send(STANDARD, vec![self.grouped("g", "one"), self.grouped("g", "two")])
-            .await;
+        self.send(STANDARD, vec![self.grouped("g", "one"), self.grouped("g", "two")]).await;
         let (first, second) = (self.one(STANDARD).await, self.one(STANDARD).await);
         assert_ne!(first.body, second.body);
         self.ack(STANDARD, &[first, second]).await;
@@ -421,10 +361,7 @@ impl Suite<'_> {
             let delivery = self.one(REDRIVE).await;
             assert_eq!(delivery.receive_count, receive_count);
             self.none(DEAD).await;
-            self.queue
-                .release(REDRIVE, &delivery.receipt, NOW)
-                .await
-                .expect("releases");
+            self.queue.release(REDRIVE, &delivery.receipt, NOW).await.expect("releases");
         }
         let waiting = self.queue.receive(DEAD, 10, Millis::from_secs(20), LEASE);
         let third = async {
@@ -441,23 +378,9 @@ impl Suite<'_> {
 
     async fn stats_count_what_is_there(&self) {
         let stats = self.queue.stats(STANDARD).await.expect("stats");
-        assert_eq!(
-            (stats.visible, stats.in_flight, stats.delayed, stats.oldest),
-            (0, 0, 0, None)
-        );
-        self.send(
-            STANDARD,
-            vec![Outgoing {
-                delay: Millis::from_secs(60),
-                ..plain("counted-d")
-            }],
-        )
-        .await;
-        self.send(
-            STANDARD,
-            vec![plain("counted-1"), plain("counted-2"), plain("counted-3")],
-        )
-        .await;
+        assert_eq!((stats.visible, stats.in_flight, stats.delayed, stats.oldest), (0, 0, 0, None));
+        self.send(STANDARD, vec![Outgoing { delay: Millis::from_secs(60), ..plain("counted-d") }]).await;
+        self.send(STANDARD, vec![plain("counted-1"), plain("counted-2"), plain("counted-3")]).await;
         let held = self.one(STANDARD).await;
         self.time.advance(Millis::from_secs(3)).await;
         let stats = self.queue.stats(STANDARD).await.expect("stats");
@@ -470,10 +393,7 @@ impl Suite<'_> {
         self.void(STANDARD, &held).await;
         self.time.advance(Millis::from_secs(60)).await;
         let deliveries = self.take(STANDARD).await;
-        assert_eq!(
-            sorted(&deliveries),
-            ["counted-1", "counted-2", "counted-3", "counted-d"]
-        );
+        assert_eq!(sorted(&deliveries), ["counted-1", "counted-2", "counted-3", "counted-d"]);
         self.ack(STANDARD, &deliveries).await;
     }
 }

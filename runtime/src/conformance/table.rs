@@ -34,20 +34,11 @@ struct Suite<'a> {
 }
 
 fn set(key: &Key, attribute: &str, expected: Option<Value>, new: Option<Value>) -> Write {
-    Write::SetIf {
-        key: key.clone(),
-        attribute: attribute.to_owned(),
-        expected,
-        new,
-    }
+    Write::SetIf { key: key.clone(), attribute: attribute.to_owned(), expected, new }
 }
 
 fn put(key: &Key, doc: Value, expected: Option<u64>) -> Write {
-    Write::Put {
-        key: key.clone(),
-        doc,
-        expected,
-    }
+    Write::Put { key: key.clone(), doc, expected }
 }
 
 impl Suite<'_> {
@@ -65,29 +56,17 @@ impl Suite<'_> {
 
     async fn a_row_that_is_not_there_is_none(&self) {
         assert_eq!(self.row(&self.key("absent", "x")).await, None);
-        assert_eq!(
-            self.table.query(&format!("{}absent", self.salt), "", None, 10).await,
-            Ok(vec![])
-        );
+        assert_eq!(self.table.query(&format!("{}absent", self.salt), "", None, 10).await, Ok(vec![]));
     }
 
     async fn a_versioned_row_is_compared_and_swapped(&self) {
         let key = self.key("cas", "x");
-        refused(
-            self.table.put_if_version(&key, json!(0), Some(1)).await,
-            ErrorKind::Conflict,
-        );
+        refused(self.table.put_if_version(&key, json!(0), Some(1)).await, ErrorKind::Conflict);
         assert_eq!(self.table.put_if_version(&key, json!({"n": 1}), None).await, Ok(1));
-        refused(
-            self.table.put_if_version(&key, json!(0), None).await,
-            ErrorKind::Conflict,
-        );
+        refused(self.table.put_if_version(&key, json!(0), None).await, ErrorKind::Conflict);
         assert_eq!(self.table.put_if_version(&key, json!({"n": 2}), Some(1)).await, Ok(2));
         for stale in [None, Some(0), Some(1), Some(3)] {
-            refused(
-                self.table.put_if_version(&key, json!(0), stale).await,
-                ErrorKind::Conflict,
-            );
+            refused(self.table.put_if_version(&key, json!(0), stale).await, ErrorKind::Conflict);
         }
         let row = self.row(&key).await.expect("a row");
         assert_eq!((row.version, row.doc()), (2, Some(&json!({"n": 2}))));
@@ -99,10 +78,7 @@ impl Suite<'_> {
         let doc = json!({
             "large": u64::MAX, "small": i64::MIN, "text": "\u{00e9}\u{1F980}\"\\\n", "empty": {}, "list": [1, "a", null, true], "null": null
         });
-        self.table
-            .put_if_version(&key, doc.clone(), None)
-            .await
-            .expect("writes");
+        self.table.put_if_version(&key, doc.clone(), None).await.expect("writes");
         assert_eq!(self.doc(&key).await, Some(doc));
     }
 
@@ -120,62 +96,27 @@ impl Suite<'_> {
 
     async fn the_first_fills_a_slot_and_everybody_sees_the_row(&self) {
         let key = self.key("accept", "x");
-        let first = self
-            .table
-            .accept_first(&key, "s0", "f0", 1, json!({"by": 1}))
-            .await
-            .expect("accepts");
+        let first = self.table.accept_first(&key, "s0", "f0", 1, json!({"by": 1})).await.expect("accepts");
         assert!(first.won);
-        let second = self
-            .table
-            .accept_first(&key, "s0", "f0", 2, json!({"by": 2}))
-            .await
-            .expect("accepts");
+        let second = self.table.accept_first(&key, "s0", "f0", 2, json!({"by": 2})).await.expect("accepts");
         assert!(!second.won);
         assert_eq!(first.row, second.row);
-        assert_eq!(
-            (first.row.version, first.row.attribute("s0")),
-            (0, Some(&json!({"by": 1})))
-        );
+        assert_eq!((first.row.version, first.row.attribute("s0")), (0, Some(&json!({"by": 1}))));
         assert_eq!(self.row(&key).await, Some(first.row));
         // A repetition of the winner has not won either, and sees that its value is there.
-        let again = self
-            .table
-            .accept_first(&key, "s0", "f0", 1, json!({"by": 1}))
-            .await
-            .expect("accepts");
+        let again = self.table.accept_first(&key, "s0", "f0", 1, json!({"by": 1})).await.expect("accepts");
         assert!(!again.won);
     }
 
     async fn an_attempt_below_the_floor_does_not_win(&self) {
         let key = self.key("floor", "x");
-        assert!(
-            self.table
-                .set_if(&key, "f0", None, Some(json!(3)))
-                .await
-                .expect("sets")
-                .done
-        );
-        let late = self
-            .table
-            .accept_first(&key, "s0", "f0", 2, json!("late"))
-            .await
-            .expect("accepts");
+        assert!(self.table.set_if(&key, "f0", None, Some(json!(3))).await.expect("sets").done);
+        let late = self.table.accept_first(&key, "s0", "f0", 2, json!("late")).await.expect("accepts");
         assert!(!late.won);
         assert_eq!(late.row.attribute("s0"), None);
         // Another slot's floor is another's.
-        assert!(
-            self.table
-                .accept_first(&key, "s1", "f1", 0, json!("zero"))
-                .await
-                .expect("accepts")
-                .won
-        );
-        let current = self
-            .table
-            .accept_first(&key, "s0", "f0", 3, json!("current"))
-            .await
-            .expect("accepts");
+        assert!(self.table.accept_first(&key, "s1", "f1", 0, json!("zero")).await.expect("accepts").won);
+        let current = self.table.accept_first(&key, "s0", "f0", 3, json!("current")).await.expect("accepts");
         assert!(current.won);
         assert_eq!(current.row.attribute("s0"), Some(&json!("current")));
     }
@@ -202,10 +143,7 @@ impl Suite<'_> {
         )
         .await;
         assert!(one.expect("accepts").won && other.expect("accepts").won);
-        self.table
-            .set_if(&key, "fired", None, Some(json!(1)))
-            .await
-            .expect("sets");
+        self.table.set_if(&key, "fired", None, Some(json!(1))).await.expect("sets");
         let row = self.row(&key).await.expect("a row");
         let names: Vec<&str> = row.attributes.keys().map(String::as_str).collect();
         assert_eq!(names, ["fired", "s0", "s1"]);
@@ -213,111 +151,50 @@ impl Suite<'_> {
 
     async fn an_attribute_is_set_only_from_what_was_expected(&self) {
         let key = self.key("set", "x");
-        let missing = self
-            .table
-            .set_if(&key, "a", Some(json!(1)), Some(json!(2)))
-            .await
-            .expect("answers");
+        let missing = self.table.set_if(&key, "a", Some(json!(1)), Some(json!(2))).await.expect("answers");
         assert!(!missing.done && missing.row.is_none());
         assert_eq!(self.row(&key).await, None);
-        let created = self
-            .table
-            .set_if(&key, "a", None, Some(json!({"s": 1})))
-            .await
-            .expect("answers");
+        let created = self.table.set_if(&key, "a", None, Some(json!({"s": 1}))).await.expect("answers");
         assert!(created.done);
         assert_eq!(created.row, self.row(&key).await);
-        let wrong = self
-            .table
-            .set_if(&key, "a", None, Some(json!(9)))
-            .await
-            .expect("answers");
+        let wrong = self.table.set_if(&key, "a", None, Some(json!(9))).await.expect("answers");
         assert!(!wrong.done);
         assert_eq!(wrong.row.expect("a row").attribute("a"), Some(&json!({"s": 1})));
-        let right = self
-            .table
-            .set_if(&key, "a", Some(json!({"s": 1})), Some(json!(2)))
-            .await
-            .expect("answers");
+        let right = self.table.set_if(&key, "a", Some(json!({"s": 1})), Some(json!(2))).await.expect("answers");
         assert_eq!(right.row.expect("a row").attribute("a"), Some(&json!(2)));
         // To what it is already: done.
-        assert!(
-            self.table
-                .set_if(&key, "a", Some(json!(2)), Some(json!(2)))
-                .await
-                .expect("answers")
-                .done
-        );
+        assert!(self.table.set_if(&key, "a", Some(json!(2)), Some(json!(2))).await.expect("answers").done);
     }
 
     async fn an_attribute_can_be_removed_and_its_absence_expected(&self) {
         let key = self.key("remove", "x");
         self.table.set_if(&key, "a", None, Some(json!(1))).await.expect("sets");
         self.table.set_if(&key, "b", None, Some(json!(1))).await.expect("sets");
-        let removed = self
-            .table
-            .set_if(&key, "a", Some(json!(1)), None)
-            .await
-            .expect("removes");
+        let removed = self.table.set_if(&key, "a", Some(json!(1)), None).await.expect("removes");
         assert!(removed.done);
         assert_eq!(removed.row.expect("a row").attribute("a"), None);
-        assert!(
-            self.table
-                .set_if(&key, "a", None, Some(json!(2)))
-                .await
-                .expect("sets")
-                .done
-        );
-        assert!(
-            self.table
-                .accept_first(&key, "c", "f", 0, json!(1))
-                .await
-                .expect("accepts")
-                .won
-        );
+        assert!(self.table.set_if(&key, "a", None, Some(json!(2))).await.expect("sets").done);
+        assert!(self.table.accept_first(&key, "c", "f", 0, json!(1)).await.expect("accepts").won);
     }
 
     async fn a_row_is_versioned_or_accept_first_never_both(&self) {
         let versioned = self.key("nature", "versioned");
-        self.table
-            .put_if_version(&versioned, json!(1), None)
-            .await
-            .expect("writes");
-        refused(
-            self.table.set_if(&versioned, "a", None, Some(json!(1))).await,
-            ErrorKind::Permanent,
-        );
-        refused(
-            self.table.accept_first(&versioned, "a", "f", 1, json!(1)).await,
-            ErrorKind::Permanent,
-        );
-        refused(
-            self.table
-                .transact(vec![set(&versioned, "a", None, Some(json!(1)))])
-                .await,
-            ErrorKind::Permanent,
-        );
+        self.table.put_if_version(&versioned, json!(1), None).await.expect("writes");
+        refused(self.table.set_if(&versioned, "a", None, Some(json!(1))).await, ErrorKind::Permanent);
+        refused(self.table.accept_first(&versioned, "a", "f", 1, json!(1)).await, ErrorKind::Permanent);
+        refused(self.table.transact(vec![set(&versioned, "a", None, Some(json!(1)))]).await, ErrorKind::Permanent);
         assert_eq!(self.row(&versioned).await.expect("a row").version, 1);
 
         let accepted = self.key("nature", "accepted");
-        self.table
-            .set_if(&accepted, "a", None, Some(json!(1)))
-            .await
-            .expect("sets");
+        self.table.set_if(&accepted, "a", None, Some(json!(1))).await.expect("sets");
         for expected in [None, Some(0), Some(1)] {
-            refused(
-                self.table.put_if_version(&accepted, json!(1), expected).await,
-                ErrorKind::Conflict,
-            );
+            refused(self.table.put_if_version(&accepted, json!(1), expected).await, ErrorKind::Conflict);
         }
     }
 
     async fn null_is_not_a_value_of_an_attribute(&self) {
         let key = self.key("null", "x");
-        refused(
-            self.table.accept_first(&key, "s", "f", 1, Value::Null).await,
-            ErrorKind::Permanent,
-        );
+        refused(self.table.accept_first(&key, "s", "f", 1, Value::Null).await, ErrorKind::Permanent);
         assert_eq!(self.row(&key).await, None);
     }
 
@@ -325,21 +202,11 @@ impl Suite<'_> {
         let partition = format!("{}query", self.salt);
         let sorts = ["a", "a/", "a/1", "a/10", "a/2", "a0", "b/1", "\u{00e9}", "\u{1F980}"];
         for sort in sorts.iter().rev() {
-            self.table
-                .put_if_version(&Key::new(&partition, *sort), json!(sort), None)
-                .await
-                .expect("writes");
+            self.table.put_if_version(&Key::new(&partition, *sort), json!(sort), None).await.expect("writes");
         }
-        self.table
-            .put_if_version(&Key::new(format!("{partition}2"), "a/3"), json!(0), None)
-            .await
-            .expect("writes");
+        self.table.put_if_version(&Key::new(format!("{partition}2"), "a/3"), json!(0), None).await.expect("writes");
         let query = async |prefix: &str, after: Option<&str>, limit: usize| -> Vec<String> {
-            let rows = self
-                .table
-                .query(&partition, prefix, after, limit)
-                .await
-                .expect("queries");
+            let rows = self.table.query(&partition, prefix, after, limit).await.expect("queries");
             rows.into_iter().map(|row| row.key.sort).collect()
         };
         assert_eq!(query("", None, 100).await, sorts);
@@ -362,11 +229,7 @@ impl Suite<'_> {
     }
 
     async fn a_transaction_is_all_or_nothing(&self) {
-        let (chain, outbox, mark) = (
-            self.key("tx", "chain"),
-            self.key("tx", "outbox"),
-            self.key("tx", "mark"),
-        );
+        let (chain, outbox, mark) = (self.key("tx", "chain"), self.key("tx", "outbox"), self.key("tx", "mark"));
         self.table.put_if_version(&chain, json!(0), None).await.expect("writes");
         let writes = |version: u64| {
             vec![
@@ -378,10 +241,7 @@ impl Suite<'_> {
         refused(self.table.transact(writes(7)).await, ErrorKind::Conflict);
         assert_eq!((self.row(&outbox).await, self.row(&mark).await), (None, None));
         assert_eq!(self.table.transact(writes(1)).await, Ok(()));
-        let versions = (
-            self.row(&chain).await.map(|row| row.version),
-            self.row(&outbox).await.map(|row| row.version),
-        );
+        let versions = (self.row(&chain).await.map(|row| row.version), self.row(&outbox).await.map(|row| row.version));
         assert_eq!(versions, (Some(2), Some(1)));
         // A repetition conflicts: the caller reads and sees that it is done.
         refused(self.table.transact(writes(1)).await, ErrorKind::Conflict);
@@ -390,60 +250,30 @@ impl Suite<'_> {
 
     async fn a_transaction_checks_rows_it_does_not_write(&self) {
         let (guard, target) = (self.key("check", "guard"), self.key("check", "target"));
-        let check = |version| Write::Check {
-            key: guard.clone(),
-            version,
-        };
-        refused(
-            self.table
-                .transact(vec![check(Some(1)), put(&target, json!(1), None)])
-                .await,
-            ErrorKind::Conflict,
-        );
+        let check = |version| Write::Check { key: guard.clone(), version };
+        refused(self.table.transact(vec![check(Some(1)), put(&target, json!(1), None)]).await, ErrorKind::Conflict);
         self.table
             .transact(vec![check(None), put(&target, json!(1), None)])
             .await
             .expect("no guard is what it expects");
         self.table.put_if_version(&guard, json!(0), None).await.expect("writes");
-        refused(
-            self.table
-                .transact(vec![put(&target, json!(2), Some(1)), check(None)])
-                .await,
-            ErrorKind::Conflict,
-        );
+        refused(self.table.transact(vec![put(&target, json!(2), Some(1)), check(None)]).await, ErrorKind::Conflict);
         assert_eq!(self.doc(&target).await, Some(json!(1)));
-        self.table
-            .transact(vec![put(&target, json!(2), Some(1)), check(Some(1))])
-            .await
-            .expect("the guard stands");
+        self.table.transact(vec![put(&target, json!(2), Some(1)), check(Some(1))]).await.expect("the guard stands");
         assert_eq!(self.row(&guard).await.map(|row| row.version), Some(1));
     }
 
     async fn a_transaction_sets_several_attributes_of_a_row(&self) {
         let key = self.key("revoke", "x");
-        self.table
-            .accept_first(&key, "s0", "f0", 1, json!("bad"))
-            .await
-            .expect("accepts");
-        let revoke = |digest: &str| {
-            vec![
-                set(&key, "s0", Some(json!(digest)), None),
-                set(&key, "f0", None, Some(json!(2))),
-            ]
-        };
+        self.table.accept_first(&key, "s0", "f0", 1, json!("bad")).await.expect("accepts");
+        let revoke =
+            |digest: &str| vec![set(&key, "s0", Some(json!(digest)), None), set(&key, "f0", None, Some(json!(2)))];
         refused(self.table.transact(revoke("other")).await, ErrorKind::Conflict);
         assert_eq!(self.row(&key).await.expect("a row").attribute("f0"), None);
         self.table.transact(revoke("bad")).await.expect("revokes");
         let row = self.row(&key).await.expect("a row");
         assert_eq!((row.attribute("s0"), row.attribute("f0")), (None, Some(&json!(2))));
-        assert!(
-            !self
-                .table
-                .accept_first(&key, "s0", "f0", 1, json!("bad"))
-                .await
-                .expect("answers")
-                .won
-        );
+        assert!(!self.table.accept_first(&key, "s0", "f0", 1, json!("bad")).await.expect("answers").won);
     }
 
     async fn a_transaction_has_limits(&self) {
@@ -452,10 +282,8 @@ impl Suite<'_> {
         refused(self.table.transact(writes(26)).await, ErrorKind::Permanent);
         let twice = vec![put(&key(0), json!(0), None), put(&key(0), json!(1), Some(1))];
         refused(self.table.transact(twice).await, ErrorKind::Permanent);
-        let attribute_twice = vec![
-            set(&key(0), "a", None, Some(json!(1))),
-            set(&key(0), "a", Some(json!(1)), Some(json!(2))),
-        ];
+        let attribute_twice =
+            vec![set(&key(0), "a", None, Some(json!(1))), set(&key(0), "a", Some(json!(1)), Some(json!(2)))];
         refused(self.table.transact(attribute_twice).await, ErrorKind::Permanent);
         assert_eq!(self.row(&key(0)).await, None);
         self.table.transact(writes(25)).await.expect("25 are allowed");
@@ -465,10 +293,7 @@ impl Suite<'_> {
         let key = self.key("delete", "x");
         assert_eq!(self.table.delete(&key).await, Ok(()));
         self.table.put_if_version(&key, json!(1), None).await.expect("writes");
-        self.table
-            .put_if_version(&key, json!(2), Some(1))
-            .await
-            .expect("writes");
+        self.table.put_if_version(&key, json!(2), Some(1)).await.expect("writes");
         assert_eq!(self.table.delete(&key).await, Ok(()));
         assert_eq!(self.row(&key).await, None);
         assert_eq!(self.table.put_if_version(&key, json!(3), None).await, Ok(1));

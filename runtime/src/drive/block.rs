@@ -39,19 +39,14 @@ pub enum Handled {
 pub async fn on_report(context: &Context, source: &str, report: &Report) -> Result<Handled, DriveError> {
     let view = load_run(context, &report.task.run).await?;
     if report.task.tag != view.run.digest.tag() {
-        return Err(DriveError::Poison(format!(
-            "{} names another pipeline than its run has",
-            report.task
-        )));
+        return Err(DriveError::Poison(format!("{} names another pipeline than its run has", report.task)));
     }
     let node = report.task.node;
     let kind = kind_of(&view, node)?;
     let trusted = source == queue::VERDICTS;
     if kind.is_trusted() != trusted {
         let kind = kind.as_str();
-        return Err(DriveError::Poison(format!(
-            "a report about a `{kind}` task does not count from `{source}`"
-        )));
+        return Err(DriveError::Poison(format!("a report about a `{kind}` task does not count from `{source}`")));
     }
     if view.is_over() {
         tell_chain(context, &view).await?;
@@ -59,13 +54,7 @@ pub async fn on_report(context: &Context, source: &str, report: &Report) -> Resu
     }
     match &report.event {
         ReportEvent::Started => note_start(context, report).await,
-        ReportEvent::Split {
-            manifest,
-            segments,
-            header,
-            hash,
-            parent_hash,
-        } => {
+        ReportEvent::Split { manifest, segments, header, hash, parent_hash } => {
             let slot = ManifestSlot {
                 attempt: report.task.attempt,
                 manifest: manifest.clone(),
@@ -85,11 +74,9 @@ pub async fn on_report(context: &Context, source: &str, report: &Report) -> Resu
             expect_kind(kind, &[Kind::Verify], report)?;
             on_verdict(context, &view, report, *verdict, *root, message.clone()).await
         }
-        ReportEvent::Failed {
-            kind,
-            message,
-            children,
-        } => fail::on_failed(context, &view, report, *kind, message, children, trusted).await,
+        ReportEvent::Failed { kind, message, children } => {
+            fail::on_failed(context, &view, report, *kind, message, children, trusted).await
+        }
     }
 }
 
@@ -97,18 +84,12 @@ fn expect_kind(kind: Kind, allowed: &[Kind], report: &Report) -> Result<(), Driv
     if allowed.contains(&kind) {
         return Ok(());
     }
-    Err(DriveError::Poison(format!(
-        "{} is a `{}` task; the report is about another kind",
-        report.task,
-        kind.as_str()
-    )))
+    Err(DriveError::Poison(format!("{} is a `{}` task; the report is about another kind", report.task, kind.as_str())))
 }
 
 fn kind_of(view: &RunView, node: Node) -> Result<Kind, DriveError> {
     let stage = view.run.pipeline.stages.get(usize::from(node.stage));
-    stage
-        .map(|stage| stage.kind)
-        .ok_or_else(|| DriveError::Poison(format!("there is no stage {}", node.stage)))
+    stage.map(|stage| stage.kind).ok_or_else(|| DriveError::Poison(format!("there is no stage {}", node.stage)))
 }
 
 pub(super) async fn load_run(context: &Context, run: &RunId) -> Result<RunView, DriveError> {
@@ -135,16 +116,9 @@ async fn note_start(context: &Context, report: &Report) -> Result<Handled, Drive
     if known.is_some_and(|known| known.attempt > report.task.attempt) {
         return Ok(Handled::Ignored(block::Ignored::Stale));
     }
-    let started = Started {
-        attempt: report.task.attempt,
-        worker: report.worker.clone(),
-        at: context.clock.now(),
-    };
+    let started = Started { attempt: report.task.attempt, worker: report.worker.clone(), at: context.clock.now() };
     let value = serde_json::to_value(started).unwrap_or_default();
-    context
-        .table
-        .set_if(&at, attribute::STARTED, before, Some(value))
-        .await?;
+    context.table.set_if(&at, attribute::STARTED, before, Some(value)).await?;
     Ok(Handled::Noted)
 }
 
@@ -155,10 +129,7 @@ async fn on_split(context: &Context, view: &RunView, slot: ManifestSlot) -> Resu
     let at = key(RowKey::run(&view.run.id));
     let value = serde_json::to_value(&slot).unwrap_or_default();
     let attempt = slot.attempt.0;
-    let accepted = context
-        .table
-        .accept_first(&at, attribute::MANIFEST, attribute::NO_FLOOR, attempt, value)
-        .await?;
+    let accepted = context.table.accept_first(&at, attribute::MANIFEST, attribute::NO_FLOOR, attempt, value).await?;
     let manifest = RunView::read(&accepted.row.attributes).and_then(|view| view.manifest);
     let segments = manifest.map_or(slot.segments, |manifest| manifest.segments);
     fan_out::open(context, &view.run.id, segments).await?;
@@ -184,10 +155,7 @@ async fn on_done(
     let value = serde_json::to_value(value).unwrap_or_default();
     let at = key(RowKey::node(&view.run.id, parent.node));
     let (slot, floor) = (attribute::slot(parent.slot), attribute::floor(parent.slot));
-    let accepted = context
-        .table
-        .accept_first(&at, &slot, &floor, report.task.attempt.0, value)
-        .await?;
+    let accepted = context.table.accept_first(&at, &slot, &floor, report.task.attempt.0, value).await?;
     let row = NodeView::read(&accepted.row.attributes);
     fire(context, &graph, parent.node, row).await?;
     let settled = Handled::Ignored(block::Ignored::Settled);
@@ -208,19 +176,9 @@ fn parent_of(graph: &Graph<'_>, report: &Report) -> Result<Parent, DriveError> {
 
 /// A worker's artifact stands under its pool's prefix and the task's own identity, nowhere else.
 fn check_artifact_key(report: &Report, artifact: &BlobRef) -> Result<(), DriveError> {
-    let rest = artifact
-        .key
-        .strip_prefix("artifacts/")
-        .and_then(|rest| rest.split_once('/'));
+    let rest = artifact.key.strip_prefix("artifacts/").and_then(|rest| rest.split_once('/'));
     let is_own = rest.is_some_and(|(pool, task)| pool.parse::<Pool>().is_ok() && task == report.task.to_string());
-    if is_own {
-        Ok(())
-    } else {
-        Err(DriveError::Poison(format!(
-            "{} is not the key of {}",
-            artifact.key, report.task
-        )))
-    }
+    if is_own { Ok(()) } else { Err(DriveError::Poison(format!("{} is not the key of {}", artifact.key, report.task))) }
 }
 
 async fn on_verdict(
@@ -236,19 +194,11 @@ async fn on_verdict(
     if !names_root {
         return Ok(Handled::Ignored(block::Ignored::Stale));
     }
-    let slot = VerdictSlot {
-        attempt: report.task.attempt,
-        verdict,
-        root,
-        message,
-    };
+    let slot = VerdictSlot { attempt: report.task.attempt, verdict, root, message };
     let value = serde_json::to_value(slot).unwrap_or_default();
     let at = key(RowKey::run(&view.run.id));
     let attempt = report.task.attempt.0;
-    context
-        .table
-        .accept_first(&at, attribute::VERDICT, attribute::NO_FLOOR, attempt, value)
-        .await?;
+    context.table.accept_first(&at, attribute::VERDICT, attribute::NO_FLOOR, attempt, value).await?;
     let view = load_run(context, &view.run.id).await?;
     tell_chain(context, &view).await?;
     Ok(Handled::Accepted)
@@ -259,10 +209,7 @@ pub async fn tell_chain(context: &Context, view: &RunView) -> Result<(), DriveEr
     let Some(outcome) = outcome(context, view).await? else {
         return Ok(());
     };
-    let event = Event::RunEnded {
-        run: view.run.id.clone(),
-        outcome,
-    };
+    let event = Event::RunEnded { run: view.run.id.clone(), outcome };
     match chain::drive(context, &view.run.id.chain, &event).await? {
         Ok(()) => {}
         Err(ignored) => tracing::debug!(run = %view.run.id, %ignored, "the chain knows already"),
@@ -277,22 +224,14 @@ async fn outcome(context: &Context, view: &RunView) -> Result<Option<Outcome>, D
     let (Some(verdict), Some(manifest)) = (&view.verdict, &view.manifest) else {
         return Ok(None);
     };
-    let message = verdict
-        .message
-        .clone()
-        .unwrap_or_else(|| "the verifier gave no reason".to_owned());
+    let message = verdict.message.clone().unwrap_or_else(|| "the verifier gave no reason".to_owned());
     Ok(Some(match verdict.verdict {
-        Verdict::BadBlock => Outcome::Failed {
-            reason: format!("bad block: {message}"),
-        },
+        Verdict::BadBlock => Outcome::Failed { reason: format!("bad block: {message}") },
         Verdict::BadProof => Outcome::BadProof { message },
         Verdict::Ok => {
             let node = Node::new(view.run.pipeline.verify_position(), 0, 0);
             let row = node_view(context, &view.run.id, node).await?;
-            let root = row
-                .slots
-                .get(&0)
-                .filter(|artifact| artifact.blob.sha256 == verdict.root);
+            let root = row.slots.get(&0).filter(|artifact| artifact.blob.sha256 == verdict.root);
             let Some(root) = root else { return Ok(None) };
             Outcome::Proven {
                 pipeline: view.run.digest,
@@ -326,10 +265,7 @@ pub(super) async fn send(
     fire: block::Fire,
 ) -> Result<NodeView, DriveError> {
     let outgoing = task_message(&fire.task, run, fire.delay);
-    context
-        .queue
-        .send(&work_queue(&fire.task.pool, fire.task.class), vec![outgoing])
-        .await?;
+    context.queue.send(&work_queue(&fire.task.pool, fire.task.class), vec![outgoing]).await?;
     let at = key(RowKey::node(&run.id, fire.node));
     let (from, to) = (fire.from.map(|attempt| attempt.0.into()), Some(fire.to.0.into()));
     let set = context.table.set_if(&at, attribute::FIRED, from, to).await?;

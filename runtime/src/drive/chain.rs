@@ -46,15 +46,7 @@ pub async fn drive(context: &Context, chain: &ChainId, event: &Event) -> Result<
                 Some(Step::Write(change)) => loaded.write(context, change).await,
                 Some(Step::Perform { effect, then }) => {
                     perform(context, config, effect).await?;
-                    loaded
-                        .write(
-                            context,
-                            Change {
-                                chain: Some(then),
-                                ..Change::default()
-                            },
-                        )
-                        .await
+                    loaded.write(context, Change { chain: Some(then), ..Change::default() }).await
                 }
                 Some(Step::Publish { seq }) => {
                     publish(context, &loaded.view, seq).await?;
@@ -96,16 +88,7 @@ impl State {
             }
         }
         let published = published(context, &config.chain).await?;
-        Ok(Self {
-            view: View {
-                chain,
-                blocks,
-                published,
-            },
-            chain_version,
-            block_versions,
-            chain_before,
-        })
+        Ok(Self { view: View { chain, blocks, published }, chain_version, block_versions, chain_before })
     }
 
     /// Writes a change in one transaction, on condition that the chain's row and the block's are as they were read.
@@ -116,34 +99,19 @@ impl State {
         let mut writes = Vec::new();
         // A chain's first event creates its row; after that a row that does not change is only checked.
         writes.push(match (&change.chain, self.chain_version) {
-            (None, Some(version)) => Write::Check {
-                key: chain_key,
-                version: Some(version),
-            },
-            _ => Write::Put {
-                key: chain_key,
-                doc: chain_after.to_value(),
-                expected: self.chain_version,
-            },
+            (None, Some(version)) => Write::Check { key: chain_key, version: Some(version) },
+            _ => Write::Put { key: chain_key, doc: chain_after.to_value(), expected: self.chain_version },
         });
         if let Some(block) = &change.block {
             enforce(invariant::block(self.view.blocks.get(&block.number), block));
             let expected = self.block_versions.get(&block.number).copied();
             let at = key(RowKey::block(&block.chain, block.number));
-            writes.push(Write::Put {
-                key: at,
-                doc: block.to_value(),
-                expected,
-            });
+            writes.push(Write::Put { key: at, doc: block.to_value(), expected });
         }
         if let Some(row) = &change.outbox {
             enforce(invariant::outbox(chain_after, row));
             let at = key(RowKey::outbox(&row.chain, row.seq));
-            writes.push(Write::Put {
-                key: at,
-                doc: row.to_value(),
-                expected: None,
-            });
+            writes.push(Write::Put { key: at, doc: row.to_value(), expected: None });
         }
         context.table.transact(writes).await
     }
@@ -152,10 +120,7 @@ impl State {
 /// Sequence number of the last published outbox row; 0: none.
 pub async fn published(context: &Context, chain: &ChainId) -> Result<u64, DriveError> {
     let row = context.table.get(&key(RowKey::published(chain))).await?;
-    let seq = row
-        .as_ref()
-        .and_then(|row| row.attribute(attribute::SEQ))
-        .and_then(|seq| seq.as_u64());
+    let seq = row.as_ref().and_then(|row| row.attribute(attribute::SEQ)).and_then(|seq| seq.as_u64());
     Ok(seq.unwrap_or(0))
 }
 
@@ -170,11 +135,7 @@ async fn perform(context: &Context, config: &ChainConfig, effect: PendingEffect)
         (PendingEffect::Start { .. }, Some(block)) => start(context, config, &block).await,
         (PendingEffect::Start { .. }, None) => Ok(()),
         (PendingEffect::Stop { number, epoch }, _) => {
-            let run = push0_core::RunId {
-                chain: config.chain.clone(),
-                number,
-                epoch,
-            };
+            let run = push0_core::RunId { chain: config.chain.clone(), number, epoch };
             stop(context, &run).await
         }
     }
@@ -188,11 +149,7 @@ async fn start(context: &Context, config: &ChainConfig, block: &BlockRow) -> Res
     let file = context.catalog.pipelines.get(&config.pipeline);
     let file = file.ok_or_else(|| PortError::transient(format!("pipeline {} is not configured", config.pipeline)))?;
     let run = Run {
-        id: push0_core::RunId {
-            chain: block.chain.clone(),
-            number: block.number,
-            epoch: block.epoch,
-        },
+        id: push0_core::RunId { chain: block.chain.clone(), number: block.number, epoch: block.epoch },
         hash,
         parent_hash: block.parent_hash,
         witness,
@@ -202,22 +159,13 @@ async fn start(context: &Context, config: &ChainConfig, block: &BlockRow) -> Res
         released_at: block.released_at.unwrap_or(block.changed_at),
     };
     let at = key(RowKey::run(&run.id));
-    let set = context
-        .table
-        .set_if(&at, attribute::RUN, None, Some(run.to_value()))
-        .await?;
+    let set = context.table.set_if(&at, attribute::RUN, None, Some(run.to_value())).await?;
     // Whoever wrote it first decides, also about the pipeline: a restart with another configuration changes no run.
-    let row = set
-        .row
-        .as_ref()
-        .and_then(|row| push0_core::record::RunView::read(&row.attributes));
+    let row = set.row.as_ref().and_then(|row| push0_core::record::RunView::read(&row.attributes));
     let run = row.map_or(run, |view| view.run);
     let task = run.split_task(&file.policy);
     let outgoing = task_message(&task, &run, push0_core::Millis(0));
-    context
-        .queue
-        .send(&work_queue(&task.pool, task.class), vec![outgoing])
-        .await?;
+    context.queue.send(&work_queue(&task.pool, task.class), vec![outgoing]).await?;
     tracing::info!(run = %run.id, "block released");
     Ok(())
 }
@@ -236,10 +184,7 @@ pub(super) fn task_message(task: &push0_core::message::TaskMessage, run: &Run, d
 /// Tells the collector (mark on the run) and the workers (control blob) that a run is over.
 async fn stop(context: &Context, run: &push0_core::RunId) -> Result<(), DriveError> {
     let at = key(RowKey::run(run));
-    context
-        .table
-        .set_if(&at, attribute::STOPPED, None, Some(true.into()))
-        .await?;
+    context.table.set_if(&at, attribute::STOPPED, None, Some(true.into())).await?;
     put_blob(context, &control_key(run), "stop".to_owned()).await
 }
 
@@ -248,9 +193,7 @@ async fn publish(context: &Context, view: &View, seq: u64) -> Result<(), DriveEr
     let chain = &view.chain.chain;
     enforce(invariant::published(&view.chain, seq));
     let row: Option<Loaded<OutboxRow>> = load(context, RowKey::outbox(chain, seq)).await?;
-    let row = row
-        .ok_or_else(|| PortError::transient(format!("outbox row {seq} of {chain} is missing")))?
-        .record;
+    let row = row.ok_or_else(|| PortError::transient(format!("outbox row {seq} of {chain} is missing")))?.record;
     let json = row.to_json();
     put_blob(context, &proof_key(chain, row.number), json.clone()).await?;
     let outgoing = Outgoing {
@@ -262,10 +205,7 @@ async fn publish(context: &Context, view: &View, seq: u64) -> Result<(), DriveEr
     context.queue.send(queue::FINALIZED, vec![outgoing]).await?;
     let before = (seq > 1).then(|| (seq - 1).into());
     let at = key(RowKey::published(chain));
-    context
-        .table
-        .set_if(&at, attribute::SEQ, before, Some(seq.into()))
-        .await?;
+    context.table.set_if(&at, attribute::SEQ, before, Some(seq.into())).await?;
     tracing::info!(%chain, number = row.number, seq, "block finalized");
     Ok(())
 }

@@ -29,10 +29,7 @@ impl Catalog {
     /// Every pool a configured stage runs in, and the trusted one.
     pub fn pools(&self) -> BTreeSet<Pool> {
         let stages = self.pipelines.values().flat_map(|file| &file.policy.stages);
-        stages
-            .map(|stage| stage.pool.clone())
-            .chain([Pool::trusted()])
-            .collect()
+        stages.map(|stage| stage.pool.clone()).chain([Pool::trusted()]).collect()
     }
 }
 

@@ -9,10 +9,7 @@ use crate::port::{Key, PortError, Row};
 const WRITER: &str = "push0";
 
 pub(super) fn key(row: RowKey) -> Key {
-    Key {
-        partition: row.partition,
-        sort: row.sort,
-    }
+    Key { partition: row.partition, sort: row.sort }
 }
 
 /// A versioned record with the version to write it back on.
@@ -28,18 +25,12 @@ pub(super) async fn load<T: Versioned>(context: &Context, at: RowKey) -> Result<
         return Ok(None);
     };
     let record = decode(&at, &row)?;
-    Ok(Some(Loaded {
-        record,
-        version: row.version,
-    }))
+    Ok(Some(Loaded { record, version: row.version }))
 }
 
 pub(super) fn decode<T: Versioned>(at: &Key, row: &Row) -> Result<T, DecodeFailure> {
     let doc = row.doc().cloned().unwrap_or_default();
-    T::from_value(doc).map_err(|error| DecodeFailure {
-        what: format!("{}/{}", at.partition, at.sort),
-        error,
-    })
+    T::from_value(doc).map_err(|error| DecodeFailure { what: format!("{}/{}", at.partition, at.sort), error })
 }
 
 #[derive(Debug)]
@@ -50,10 +41,7 @@ pub(super) struct DecodeFailure {
 
 impl From<DecodeFailure> for DriveError {
     fn from(failure: DecodeFailure) -> Self {
-        DriveError::Stored {
-            what: failure.what,
-            error: failure.error,
-        }
+        DriveError::Stored { what: failure.what, error: failure.error }
     }
 }
 
@@ -65,10 +53,7 @@ pub(super) async fn read_blob<T: Versioned>(context: &Context, blob: &BlobRef) -
         return Err(PortError::corrupt(format!("blob {} is not the one that was accepted", blob.key)).into());
     }
     let text = String::from_utf8_lossy(&bytes);
-    T::from_json(&text).map_err(|error| DriveError::Stored {
-        what: blob.key.clone(),
-        error,
-    })
+    T::from_json(&text).map_err(|error| DriveError::Stored { what: blob.key.clone(), error })
 }
 
 /// Writes a small blob that any number of callers may write, all with the same bytes.

@@ -45,9 +45,7 @@ pub(crate) fn check_key(key: &str) -> PortResult<()> {
 }
 
 fn damaged(key: &str) -> PortError {
-    PortError::corrupt(format!(
-        "blob {key}: the stored bytes do not have the SHA-256 they were stored with"
-    ))
+    PortError::corrupt(format!("blob {key}: the stored bytes do not have the SHA-256 they were stored with"))
 }
 
 fn too_large(limit: u64) -> PortError {
@@ -87,18 +85,8 @@ fn find(db: &Connection, key: &str) -> Result<Option<Stored>, Failure> {
     let Some((file, size, sha256, writer)) = row else {
         return Ok(None);
     };
-    let sha256 = sha256
-        .parse()
-        .map_err(|error| PortError::corrupt(format!("blob {key}: {error}")))?;
-    Ok(Some(Stored {
-        info: BlobInfo {
-            key: key.to_owned(),
-            size,
-            sha256,
-            writer,
-        },
-        file,
-    }))
+    let sha256 = sha256.parse().map_err(|error| PortError::corrupt(format!("blob {key}: {error}")))?;
+    Ok(Some(Stored { info: BlobInfo { key: key.to_owned(), size, sha256, writer }, file }))
 }
 
 fn insert(db: &Connection, info: &BlobInfo, file: &str) -> Result<PutOutcome, Failure> {
@@ -169,12 +157,8 @@ impl Store {
         if size as u64 > self.limit {
             return Err(too_large(self.limit));
         }
-        let info = BlobInfo {
-            key: key.to_owned(),
-            size: size as u64,
-            sha256: Sha256::of(&bytes),
-            writer: writer.to_owned(),
-        };
+        let info =
+            BlobInfo { key: key.to_owned(), size: size as u64, sha256: Sha256::of(&bytes), writer: writer.to_owned() };
         let files = files.clone();
         self.combiner
             .submit(move |batch| {
@@ -242,10 +226,9 @@ impl Store {
                 return Ok(None);
             };
             let source = match &self.files {
-                Files::Memory(files) => lock(files)
-                    .get(key)
-                    .cloned()
-                    .map(|bytes| Source::Memory(io::Cursor::new(bytes))),
+                Files::Memory(files) => {
+                    lock(files).get(key).cloned().map(|bytes| Source::Memory(io::Cursor::new(bytes)))
+                }
                 Files::Disk(disk) => match File::open(disk.blobs().join(&stored.file)) {
                     Ok(file) => Some(Source::File(file)),
                     Err(error) if error.kind() == ErrorKind::NotFound => None,
@@ -255,10 +238,7 @@ impl Store {
             match source {
                 Some(source) => return Ok(Some((stored.info, source))),
                 None if last_try => {
-                    return Err(PortError::corrupt(format!(
-                        "blob {key}: its file {} is missing",
-                        stored.file
-                    )));
+                    return Err(PortError::corrupt(format!("blob {key}: its file {} is missing", stored.file)));
                 }
                 None => {}
             }
@@ -274,9 +254,8 @@ impl Store {
                     .db
                     .prepare_cached("SELECT key FROM blobs WHERE key >= ?1 AND key > ?2 ORDER BY key LIMIT ?3")?;
                 let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-                let keys: Result<Vec<String>, _> = select
-                    .query_map(params![prefix, after, limit], |row| row.get(0))?
-                    .collect();
+                let keys: Result<Vec<String>, _> =
+                    select.query_map(params![prefix, after, limit], |row| row.get(0))?.collect();
                 Ok(keys?.into_iter().take_while(|key| key.starts_with(&prefix)).collect())
             })
             .await
@@ -366,11 +345,7 @@ fn copy_hashed(source: &mut dyn Read, target: &mut File, limit: u64) -> Result<(
 impl Disk {
     /// Prepares the directories, and removes what a crash left: temporary files, and files whose row was never written.
     pub(super) fn open(directory: &Path, durability: Durability, db: &Connection) -> PortResult<Self> {
-        let disk = Self {
-            directory: directory.to_owned(),
-            durability,
-            next: AtomicU64::new(1),
-        };
+        let disk = Self { directory: directory.to_owned(), durability, next: AtomicU64::new(1) };
         let failed = |error: io::Error| PortError::transient(format!("{}: {error}", directory.display()));
         if disk.temporary().exists() {
             fs::remove_dir_all(disk.temporary()).map_err(failed)?;
@@ -411,11 +386,7 @@ impl Disk {
             let Ok(number) = number.parse::<u64>() else { continue };
             let known: Option<String> = db
                 .prepare_cached("SELECT file FROM blobs WHERE key = ?")
-                .and_then(|mut select| {
-                    select
-                        .query_row([format!("{prefix}{last}")], |row| row.get(0))
-                        .optional()
-                })
+                .and_then(|mut select| select.query_row([format!("{prefix}{last}")], |row| row.get(0)).optional())
                 .map_err(|error| storage_error(&error, false))?;
             if known.as_ref() == Some(&relative) {
                 highest = highest.max(number);
@@ -451,11 +422,7 @@ impl Disk {
             CopyError::TooLarge => too_large(limit),
         })?;
         let (folder, last) = key.rsplit_once('/').unwrap_or(("", key));
-        let file = if folder.is_empty() {
-            format!("{number}@{last}")
-        } else {
-            format!("{folder}/{number}@{last}")
-        };
+        let file = if folder.is_empty() { format!("{number}@{last}") } else { format!("{folder}/{number}@{last}") };
         let place = self.blobs().join(folder);
         fs::create_dir_all(&place).map_err(storing)?;
         if self.durability == Durability::Power {
@@ -470,10 +437,7 @@ impl Disk {
 
     /// Syncs `folder` and those above it up to the data directory: any of them may be new.
     fn sync_folders(&self, folder: &Path) -> io::Result<()> {
-        for folder in folder
-            .ancestors()
-            .take_while(|folder| folder.starts_with(&self.directory))
-        {
+        for folder in folder.ancestors().take_while(|folder| folder.starts_with(&self.directory)) {
             File::open(folder)?.sync_all()?;
         }
         Ok(())

@@ -102,10 +102,7 @@ where
     fn answer(&mut self, failure: Option<&PortError>) -> Option<Waker> {
         let result = match failure {
             Some(error) => Err(error.clone()),
-            None => self
-                .result
-                .take()
-                .unwrap_or_else(|| Err(PortError::unknown("the request was not run"))),
+            None => self.result.take().unwrap_or_else(|| Err(PortError::unknown("the request was not run"))),
         };
         let mut slot = lock(&self.slot);
         slot.value = Some(result);
@@ -129,12 +126,7 @@ impl Combiner {
         clock: Arc<dyn Clock>,
         committed: Box<dyn Fn() + Send + Sync>,
     ) -> Self {
-        Self {
-            pending: Mutex::default(),
-            store: Mutex::new(Store { db, queues }),
-            clock,
-            committed,
-        }
+        Self { pending: Mutex::default(), store: Mutex::new(Store { db, queues }), clock, committed }
     }
 
     pub(super) fn now(&self) -> Millis {
@@ -152,21 +144,9 @@ impl Combiner {
         T: Send + 'static,
         F: FnOnce(&mut Batch<'_>) -> Result<T, Failure> + Send + 'static,
     {
-        let slot: Slot<T> = Arc::new(Mutex::new(Answer {
-            value: None,
-            waker: None,
-        }));
-        let request = Box::new(Request {
-            work: Some(work),
-            result: None,
-            slot: slot.clone(),
-        });
-        Submitted {
-            combiner: self.clone(),
-            slot,
-            request: Some(request),
-            finished: false,
-        }
+        let slot: Slot<T> = Arc::new(Mutex::new(Answer { value: None, waker: None }));
+        let request = Box::new(Request { work: Some(work), result: None, slot: slot.clone() });
+        Submitted { combiner: self.clone(), slot, request: Some(request), finished: false }
     }
 
     /// Runs `work` in a batch without anybody waiting for its answer.
@@ -174,15 +154,8 @@ impl Combiner {
     where
         F: FnOnce(&mut Batch<'_>) -> Result<(), Failure> + Send + 'static,
     {
-        let slot: Slot<()> = Arc::new(Mutex::new(Answer {
-            value: None,
-            waker: None,
-        }));
-        lock(&self.pending).push(Box::new(Request {
-            work: Some(work),
-            result: None,
-            slot,
-        }));
+        let slot: Slot<()> = Arc::new(Mutex::new(Answer { value: None, waker: None }));
+        lock(&self.pending).push(Box::new(Request { work: Some(work), result: None, slot }));
         self.drain(|| false);
     }
 
@@ -192,11 +165,7 @@ impl Combiner {
         let Store { db, queues } = &mut *store;
         let mut result = None;
         let outcome = in_transaction(db, || {
-            let mut batch = Batch {
-                db,
-                now: self.clock.now(),
-                queues,
-            };
+            let mut batch = Batch { db, now: self.clock.now(), queues };
             result = Some(match work(&mut batch) {
                 Err(Failure::Storage(error)) => return Err(error),
                 Err(Failure::Refused(error)) => Err(error),
@@ -232,11 +201,7 @@ impl Combiner {
             if pending.is_empty() {
                 return;
             }
-            let successor = if done() {
-                pending.iter().find_map(|request| request.owner())
-            } else {
-                None
-            };
+            let successor = if done() { pending.iter().find_map(|request| request.owner()) } else { None };
             drop(pending);
             if let Some(owner) = successor {
                 owner.wake();
@@ -263,11 +228,7 @@ impl Store {
                 queues.undo(now)
             }
         };
-        wakers.extend(
-            requests
-                .iter_mut()
-                .filter_map(|request| request.answer(outcome.as_ref().err())),
-        );
+        wakers.extend(requests.iter_mut().filter_map(|request| request.answer(outcome.as_ref().err())));
         wakers
     }
 }

@@ -14,23 +14,14 @@ impl Ownership {
     pub(super) fn take(directory: &Path) -> PortResult<Self> {
         let path = directory.join("owner.lock");
         let failed = |error: std::io::Error| PortError::transient(format!("{}: {error}", path.display()));
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(failed)?;
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut owner = String::new();
                 let _ = file.read_to_string(&mut owner);
-                let owner = if owner.trim().is_empty() {
-                    "unknown"
-                } else {
-                    owner.trim()
-                };
+                let owner = if owner.trim().is_empty() { "unknown" } else { owner.trim() };
                 return Err(PortError::permanent(format!(
                     "the data directory {} is in use by process {owner}: stop that push0 first, or use another directory",
                     directory.display()

@@ -24,17 +24,14 @@ pub(super) const MAX_LEASE: Millis = Millis::from_secs(12 * 60 * 60);
 
 pub(super) fn check_outgoing(fifo: bool, message: &Outgoing) -> PortResult<()> {
     if message.body.len() > MAX_BODY {
-        let problem = format!(
-            "a message of {} bytes: at most {MAX_BODY} are allowed",
-            message.body.len()
-        );
+        let problem = format!("a message of {} bytes: at most {MAX_BODY} are allowed", message.body.len());
         return Err(PortError::permanent(problem));
     }
     let named = |name: &Option<String>| name.as_ref().is_some_and(|name| !name.is_empty() && name.len() <= 256);
     match fifo {
-        true if !named(&message.group) || !named(&message.dedup) => Err(PortError::permanent(
-            "a FIFO queue needs a group and a dedup id of 1 to 256 bytes",
-        )),
+        true if !named(&message.group) || !named(&message.dedup) => {
+            Err(PortError::permanent("a FIFO queue needs a group and a dedup id of 1 to 256 bytes"))
+        }
         true if message.delay != Millis(0) => Err(PortError::permanent("a FIFO queue does not delay single messages")),
         false if message.delay > MAX_DELAY => Err(PortError::permanent("a delay is at most 15 minutes")),
         _ => Ok(()),
@@ -56,8 +53,7 @@ pub(super) fn send(batch: &mut Batch<'_>, queue: &str, messages: &[Outgoing]) ->
     let (db, now) = (batch.db, batch.now);
     if line.fifo {
         let forgotten = now.since(DEDUP_WINDOW);
-        db.prepare_cached("DELETE FROM dedup WHERE queue = ? AND at <= ?")?
-            .execute(params![line.id, forgotten.0])?;
+        db.prepare_cached("DELETE FROM dedup WHERE queue = ? AND at <= ?")?.execute(params![line.id, forgotten.0])?;
     }
     let mut remember =
         db.prepare_cached("INSERT INTO dedup (queue, id, at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")?;
@@ -123,10 +119,7 @@ pub(super) fn claim(
     )?
     .execute(params![line.id, now.0])?;
 
-    let mut claimed = Claimed {
-        deliveries: Vec::new(),
-        dead_lettered: false,
-    };
+    let mut claimed = Claimed { deliveries: Vec::new(), dead_lettered: false };
     // The FIFO group this claim is taking from; no longer free, but its own.
     let mut current: Option<String> = None;
     while claimed.deliveries.len() < max {
@@ -163,11 +156,7 @@ pub(super) fn claim(
 
 fn dead_letters<'a>(line: &Line, lines: &'a BTreeMap<String, Line>, receives: u32) -> Option<&'a Line> {
     let (name, max_receives) = line.dead_letter.as_ref()?;
-    if receives >= *max_receives {
-        lines.get(name)
-    } else {
-        None
-    }
+    if receives >= *max_receives { lines.get(name) } else { None }
 }
 
 fn ready(db: &Connection, queue: i64, room: usize) -> rusqlite::Result<Vec<Candidate>> {
@@ -237,9 +226,7 @@ fn move_to(db: &Connection, id: i64, to: &Line) -> rusqlite::Result<()> {
 /// The next moment after `now` at which a message of the queue becomes visible by itself.
 pub(super) fn next_due(db: &Connection, line: &Line, now: Millis) -> rusqlite::Result<Option<Millis>> {
     db.prepare_cached("SELECT min(visible_at) FROM messages WHERE queue = ? AND waiting = 1 AND visible_at > ?")?
-        .query_row(params![line.id, now.0], |row| {
-            Ok(row.get::<_, Option<u64>>(0)?.map(Millis))
-        })
+        .query_row(params![line.id, now.0], |row| Ok(row.get::<_, Option<u64>>(0)?.map(Millis)))
 }
 
 struct Held {
@@ -265,10 +252,7 @@ fn held(batch: &Batch<'_>, queue: &str, receipt: &str) -> Result<Held, Failure> 
         .query_row(params![id, line.id, receives, batch.now.0], |row| row.get(0))
         .optional()?;
     match leased_at {
-        Some(leased_at) => Ok(Held {
-            id,
-            leased_at: Millis(leased_at),
-        }),
+        Some(leased_at) => Ok(Held { id, leased_at: Millis(leased_at) }),
         None => Err(PortError::fenced("the lease of this receipt is over").into()),
     }
 }
@@ -324,10 +308,7 @@ pub(super) fn reclaim(batch: &mut Batch<'_>, queue: &str) -> Result<usize, Failu
 
 pub(super) fn ack(batch: &mut Batch<'_>, queue: &str, receipt: &str) -> Result<(), Failure> {
     let held = held(batch, queue, receipt)?;
-    batch
-        .db
-        .prepare_cached("DELETE FROM messages WHERE id = ?")?
-        .execute(params![held.id])?;
+    batch.db.prepare_cached("DELETE FROM messages WHERE id = ?")?.execute(params![held.id])?;
     if batch.queues.line(queue)?.fifo {
         // The rest of its group may be free now.
         batch.queues.touch(queue);
@@ -352,9 +333,7 @@ pub(super) fn stats(batch: &Batch<'_>, queue: &str) -> Result<QueueStats, Failur
                 visible: row.get("visible")?,
                 in_flight: row.get("in_flight")?,
                 delayed: row.get("delayed")?,
-                oldest: row
-                    .get::<_, Option<u64>>("oldest")?
-                    .map(|sent_at| batch.now.since(Millis(sent_at))),
+                oldest: row.get::<_, Option<u64>>("oldest")?.map(|sent_at| batch.now.since(Millis(sent_at))),
             })
         })?;
     Ok(stats)

@@ -85,21 +85,15 @@ fn prepare(db: &Connection, on_disk: bool, durability: Durability) -> PortResult
     db.set_prepared_statement_cache_capacity(128);
     if on_disk {
         db.pragma_update(None, "journal_mode", "wal").map_err(failed)?;
-        db.pragma_update(None, "wal_autocheckpoint", AUTOCHECKPOINT_PAGES)
-            .map_err(failed)?;
-        db.pragma_update(None, "synchronous", durability.synchronous())
-            .map_err(failed)?;
+        db.pragma_update(None, "wal_autocheckpoint", AUTOCHECKPOINT_PAGES).map_err(failed)?;
+        db.pragma_update(None, "synchronous", durability.synchronous()).map_err(failed)?;
         // Somebody looking with the sqlite3 tool may hold a lock for a moment.
         db.busy_timeout(std::time::Duration::from_secs(5)).map_err(failed)?;
     }
-    let found: i64 = db
-        .pragma_query_value(None, "user_version", |row| row.get(0))
-        .map_err(failed)?;
+    let found: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
     match found {
         VERSION => Ok(()),
-        0 => db
-            .execute_batch(&format!("BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"))
-            .map_err(failed),
+        0 => db.execute_batch(&format!("BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")).map_err(failed),
         newer => Err(PortError::permanent(format!(
             "the data directory has schema version {newer}, this push0 knows version {VERSION}: use the push0 that wrote it, or a newer one"
         ))),
@@ -129,11 +123,7 @@ impl Checkpointer {
                 }
             })
             .map_err(|error| PortError::transient(format!("starting the checkpoint thread: {error}")))?;
-        Ok(Self {
-            batches: std::sync::atomic::AtomicU32::new(0),
-            wake: Some(wake),
-            thread: Some(thread),
-        })
+        Ok(Self { batches: std::sync::atomic::AtomicU32::new(0), wake: Some(wake), thread: Some(thread) })
     }
 
     pub(super) fn committed(&self) {

@@ -13,9 +13,7 @@ pub(super) const MAX_WRITES: usize = 25;
 
 pub(super) fn check_key(key: &Key) -> PortResult<()> {
     if key.partition.is_empty() || key.sort.is_empty() || key.partition.len() > 1024 || key.sort.len() > 1024 {
-        return Err(PortError::permanent(format!(
-            "{key:?}: partition and sort key need 1 to 1024 bytes each"
-        )));
+        return Err(PortError::permanent(format!("{key:?}: partition and sort key need 1 to 1024 bytes each")));
     }
     Ok(())
 }
@@ -34,11 +32,7 @@ fn damaged(key: &Key, error: &serde_json::Error) -> PortError {
 
 fn stored(key: Key, version: u64, attributes: &str) -> Result<Row, Failure> {
     let attributes = serde_json::from_str(attributes).map_err(|error| damaged(&key, &error))?;
-    Ok(Row {
-        key,
-        version,
-        attributes,
-    })
+    Ok(Row { key, version, attributes })
 }
 
 pub(super) fn get(db: &Connection, key: &Key) -> Result<Option<Row>, Failure> {
@@ -46,9 +40,7 @@ pub(super) fn get(db: &Connection, key: &Key) -> Result<Option<Row>, Failure> {
         .prepare_cached("SELECT version, attributes FROM rows WHERE partition = ? AND sort = ?")?
         .query_row(params![key.partition, key.sort], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
-    found
-        .map(|(version, attributes)| stored(key.clone(), version, &attributes))
-        .transpose()
+    found.map(|(version, attributes)| stored(key.clone(), version, &attributes)).transpose()
 }
 
 fn store(db: &Connection, row: &Row) -> Result<(), Failure> {
@@ -63,21 +55,14 @@ fn store(db: &Connection, row: &Row) -> Result<(), Failure> {
 }
 
 fn empty(key: &Key) -> Row {
-    Row {
-        key: key.clone(),
-        version: 0,
-        attributes: BTreeMap::new(),
-    }
+    Row { key: key.clone(), version: 0, attributes: BTreeMap::new() }
 }
 
 /// The row, to be changed attribute by attribute.
 fn accept_first_row(db: &Connection, key: &Key) -> Result<Option<Row>, Failure> {
     let row = get(db, key)?;
     if row.as_ref().is_some_and(|row| row.version > 0) {
-        let problem = format!(
-            "row {}/{} is versioned: its attributes cannot be set alone",
-            key.partition, key.sort
-        );
+        let problem = format!("row {}/{} is versioned: its attributes cannot be set alone", key.partition, key.sort);
         return Err(PortError::permanent(problem).into());
     }
     Ok(row)
@@ -94,21 +79,12 @@ fn version_is(row: Option<&Row>, expected: Option<u64>) -> bool {
 fn version_conflict(key: &Key, row: Option<&Row>, expected: Option<u64>) -> PortError {
     let say = |version: Option<u64>| version.map_or("no row".to_owned(), |version| format!("version {version}"));
     let found = say(row.map(|row| row.version));
-    PortError::conflict(format!(
-        "row {}/{}: expected {}, found {found}",
-        key.partition,
-        key.sort,
-        say(expected)
-    ))
+    PortError::conflict(format!("row {}/{}: expected {}, found {found}", key.partition, key.sort, say(expected)))
 }
 
 fn versioned(key: Key, doc: Value, expected: Option<u64>) -> Row {
     let version = expected.unwrap_or(0) + 1;
-    Row {
-        key,
-        version,
-        attributes: BTreeMap::from([(Row::DOC.to_owned(), doc)]),
-    }
+    Row { key, version, attributes: BTreeMap::from([(Row::DOC.to_owned(), doc)]) }
 }
 
 pub(super) fn put_if_version(db: &Connection, key: Key, doc: Value, expected: Option<u64>) -> Result<u64, Failure> {
@@ -172,10 +148,7 @@ pub(super) fn set_if(
     let mut row = row.unwrap_or_else(|| empty(key));
     set(&mut row, attribute, new);
     store(db, &row)?;
-    Ok(SetOutcome {
-        done: true,
-        row: Some(row),
-    })
+    Ok(SetOutcome { done: true, row: Some(row) })
 }
 
 pub(super) fn query(
@@ -208,10 +181,7 @@ pub(super) fn query(
 
 pub(super) fn check_writes(writes: &[Write]) -> PortResult<()> {
     if writes.len() > MAX_WRITES {
-        return Err(PortError::permanent(format!(
-            "a transaction of {} writes: at most {MAX_WRITES}",
-            writes.len()
-        )));
+        return Err(PortError::permanent(format!("a transaction of {} writes: at most {MAX_WRITES}", writes.len())));
     }
     let mut whole_rows = BTreeSet::new();
     let mut attributes = BTreeSet::new();
@@ -221,12 +191,7 @@ pub(super) fn check_writes(writes: &[Write]) -> PortResult<()> {
                 check_key(key)?;
                 whole_rows.insert(key)
             }
-            Write::SetIf {
-                key,
-                attribute,
-                expected,
-                new,
-            } => {
+            Write::SetIf { key, attribute, expected, new } => {
                 check_key(key)?;
                 check_value(expected.as_ref())?;
                 check_value(new.as_ref())?;
@@ -238,9 +203,7 @@ pub(super) fn check_writes(writes: &[Write]) -> PortResult<()> {
         }
     }
     if attributes.iter().any(|(key, _)| whole_rows.contains(key)) {
-        return Err(PortError::permanent(
-            "a transaction treats a row as versioned and as accept-first",
-        ));
+        return Err(PortError::permanent("a transaction treats a row as versioned and as accept-first"));
     }
     Ok(())
 }
@@ -264,12 +227,7 @@ pub(super) fn transact(batch: &mut Batch<'_>, writes: Vec<Write>) -> Result<(), 
                     return Err(version_conflict(&key, now.as_ref(), version).into());
                 }
             }
-            Write::SetIf {
-                key,
-                attribute,
-                expected,
-                new,
-            } => {
+            Write::SetIf { key, attribute, expected, new } => {
                 let mut row = match changed.get(&key) {
                     Some(row) => row.clone(),
                     None => accept_first_row(db, &key)?.unwrap_or_else(|| empty(&key)),

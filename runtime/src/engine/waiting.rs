@@ -61,9 +61,7 @@ impl Queues {
     }
 
     pub(super) fn line(&self, name: &str) -> PortResult<&Line> {
-        self.lines
-            .get(name)
-            .ok_or_else(|| PortError::permanent(format!("there is no queue {name:?}")))
+        self.lines.get(name).ok_or_else(|| PortError::permanent(format!("there is no queue {name:?}")))
     }
 
     /// Something in this queue changed that may serve somebody or change when that will be.
@@ -180,11 +178,7 @@ struct WaitState {
 
 impl Wait {
     fn new(timer: Millis) -> Self {
-        Self(Mutex::new(WaitState {
-            outcome: None,
-            timer,
-            waker: None,
-        }))
+        Self(Mutex::new(WaitState { outcome: None, timer, waker: None }))
     }
 
     fn finish(&self, outcome: Vec<Delivery>) -> Option<Waker> {
@@ -255,26 +249,11 @@ pub(super) async fn receive(
     lease: Millis,
 ) -> PortResult<Vec<Delivery>> {
     let until = combiner.now().plus(wait);
-    let mut place = Place {
-        combiner,
-        queue,
-        wait: Arc::new(Wait::new(until)),
-        left: false,
-    };
+    let mut place = Place { combiner, queue, wait: Arc::new(Wait::new(until)), left: false };
     let (name, parking) = (queue.to_owned(), place.wait.clone());
     let parked = combiner.submit(move |batch| {
         batch.queues.line(&name)?;
-        batch.queues.park(
-            &name,
-            Parked {
-                wait: parking,
-                max,
-                lease,
-                until,
-                fresh: true,
-                outcome: None,
-            },
-        );
+        batch.queues.park(&name, Parked { wait: parking, max, lease, until, fresh: true, outcome: None });
         Ok(())
     });
     if let Err(error) = parked.await {

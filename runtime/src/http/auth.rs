@@ -62,9 +62,7 @@ impl Role {
     /// Whether the role may take messages from the queue. Class names have no `-`: pool `gpu` has no share in `work-gpu-large-bulk`.
     fn may_receive(&self, queue: &str) -> bool {
         let Some(pool) = self.pool() else { return true };
-        let class = queue
-            .strip_prefix("work-")
-            .and_then(|rest| rest.strip_prefix(pool)?.strip_prefix('-'));
+        let class = queue.strip_prefix("work-").and_then(|rest| rest.strip_prefix(pool)?.strip_prefix('-'));
         class.is_some_and(|class| {
             !class.is_empty() && class.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
         })
@@ -127,30 +125,17 @@ pub(super) struct Access {
 
 impl Access {
     pub(super) fn new(tokens: &[(String, Role)], without_token: Option<Role>) -> Self {
-        let roles = tokens
-            .iter()
-            .map(|(token, role)| (Sha256::of(token.as_bytes()), role.clone()))
-            .collect();
-        Self {
-            roles: Arc::new(roles),
-            without_token,
-        }
+        let roles = tokens.iter().map(|(token, role)| (Sha256::of(token.as_bytes()), role.clone())).collect();
+        Self { roles: Arc::new(roles), without_token }
     }
 
     fn role(&self, authorization: Option<&[u8]>) -> Result<Role, &'static str> {
         let Some(authorization) = authorization else {
-            return self
-                .without_token
-                .clone()
-                .ok_or("a token is needed here: authorization: Bearer TOKEN");
+            return self.without_token.clone().ok_or("a token is needed here: authorization: Bearer TOKEN");
         };
-        let token = authorization
-            .strip_prefix(b"Bearer ")
-            .ok_or("the authorization is not of the form: Bearer TOKEN")?;
-        self.roles
-            .get(&Sha256::of(token))
-            .cloned()
-            .ok_or("this token is not known")
+        let token =
+            authorization.strip_prefix(b"Bearer ").ok_or("the authorization is not of the form: Bearer TOKEN")?;
+        self.roles.get(&Sha256::of(token)).cloned().ok_or("this token is not known")
     }
 }
 
@@ -175,23 +160,16 @@ mod tests {
     use super::*;
 
     fn worker(pool: &str) -> Role {
-        Role::Worker {
-            pool: pool.parse().unwrap(),
-        }
+        Role::Worker { pool: pool.parse().unwrap() }
     }
 
     #[test]
     fn a_worker_takes_from_its_own_pool_only() {
         let gpu = worker("gpu");
         assert!(gpu.may_receive("work-gpu-realtime"));
-        for other in [
-            "work-gpu-large-bulk",
-            "work-gpu-",
-            "work-cpu-bulk",
-            "work-gpux-bulk",
-            "results",
-            "work-trusted-bulk",
-        ] {
+        for other in
+            ["work-gpu-large-bulk", "work-gpu-", "work-cpu-bulk", "work-gpux-bulk", "results", "work-trusted-bulk"]
+        {
             assert!(!gpu.may_receive(other), "{other}");
         }
         assert!(worker("gpu-large").may_receive("work-gpu-large-bulk"));
@@ -203,13 +181,7 @@ mod tests {
     fn only_the_trusted_pool_sends_verdicts() {
         assert!(Role::Trusted.may_send("verdicts"));
         assert!(worker("gpu").may_send("results"));
-        for queue in [
-            "verdicts",
-            "submissions.fifo",
-            "work-gpu-bulk",
-            "finalized.fifo",
-            "results-dead",
-        ] {
+        for queue in ["verdicts", "submissions.fifo", "work-gpu-bulk", "finalized.fifo", "results-dead"] {
             assert!(!worker("gpu").may_send(queue), "{queue}");
         }
     }
@@ -218,14 +190,9 @@ mod tests {
     fn a_worker_writes_under_its_own_prefix_and_reads_what_tasks_need() {
         let gpu = worker("gpu");
         assert!(gpu.may_write("artifacts/gpu/demo/7").is_ok());
-        for key in [
-            "artifacts/gpu-large/x",
-            "artifacts/gpu",
-            "artifacts/cpu/x",
-            "witnesses/x",
-            "proofs/demo/7",
-            "control/x",
-        ] {
+        for key in
+            ["artifacts/gpu-large/x", "artifacts/gpu", "artifacts/cpu/x", "witnesses/x", "proofs/demo/7", "control/x"]
+        {
             assert!(gpu.may_write(key).is_err(), "{key}");
         }
         assert!(gpu.may_read("artifacts/cpu/x").is_ok() && gpu.may_read("control/demo/7/").is_ok());

@@ -32,11 +32,7 @@ pub struct ClientConfig {
 impl ClientConfig {
     /// No token; 30 s.
     pub fn new(connect: impl Into<String>) -> Self {
-        Self {
-            connect: connect.into(),
-            token: None,
-            timeout: Duration::from_secs(30),
-        }
+        Self { connect: connect.into(), token: None, timeout: Duration::from_secs(30) }
     }
 
     pub fn with_token(mut self, token: impl Into<String>) -> Self {
@@ -65,41 +61,25 @@ pub struct Client {
 impl Client {
     /// Does not connect yet.
     pub fn new(config: ClientConfig) -> PortResult<Self> {
-        let builder = reqwest::Client::builder()
-            .connect_timeout(Duration::from_secs(5))
-            .tcp_nodelay(true)
-            .no_proxy();
+        let builder = reqwest::Client::builder().connect_timeout(Duration::from_secs(5)).tcp_nodelay(true).no_proxy();
         let (builder, base) = if let Some(path) = config.connect.strip_prefix("unix:") {
             (builder.unix_socket(PathBuf::from(path)), "http://localhost".to_owned())
         } else if config.connect.starts_with("http://") {
             (builder, config.connect.trim_end_matches('/').to_owned())
         } else {
-            let problem = format!(
-                "{:?} is not a place to connect to: unix:/path/to.sock or http://HOST:PORT",
-                config.connect
-            );
+            let problem =
+                format!("{:?} is not a place to connect to: unix:/path/to.sock or http://HOST:PORT", config.connect);
             return Err(PortError::permanent(problem));
         };
-        let http = builder
-            .build()
-            .map_err(|error| PortError::permanent(format!("making an HTTP client: {error}")))?;
-        Ok(Self {
-            http,
-            base,
-            token: config.token,
-            timeout: config.timeout,
-        })
+        let http = builder.build().map_err(|error| PortError::permanent(format!("making an HTTP client: {error}")))?;
+        Ok(Self { http, base, token: config.token, timeout: config.timeout })
     }
 
     /// Whether the server answers.
     pub async fn health(&self) -> PortResult<()> {
         let request = self.http.get(format!("{}/health", self.base)).timeout(self.timeout);
         let response = request.send().await.map_err(|error| network(&error))?;
-        if response.status() == StatusCode::OK {
-            Ok(())
-        } else {
-            Err(unexpected(&response))
-        }
+        if response.status() == StatusCode::OK { Ok(()) } else { Err(unexpected(&response)) }
     }
 
     /// A request to one of the server's other routes, with this client's token.
@@ -116,10 +96,7 @@ impl Client {
     }
 
     async fn call_within<T: DeserializeOwned>(&self, call: &Call, timeout: Duration) -> PortResult<T> {
-        let request = self
-            .request(reqwest::Method::POST, "/v1/call")
-            .json(call)
-            .timeout(timeout);
+        let request = self.request(reqwest::Method::POST, "/v1/call").json(call).timeout(timeout);
         let response = request.send().await.map_err(|error| network(&error))?;
         match read_answer(response).await? {
             Some(value) => Ok(value),
@@ -132,11 +109,7 @@ impl Client {
     }
 
     async fn put(&self, key: &str, writer: &str, size: u64, sha256: Sha256, body: Body) -> PortResult<PutOutcome> {
-        let query = BlobQuery {
-            key: key.to_owned(),
-            writer: Some(writer.to_owned()),
-            ..BlobQuery::default()
-        };
+        let query = BlobQuery { key: key.to_owned(), writer: Some(writer.to_owned()), ..BlobQuery::default() };
         let request = self
             .blob(reqwest::Method::PUT, &query)
             .header(SHA256, sha256.to_string())
@@ -218,9 +191,7 @@ async fn read_answer<T: DeserializeOwned>(response: Response) -> PortResult<Opti
     let body = response.bytes().await.map_err(|error| network(&error))?;
     if is_value {
         let parsed = serde_json::from_slice(&body);
-        return parsed
-            .map(Some)
-            .map_err(|error| PortError::unknown(format!("an answer that does not parse: {error}")));
+        return parsed.map(Some).map_err(|error| PortError::unknown(format!("an answer that does not parse: {error}")));
     }
     match serde_json::from_slice::<Failure>(&body) {
         Ok(failure) => match failure.into_error() {
@@ -236,10 +207,7 @@ async fn read_answer<T: DeserializeOwned>(response: Response) -> PortResult<Opti
 }
 
 fn header<T: std::str::FromStr>(response: &Response, name: &str) -> PortResult<T> {
-    let value = response
-        .headers()
-        .get(name)
-        .and_then(|value| value.to_str().ok()?.parse().ok());
+    let value = response.headers().get(name).and_then(|value| value.to_str().ok()?.parse().ok());
     value.ok_or_else(|| PortError::unknown(format!("the answer has no valid {name}")))
 }
 
@@ -247,75 +215,38 @@ fn info_of(key: &str, response: &Response) -> PortResult<BlobInfo> {
     let writer: String = header(response, WRITER)?;
     let writer = hex::decode(writer).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     let writer = writer.ok_or_else(|| PortError::unknown(format!("the answer has no valid {WRITER}")))?;
-    Ok(BlobInfo {
-        key: key.to_owned(),
-        size: header(response, SIZE)?,
-        sha256: header(response, SHA256)?,
-        writer,
-    })
+    Ok(BlobInfo { key: key.to_owned(), size: header(response, SIZE)?, sha256: header(response, SHA256)?, writer })
 }
 
 fn damaged(key: &str) -> PortError {
-    PortError::corrupt(format!(
-        "blob {key}: the bytes received do not have the SHA-256 they were stored with"
-    ))
+    PortError::corrupt(format!("blob {key}: the bytes received do not have the SHA-256 they were stored with"))
 }
 
 #[async_trait]
 impl Queue for Client {
     async fn send(&self, queue: &str, messages: Vec<Outgoing>) -> PortResult<()> {
-        self.call(&Call::QueueSend {
-            queue: queue.to_owned(),
-            messages,
-        })
-        .await
+        self.call(&Call::QueueSend { queue: queue.to_owned(), messages }).await
     }
 
     async fn receive(&self, queue: &str, max: usize, wait: Millis, lease: Millis) -> PortResult<Vec<Delivery>> {
         let timeout = self.timeout + Duration::from_millis(wait.0);
-        self.call_within(
-            &Call::QueueReceive {
-                queue: queue.to_owned(),
-                max,
-                wait,
-                lease,
-            },
-            timeout,
-        )
-        .await
+        self.call_within(&Call::QueueReceive { queue: queue.to_owned(), max, wait, lease }, timeout).await
     }
 
     async fn extend(&self, queue: &str, receipt: &str, lease: Millis) -> PortResult<()> {
-        self.call(&Call::QueueExtend {
-            queue: queue.to_owned(),
-            receipt: receipt.to_owned(),
-            lease,
-        })
-        .await
+        self.call(&Call::QueueExtend { queue: queue.to_owned(), receipt: receipt.to_owned(), lease }).await
     }
 
     async fn release(&self, queue: &str, receipt: &str, delay: Millis) -> PortResult<()> {
-        self.call(&Call::QueueRelease {
-            queue: queue.to_owned(),
-            receipt: receipt.to_owned(),
-            delay,
-        })
-        .await
+        self.call(&Call::QueueRelease { queue: queue.to_owned(), receipt: receipt.to_owned(), delay }).await
     }
 
     async fn ack(&self, queue: &str, receipt: &str) -> PortResult<()> {
-        self.call(&Call::QueueAck {
-            queue: queue.to_owned(),
-            receipt: receipt.to_owned(),
-        })
-        .await
+        self.call(&Call::QueueAck { queue: queue.to_owned(), receipt: receipt.to_owned() }).await
     }
 
     async fn stats(&self, queue: &str) -> PortResult<QueueStats> {
-        self.call(&Call::QueueStats {
-            queue: queue.to_owned(),
-        })
-        .await
+        self.call(&Call::QueueStats { queue: queue.to_owned() }).await
     }
 }
 
@@ -326,12 +257,7 @@ impl Table for Client {
     }
 
     async fn put_if_version(&self, key: &Key, doc: Value, expected: Option<u64>) -> PortResult<u64> {
-        self.call(&Call::TablePut {
-            key: key.clone(),
-            doc,
-            expected,
-        })
-        .await
+        self.call(&Call::TablePut { key: key.clone(), doc, expected }).await
     }
 
     async fn accept_first(
@@ -343,14 +269,7 @@ impl Table for Client {
         value: Value,
     ) -> PortResult<Accepted> {
         let (slot, floor) = (slot.to_owned(), floor.to_owned());
-        self.call(&Call::TableAcceptFirst {
-            key: key.clone(),
-            slot,
-            floor,
-            attempt,
-            value,
-        })
-        .await
+        self.call(&Call::TableAcceptFirst { key: key.clone(), slot, floor, attempt, value }).await
     }
 
     async fn set_if(
@@ -360,24 +279,12 @@ impl Table for Client {
         expected: Option<Value>,
         new: Option<Value>,
     ) -> PortResult<SetOutcome> {
-        self.call(&Call::TableSetIf {
-            key: key.clone(),
-            attribute: attribute.to_owned(),
-            expected,
-            new,
-        })
-        .await
+        self.call(&Call::TableSetIf { key: key.clone(), attribute: attribute.to_owned(), expected, new }).await
     }
 
     async fn query(&self, partition: &str, prefix: &str, after: Option<&str>, limit: usize) -> PortResult<Vec<Row>> {
         let (partition, prefix, after) = (partition.to_owned(), prefix.to_owned(), after.map(str::to_owned));
-        self.call(&Call::TableQuery {
-            partition,
-            prefix,
-            after,
-            limit,
-        })
-        .await
+        self.call(&Call::TableQuery { partition, prefix, after, limit }).await
     }
 
     async fn transact(&self, writes: Vec<Write>) -> PortResult<()> {
@@ -414,10 +321,7 @@ impl Blobs for Client {
     }
 
     async fn get(&self, key: &str) -> PortResult<Option<Bytes>> {
-        let query = BlobQuery {
-            key: key.to_owned(),
-            ..BlobQuery::default()
-        };
+        let query = BlobQuery { key: key.to_owned(), ..BlobQuery::default() };
         let Some(response) = self.fetch(&query).await? else {
             return Ok(None);
         };
@@ -430,10 +334,7 @@ impl Blobs for Client {
     }
 
     async fn get_file(&self, key: &str, path: &Path) -> PortResult<Option<BlobInfo>> {
-        let query = BlobQuery {
-            key: key.to_owned(),
-            ..BlobQuery::default()
-        };
+        let query = BlobQuery { key: key.to_owned(), ..BlobQuery::default() };
         let Some(mut response) = self.fetch(&query).await? else {
             return Ok(None);
         };
@@ -456,12 +357,7 @@ impl Blobs for Client {
 
     async fn get_range(&self, key: &str, offset: u64, length: u64) -> PortResult<Option<Bytes>> {
         let (offset, length) = (Some(offset), Some(length));
-        let query = BlobQuery {
-            key: key.to_owned(),
-            writer: None,
-            offset,
-            length,
-        };
+        let query = BlobQuery { key: key.to_owned(), writer: None, offset, length };
         let Some(response) = self.fetch(&query).await? else {
             return Ok(None);
         };

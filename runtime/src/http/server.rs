@@ -45,11 +45,7 @@ pub struct Ports {
 impl Ports {
     /// The three ports of one thing, such as an engine.
     pub fn of<T: Queue + Table + Blobs + Clone + 'static>(all: &T) -> Self {
-        Self {
-            queue: Arc::new(all.clone()),
-            table: Arc::new(all.clone()),
-            blobs: Arc::new(all.clone()),
-        }
+        Self { queue: Arc::new(all.clone()), table: Arc::new(all.clone()), blobs: Arc::new(all.clone()) }
     }
 }
 
@@ -68,12 +64,7 @@ pub struct ServerConfig {
 impl ServerConfig {
     /// No tokens; blobs to 1 GiB; a minute without progress.
     pub fn new(spool: impl Into<PathBuf>) -> Self {
-        Self {
-            tokens: Vec::new(),
-            spool: spool.into(),
-            blob_limit: 1 << 30,
-            stalled_after: Duration::from_secs(60),
-        }
+        Self { tokens: Vec::new(), spool: spool.into(), blob_limit: 1 << 30, stalled_after: Duration::from_secs(60) }
     }
 }
 
@@ -102,16 +93,11 @@ pub struct Server {
 impl Server {
     pub fn new(ports: Ports, config: ServerConfig) -> PortResult<Self> {
         if config.tokens.iter().any(|(token, _)| token.len() < 16) {
-            return Err(PortError::permanent(
-                "a token is at least 16 bytes: make one with `openssl rand -hex 16`",
-            ));
+            return Err(PortError::permanent("a token is at least 16 bytes: make one with `openssl rand -hex 16`"));
         }
         transfer::prepare_spool(&config.spool)?;
         let (closing, _) = watch::channel(false);
-        Ok(Self {
-            shared: Arc::new(Shared { ports, config, closing }),
-            extra: Router::new(),
-        })
+        Ok(Self { shared: Arc::new(Shared { ports, config, closing }), extra: Router::new() })
     }
 
     /// More routes behind the same door; their handlers find the caller's [`Role`] in an `Extension`.
@@ -123,9 +109,7 @@ impl Server {
     pub fn router(&self, transport: Transport) -> Router {
         let without_token = (transport == Transport::Unix).then_some(Role::Operator);
         let access = Access::new(&self.shared.config.tokens, without_token);
-        let blob = put(transfer::upload)
-            .get(transfer::download)
-            .layer(DefaultBodyLimit::disable());
+        let blob = put(transfer::upload).get(transfer::download).layer(DefaultBodyLimit::disable());
         Router::new()
             .route("/v1/call", post(call).layer(DefaultBodyLimit::max(MAX_CALL)))
             .route("/v1/blob", blob)
@@ -162,9 +146,7 @@ impl Server {
             shutdown.await;
             closing.send_replace(true);
         };
-        let serving = axum::serve(listener, self.router(transport))
-            .with_graceful_shutdown(shutdown)
-            .into_future();
+        let serving = axum::serve(listener, self.router(transport)).with_graceful_shutdown(shutdown).into_future();
         let overdue = async {
             let _ = closed.wait_for(|closing| *closing).await;
             tokio::time::sleep(SHUTDOWN_GRACE).await;
@@ -186,10 +168,7 @@ pub async fn bind_unix(path: &Path) -> PortResult<UnixListener> {
     let failed = |error: std::io::Error| PortError::permanent(format!("listening on {}: {error}", path.display()));
     if path.exists() {
         if UnixStream::connect(path).await.is_ok() {
-            return Err(PortError::permanent(format!(
-                "somebody listens on {} already",
-                path.display()
-            )));
+            return Err(PortError::permanent(format!("somebody listens on {} already", path.display())));
         }
         std::fs::remove_file(path).map_err(failed)?;
     }
@@ -200,9 +179,7 @@ pub async fn bind_unix(path: &Path) -> PortResult<UnixListener> {
 
 /// `address` is `HOST:PORT`; port 0 takes a free one.
 pub async fn bind_tcp(address: &str) -> PortResult<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| PortError::permanent(format!("listening on {address}: {error}")))
+    TcpListener::bind(address).await.map_err(|error| PortError::permanent(format!("listening on {address}: {error}")))
 }
 
 /// An error as an answer.
@@ -249,19 +226,10 @@ async fn call(
 }
 
 async fn perform(shared: &Shared, call: Call) -> Response {
-    let Ports {
-        queue: queues,
-        table,
-        blobs,
-    } = &shared.ports;
+    let Ports { queue: queues, table, blobs } = &shared.ports;
     match call {
         Call::QueueSend { queue, messages } => answer(queues.send(&queue, messages).await),
-        Call::QueueReceive {
-            queue,
-            max,
-            wait,
-            lease,
-        } => {
+        Call::QueueReceive { queue, max, wait, lease } => {
             let receive = queues.receive(&queue, max, wait.min(MAX_WAIT), lease);
             let mut closing = shared.closing.subscribe();
             tokio::select! {
@@ -276,25 +244,15 @@ async fn perform(shared: &Shared, call: Call) -> Response {
         Call::QueueStats { queue } => answer(queues.stats(&queue).await),
         Call::TableGet { key } => answer(table.get(&key).await),
         Call::TablePut { key, doc, expected } => answer(table.put_if_version(&key, doc, expected).await),
-        Call::TableAcceptFirst {
-            key,
-            slot,
-            floor,
-            attempt,
-            value,
-        } => answer(table.accept_first(&key, &slot, &floor, attempt, value).await),
-        Call::TableSetIf {
-            key,
-            attribute,
-            expected,
-            new,
-        } => answer(table.set_if(&key, &attribute, expected, new).await),
-        Call::TableQuery {
-            partition,
-            prefix,
-            after,
-            limit,
-        } => answer(table.query(&partition, &prefix, after.as_deref(), limit).await),
+        Call::TableAcceptFirst { key, slot, floor, attempt, value } => {
+            answer(table.accept_first(&key, &slot, &floor, attempt, value).await)
+        }
+        Call::TableSetIf { key, attribute, expected, new } => {
+            answer(table.set_if(&key, &attribute, expected, new).await)
+        }
+        Call::TableQuery { partition, prefix, after, limit } => {
+            answer(table.query(&partition, &prefix, after.as_deref(), limit).await)
+        }
         Call::TableTransact { writes } => answer(table.transact(writes).await),
         Call::TableDelete { key } => answer(table.delete(&key).await),
         Call::BlobHead { key } => answer(blobs.head(&key).await),

@@ -129,9 +129,7 @@ impl Incoming {
     fn check(self, expected: Sha256) -> PortResult<()> {
         let found = Sha256(self.hasher.finalize().into());
         if found != expected {
-            return Err(PortError::transient(format!(
-                "the upload arrived with SHA-256 {found} instead of {expected}"
-            )));
+            return Err(PortError::transient(format!("the upload arrived with SHA-256 {found} instead of {expected}")));
         }
         Ok(())
     }
@@ -146,9 +144,7 @@ impl Spooled {
     fn new(spool: &Path) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        Self {
-            path: spool.join(format!("{}-{number}.{SUFFIX}", std::process::id())),
-        }
+        Self { path: spool.join(format!("{}-{number}.{SUFFIX}", std::process::id())) }
     }
 
     async fn fill(&self, bytes: &mut Incoming) -> PortResult<()> {
@@ -193,10 +189,7 @@ fn send_blob(blobs: Arc<dyn Blobs>, info: BlobInfo, offset: Option<u64>, length:
             if at >= end {
                 return Ok(None);
             }
-            let piece = blobs
-                .get_range(&key, at, PIECE.min(end - at))
-                .await
-                .map_err(std::io::Error::other)?;
+            let piece = blobs.get_range(&key, at, PIECE.min(end - at)).await.map_err(std::io::Error::other)?;
             match piece.filter(|piece| !piece.is_empty()) {
                 Some(piece) => {
                     let next = at + piece.len() as u64;

@@ -16,77 +16,22 @@ pub const SIZE: &str = "x-push0-size";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Call {
-    QueueSend {
-        queue: String,
-        messages: Vec<Outgoing>,
-    },
-    QueueReceive {
-        queue: String,
-        max: usize,
-        wait: Millis,
-        lease: Millis,
-    },
-    QueueExtend {
-        queue: String,
-        receipt: String,
-        lease: Millis,
-    },
-    QueueRelease {
-        queue: String,
-        receipt: String,
-        delay: Millis,
-    },
-    QueueAck {
-        queue: String,
-        receipt: String,
-    },
-    QueueStats {
-        queue: String,
-    },
-    TableGet {
-        key: Key,
-    },
-    TablePut {
-        key: Key,
-        doc: Value,
-        expected: Option<u64>,
-    },
-    TableAcceptFirst {
-        key: Key,
-        slot: String,
-        floor: String,
-        attempt: u32,
-        value: Value,
-    },
-    TableSetIf {
-        key: Key,
-        attribute: String,
-        expected: Option<Value>,
-        new: Option<Value>,
-    },
-    TableQuery {
-        partition: String,
-        prefix: String,
-        after: Option<String>,
-        limit: usize,
-    },
-    TableTransact {
-        writes: Vec<Write>,
-    },
-    TableDelete {
-        key: Key,
-    },
-    BlobHead {
-        key: String,
-    },
-    BlobList {
-        prefix: String,
-        after: Option<String>,
-        limit: usize,
-    },
-    BlobDelete {
-        key: String,
-    },
+    QueueSend { queue: String, messages: Vec<Outgoing> },
+    QueueReceive { queue: String, max: usize, wait: Millis, lease: Millis },
+    QueueExtend { queue: String, receipt: String, lease: Millis },
+    QueueRelease { queue: String, receipt: String, delay: Millis },
+    QueueAck { queue: String, receipt: String },
+    QueueStats { queue: String },
+    TableGet { key: Key },
+    TablePut { key: Key, doc: Value, expected: Option<u64> },
+    TableAcceptFirst { key: Key, slot: String, floor: String, attempt: u32, value: Value },
+    TableSetIf { key: Key, attribute: String, expected: Option<Value>, new: Option<Value> },
+    TableQuery { partition: String, prefix: String, after: Option<String>, limit: usize },
+    TableTransact { writes: Vec<Write> },
+    TableDelete { key: Key },
+    BlobHead { key: String },
+    BlobList { prefix: String, after: Option<String>, limit: usize },
+    BlobDelete { key: String },
 }
 
 /// Query of `/v1/blob`.
@@ -126,12 +71,7 @@ pub struct Failure {
 impl Failure {
     pub fn absent(key: &str) -> Self {
         let message = format!("there is no blob {key}");
-        Self {
-            kind: Kind::Absent,
-            after: Millis(0),
-            may_have_happened: false,
-            message,
-        }
+        Self { kind: Kind::Absent, after: Millis(0), may_have_happened: false, message }
     }
 
     pub fn status(&self) -> u16 {
@@ -168,12 +108,7 @@ impl From<PortError> for Failure {
             ErrorKind::Permanent => (Kind::Permanent, Millis(0)),
             ErrorKind::Corrupt => (Kind::Corrupt, Millis(0)),
         };
-        Self {
-            kind,
-            after,
-            may_have_happened: error.may_have_happened(),
-            message: error.message().to_owned(),
-        }
+        Self { kind, after, may_have_happened: error.may_have_happened(), message: error.message().to_owned() }
     }
 }
 

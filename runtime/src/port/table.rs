@@ -85,7 +85,14 @@ pub trait Table: Send + Sync {
 
     /// Fills `slot` with `value` if the slot is empty and `attempt` is at least the number in attribute `floor` (absent: 0). Creates the
     /// row where there is none. Never an error because somebody was first: the answer says who won, and carries the whole row.
-    async fn accept_first(&self, key: &Key, slot: &str, floor: &str, attempt: u32, value: Value) -> PortResult<Accepted>;
+    async fn accept_first(
+        &self,
+        key: &Key,
+        slot: &str,
+        floor: &str,
+        attempt: u32,
+        value: Value,
+    ) -> PortResult<Accepted>;
 
     /// Sets one attribute of an accept-first row if it is now `expected` (None: absent; creates the row); `new` None removes it. Not an
     /// error when it is something else: `done` is false.
@@ -98,13 +105,7 @@ pub trait Table: Send + Sync {
     ) -> PortResult<SetOutcome>;
 
     /// Rows of a partition whose sort key starts with `prefix` and is greater than `after`, at most `limit`.
-    async fn query(
-        &self,
-        partition: &str,
-        prefix: &str,
-        after: Option<&str>,
-        limit: usize,
-    ) -> PortResult<Vec<Row>>;
+    async fn query(&self, partition: &str, prefix: &str, after: Option<&str>, limit: usize) -> PortResult<Vec<Row>>;
 
     /// All or nothing; `Conflict` if any condition does not hold. At most 25 writes, each to another row or, for `SetIf`, another attribute.
     async fn transact(&self, writes: Vec<Write>) -> PortResult<()>;

@@ -69,12 +69,7 @@ impl LeafCircuit {
         builder.register_public_inputs(&running_root);
         builder.register_public_inputs(&running_commitment);
         builder.register_public_input(count);
-        Self {
-            data: builder.build::<C>(),
-            root,
-            commitment,
-            steps,
-        }
+        Self { data: builder.build::<C>(), root, commitment, steps }
     }
 
     /// How many transfers it takes.
@@ -142,12 +137,7 @@ fn constrain_step(
     let no_swap = builder._false();
     let zero = builder.zero();
     let real = step.real.target;
-    let StepTargets {
-        sender,
-        receiver,
-        amount,
-        ..
-    } = step;
+    let StepTargets { sender, receiver, amount, .. } = step;
 
     // Authorisation: real · (H(key) − owner) = 0.
     let owner = hash_circuit(builder, Domain::Owner, step.key, [zero; 4], no_swap);
@@ -191,13 +181,7 @@ fn replace_leaf(
 ) -> DigestTarget {
     let mut ends = [(account.balance, account.nonce), (balance, nonce)].map(|(balance, nonce)| {
         let (zero, no_swap) = (builder.zero(), builder._false());
-        hash_circuit(
-            builder,
-            Domain::Leaf,
-            account.owner,
-            [balance, nonce, zero, zero],
-            no_swap,
-        )
+        hash_circuit(builder, Domain::Leaf, account.owner, [balance, nonce, zero, zero], no_swap)
     });
     for (bit, sibling) in bits.iter().zip(account.path) {
         ends = ends.map(|digest| hash_circuit(builder, Domain::Node, digest, sibling, *bit));
@@ -222,11 +206,7 @@ fn set_account(
     set_digest(witness, targets.owner, account.owner)?;
     witness.set_target(targets.balance, F::from_noncanonical_u64(account.balance))?;
     witness.set_target(targets.nonce, F::from_noncanonical_u64(account.nonce))?;
-    targets
-        .path
-        .iter()
-        .zip(path)
-        .try_for_each(|(targets, sibling)| set_digest(witness, *targets, *sibling))
+    targets.path.iter().zip(path).try_for_each(|(targets, sibling)| set_digest(witness, *targets, *sibling))
 }
 
 fn set_step(witness: &mut PartialWitness<F>, targets: &StepTargets, step: &Step) -> Result<()> {

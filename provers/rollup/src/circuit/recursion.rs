@@ -53,10 +53,7 @@ pub fn shape() -> Common {
         inner = builder.build::<C>();
     }
     let key_len = 4 + 4 * inner.common.config.fri_config.num_cap_elements();
-    Common {
-        num_public_inputs: STATEMENT_LEN + key_len,
-        ..inner.common
-    }
+    Common { num_public_inputs: STATEMENT_LEN + key_len, ..inner.common }
 }
 
 /// Builds a circuit of the shape, or says that it is not.
@@ -66,10 +63,7 @@ fn build_shaped(mut builder: Builder, shape: &Common) -> CircuitData<F, C, D> {
     }
     pad(&mut builder);
     let data = builder.build::<C>();
-    assert!(
-        data.common == *shape,
-        "a recursive circuit is not of the common shape: plonky2 has changed"
-    );
+    assert!(data.common == *shape, "a recursive circuit is not of the common shape: plonky2 has changed");
     data
 }
 
@@ -89,11 +83,7 @@ impl LiftCircuit {
         builder.register_public_inputs(&leaf.public_inputs);
         // Unconstrained here; the join that takes this lift, or the verifier, compares it with the join's key.
         let carried = builder.add_verifier_data_public_inputs();
-        Self {
-            data: build_shaped(builder, shape),
-            leaf,
-            carried,
-        }
+        Self { data: build_shaped(builder, shape), leaf, carried }
     }
 
     pub fn prove(&self, leaf: &Proof, join_key: &VerifierOnlyCircuitData<C, D>) -> Result<Proof> {
@@ -145,11 +135,7 @@ impl JoinCircuit {
             let key = builder.select_verifier_data(child.is_join, &own, &lift);
             builder.verify_proof::<C>(&child.proof, &key, shape);
         }
-        Self {
-            data: build_shaped(builder, shape),
-            children,
-            own,
-        }
+        Self { data: build_shaped(builder, shape), children, own }
     }
 
     /// Joins two adjacent proofs; each comes with whether it is a join (or a lift).
@@ -188,11 +174,7 @@ impl ForgedCircuit {
         let public_inputs = builder.add_virtual_targets(STATEMENT_LEN);
         builder.register_public_inputs(&public_inputs);
         let carried = builder.add_verifier_data_public_inputs();
-        Self {
-            data: build_shaped(builder, shape),
-            public_inputs,
-            carried,
-        }
+        Self { data: build_shaped(builder, shape), public_inputs, carried }
     }
 
     pub(crate) fn prove(&self, statement: &[F], carried: &VerifierOnlyCircuitData<C, D>) -> Proof {
@@ -206,8 +188,5 @@ impl ForgedCircuit {
 /// A key's targets in the order of the public inputs.
 fn key_targets(key: &VerifierCircuitTarget) -> impl Iterator<Item = plonky2::iop::target::Target> + '_ {
     let cap = key.constants_sigmas_cap.0.iter();
-    key.circuit_digest
-        .elements
-        .into_iter()
-        .chain(cap.flat_map(|hash| hash.elements))
+    key.circuit_digest.elements.into_iter().chain(cap.flat_map(|hash| hash.elements))
 }

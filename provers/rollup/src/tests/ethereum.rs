@@ -20,10 +20,7 @@ fn files() -> Vec<(String, Vec<u8>)> {
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
     paths.sort();
     paths.reverse();
-    paths
-        .into_iter()
-        .map(|path| (path.display().to_string(), std::fs::read(path).unwrap()))
-        .collect()
+    paths.into_iter().map(|path| (path.display().to_string(), std::fs::read(path).unwrap())).collect()
 }
 
 #[test]
@@ -38,10 +35,7 @@ fn real_blocks_become_a_chain() {
     let mut root = import.genesis.state_root.clone();
     for (tally, witness) in &import.blocks {
         let header = &witness.header;
-        assert_eq!(
-            (hex::encode(header.parent_hash), header.state_before.to_hex()),
-            (parent, root)
-        );
+        assert_eq!((hex::encode(header.parent_hash), header.state_before.to_hex()), (parent, root));
         assert_eq!(tally.imported, u64::from(header.count));
         // Cutting executes the block from its witness alone.
         assert_eq!(cut(witness, 32).unwrap().len(), (header.count as usize).div_ceil(32));

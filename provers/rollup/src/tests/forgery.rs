@@ -43,25 +43,12 @@ fn a_root_with_any_public_input_changed_is_refused() {
 fn a_proof_under_another_shape_or_size_is_refused() {
     let (bench, _) = &*BLOCK;
     let verifier = Verifier::default();
-    for (name, shape, size) in [
-        ("lift0", Shape::Join, 8),
-        ("root", Shape::Lift, 8),
-        ("root", Shape::Join, 16),
-        ("lift0", Shape::Lift, 32),
-    ] {
-        refused(
-            &verifier,
-            &ProofFile {
-                shape,
-                size,
-                ..proof(bench, name)
-            },
-        );
+    for (name, shape, size) in
+        [("lift0", Shape::Join, 8), ("root", Shape::Lift, 8), ("root", Shape::Join, 16), ("lift0", Shape::Lift, 32)]
+    {
+        refused(&verifier, &ProofFile { shape, size, ..proof(bench, name) });
     }
-    let unknown = ProofFile {
-        size: 9,
-        ..proof(bench, "root")
-    };
+    let unknown = ProofFile { size: 9, ..proof(bench, "root") };
     assert!(matches!(verifier.verify(&unknown.to_bytes()), Err(BadProof::Decode(_))));
 }
 
@@ -100,24 +87,12 @@ fn a_root_proves_its_own_header_only() {
     for change in changes {
         let mut changed = header.clone();
         change(&mut changed, other);
-        assert!(
-            matches!(verifier.verify_block(&root, &changed), Err(BadProof::Differs(_))),
-            "{changed:?}"
-        );
+        assert!(matches!(verifier.verify_block(&root, &changed), Err(BadProof::Differs(_))), "{changed:?}");
     }
     for part in ["lift0", "lift2", "join"] {
-        assert!(
-            matches!(
-                verifier.verify_block(&bench.get(part), header),
-                Err(BadProof::Differs(_))
-            ),
-            "{part}"
-        );
+        assert!(matches!(verifier.verify_block(&bench.get(part), header), Err(BadProof::Differs(_))), "{part}");
     }
-    assert!(matches!(
-        verifier.verify_block(&bench.get("leaf0"), header),
-        Err(BadProof::NotARoot)
-    ));
+    assert!(matches!(verifier.verify_block(&bench.get("leaf0"), header), Err(BadProof::NotARoot)));
 }
 
 /// `docs/rollup.md`, soundness: a join proves only that its children carry the key that it carries itself.
@@ -131,40 +106,19 @@ fn a_circuit_without_constraints_joined_by_the_real_join_is_refused() {
 
     let begin = Statement::of_block(&witness.header);
     let middle = Digest([F::TWO; 4]);
-    let left = Statement {
-        root_after: middle,
-        commitment_after: middle,
-        count: 10,
-        ..begin.clone()
-    };
-    let right = Statement {
-        root_before: middle,
-        commitment_before: middle,
-        count: 10,
-        ..begin
-    };
+    let left = Statement { root_after: middle, commitment_after: middle, count: 10, ..begin.clone() };
+    let right = Statement { root_before: middle, commitment_before: middle, count: 10, ..begin };
     let forge = |statement: &Statement, own: &_| forger.prove(&statement.to_public_inputs(), own);
     let (one, two) = (forge(&left, forged_key), forge(&right, forged_key));
 
     // The forgery itself succeeds: the real join circuit proves it, and plain `verify` takes it.
     let root = JOIN.prove_carrying([(&one, true), (&two, true)], forged_key).unwrap();
     JOIN.data.verify(root.clone()).unwrap();
-    assert_eq!(
-        Statement::from_public_inputs(&root.public_inputs),
-        Some(Statement::of_block(&witness.header))
-    );
+    assert_eq!(Statement::from_public_inputs(&root.public_inputs), Some(Statement::of_block(&witness.header)));
 
     // Ours does not, whatever the forgery is presented as.
-    let file = |shape, proof: &Proof| ProofFile {
-        shape,
-        size: 8,
-        proof: proof.clone(),
-    };
-    assert!(
-        verifier
-            .verify_block(&file(Shape::Join, &root).to_bytes(), &witness.header)
-            .is_err()
-    );
+    let file = |shape, proof: &Proof| ProofFile { shape, size: 8, proof: proof.clone() };
+    assert!(verifier.verify_block(&file(Shape::Join, &root).to_bytes(), &witness.header).is_err());
     refused(&verifier, &file(Shape::Join, &root));
     refused(&verifier, &file(Shape::Lift, &root));
     refused(&verifier, &file(Shape::Lift, &one));
@@ -174,14 +128,7 @@ fn a_circuit_without_constraints_joined_by_the_real_join_is_refused() {
     let honest = proof(bench, "lift0").proof;
     let honest_says = Statement::from_public_inputs(&honest.public_inputs).unwrap();
     let (root_before, commitment_before) = (honest_says.root_after, honest_says.commitment_after);
-    let next = forge(
-        &Statement {
-            root_before,
-            commitment_before,
-            ..right
-        },
-        &JOIN.data.verifier_only,
-    );
+    let next = forge(&Statement { root_before, commitment_before, ..right }, &JOIN.data.verifier_only);
     refused(&verifier, &file(Shape::Lift, &next));
     refused(&verifier, &file(Shape::Join, &next));
     assert!(JOIN.prove([(&honest, false), (&next, false)]).is_err());

@@ -17,14 +17,7 @@ fn key(n: u64) -> Digest {
 }
 
 fn accounts(balances: [u64; 2]) -> Vec<Account> {
-    (0..)
-        .zip(balances)
-        .map(|(n, balance)| Account {
-            owner: owner_of(key(n)),
-            balance,
-            nonce: 5,
-        })
-        .collect()
+    (0..).zip(balances).map(|(n, balance)| Account { owner: owner_of(key(n)), balance, nonce: 5 }).collect()
 }
 
 /// The step of account 0 sending to account 1, as an honest prover would make it for amount 0.
@@ -32,12 +25,7 @@ fn honest(balances: [u64; 2]) -> Segment {
     let mut state = State::complete(&accounts(balances)).unwrap();
     let start = start_commitment("test", 1, &[0; 32]);
     let root_before = state.root().unwrap();
-    let transfer = Transfer {
-        from: 0,
-        to: 1,
-        amount: 0,
-        nonce: 5,
-    };
+    let transfer = Transfer { from: 0, to: 1, amount: 0, nonce: 5 };
     let step = state.apply(&Payment { transfer, key: key(0) }).unwrap();
     let statement = Statement {
         root_before,
@@ -46,10 +34,7 @@ fn honest(balances: [u64; 2]) -> Segment {
         commitment_after: transfer.commit(start),
         count: 1,
     };
-    Segment {
-        statement,
-        steps: vec![step],
-    }
+    Segment { statement, steps: vec![step] }
 }
 
 /// The same with `amount`, moved in field arithmetic without any check, as a cheating prover would.
@@ -65,21 +50,13 @@ fn cheating(balances: [u64; 2], amount: u64) -> Segment {
     };
     let sent = leaf(step.sender.owner, negative, 6);
     step.receiver_path[0] = sent;
-    let received = leaf(
-        step.receiver.owner,
-        F::from_noncanonical_u64(balances[1]) + F::from_noncanonical_u64(amount),
-        5,
-    );
+    let received =
+        leaf(step.receiver.owner, F::from_noncanonical_u64(balances[1]) + F::from_noncanonical_u64(amount), 5);
     let pair = hash_pair(Domain::Node, sent, received);
     let above = &step.receiver_path[1..];
-    segment.statement.root_after = above
-        .iter()
-        .fold(pair, |digest, sibling| hash_pair(Domain::Node, digest, *sibling));
-    segment.statement.commitment_after = hash_words(
-        Domain::Commitment,
-        segment.statement.commitment_before,
-        [0, 1, amount, step.sender.nonce],
-    );
+    segment.statement.root_after = above.iter().fold(pair, |digest, sibling| hash_pair(Domain::Node, digest, *sibling));
+    segment.statement.commitment_after =
+        hash_words(Domain::Commitment, segment.statement.commitment_before, [0, 1, amount, step.sender.nonce]);
     segment
 }
 
@@ -97,10 +74,7 @@ fn changed(change: impl Fn(&mut Step)) -> Segment {
 fn a_transfer_of_the_whole_balance_is_proven() {
     let segment = cheating([10, 3], 10);
     let proof = ONE.prove(&segment).unwrap();
-    assert_eq!(
-        Statement::from_public_inputs(&proof.public_inputs),
-        Some(segment.statement)
-    );
+    assert_eq!(Statement::from_public_inputs(&proof.public_inputs), Some(segment.statement));
     ONE.data.verify(proof).unwrap();
 }
 
@@ -152,17 +126,9 @@ fn padding_changes_nothing_and_needs_no_key() {
     let mut state = State::complete(&accounts([10, 3])).unwrap();
     let root = state.root().unwrap();
     let start = Digest::default();
-    let statement = Statement {
-        root_before: root,
-        commitment_before: start,
-        root_after: root,
-        commitment_after: start,
-        count: 0,
-    };
-    let padding = Segment {
-        statement,
-        steps: vec![state.padding().unwrap()],
-    };
+    let statement =
+        Statement { root_before: root, commitment_before: start, root_after: root, commitment_after: start, count: 0 };
+    let padding = Segment { statement, steps: vec![state.padding().unwrap()] };
     ONE.prove(&padding).unwrap();
 
     let mut with_amount = padding;

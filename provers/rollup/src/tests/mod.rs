@@ -29,11 +29,7 @@ pub(crate) struct Bench {
 impl Bench {
     fn new(header: &Header) -> Self {
         let (chain, number, hash) = (header.chain.clone(), header.number, hex::encode(header.hash()));
-        Self {
-            dir: tempfile::tempdir().unwrap(),
-            block: BlockRef { chain, number, hash },
-            params: Value::Null,
-        }
+        Self { dir: tempfile::tempdir().unwrap(), block: BlockRef { chain, number, hash }, params: Value::Null }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -59,10 +55,7 @@ impl Bench {
             params: self.params.clone(),
             block: self.block.clone(),
         };
-        PROVER
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .run(&task, &Ctx::detached())
+        PROVER.lock().unwrap_or_else(PoisonError::into_inner).run(&task, &Ctx::detached())
     }
 
     fn split(&self, witness: &Witness) -> u32 {
@@ -72,8 +65,7 @@ impl Bench {
 
     /// Leaf and lift of a segment: `leaf{n}`, `lift{n}`.
     fn prove(&self, n: u32) {
-        self.run("prove", &[&format!("split/segments/{n:06}")], &format!("leaf{n}"))
-            .unwrap();
+        self.run("prove", &[&format!("split/segments/{n:06}")], &format!("leaf{n}")).unwrap();
         self.run("lift", &[&format!("leaf{n}")], &format!("lift{n}")).unwrap();
     }
 }

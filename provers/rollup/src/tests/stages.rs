@@ -51,11 +51,7 @@ fn a_join_names_the_children_that_are_at_fault() {
         ("lift0", "split/header", vec![1], "not a proof file"),
     ] {
         let failure = bench.run("join", &[left, right], "none").unwrap_err();
-        assert_eq!(
-            (failure.kind, failure.children),
-            (FailureKind::BadInput, children),
-            "{left} {right}"
-        );
+        assert_eq!((failure.kind, failure.children), (FailureKind::BadInput, children), "{left} {right}");
         assert!(failure.message.contains(why), "{}", failure.message);
     }
     let failure = bench.run("lift", &["lift0"], "none").unwrap_err();
@@ -100,30 +96,12 @@ fn split_refuses_what_is_not_this_block() {
         changed.to_bytes()
     };
     for (bytes, why) in [
-        (
-            with(&|witness| witness.payments[0].transfer.amount = 101),
-            "transfer 0: account 0 has 100 gwei",
-        ),
-        (
-            with(&|witness| witness.payments[1].transfer.nonce = 1),
-            "transfer 1: account 1 is at nonce 0",
-        ),
-        (
-            with(&|witness| witness.payments[1].transfer.to = 3),
-            "transfer 1: there is no account 3",
-        ),
-        (
-            with(&|witness| witness.payments[1].key = witness.payments[0].key),
-            "transfer 1: the key is not",
-        ),
-        (
-            with(&|witness| witness.payments[0].transfer.amount = 61),
-            "state root after",
-        ),
-        (
-            with(&|witness| witness.accounts[0].1.balance = 101),
-            "state root before",
-        ),
+        (with(&|witness| witness.payments[0].transfer.amount = 101), "transfer 0: account 0 has 100 gwei"),
+        (with(&|witness| witness.payments[1].transfer.nonce = 1), "transfer 1: account 1 is at nonce 0"),
+        (with(&|witness| witness.payments[1].transfer.to = 3), "transfer 1: there is no account 3"),
+        (with(&|witness| witness.payments[1].key = witness.payments[0].key), "transfer 1: the key is not"),
+        (with(&|witness| witness.payments[0].transfer.amount = 61), "state root after"),
+        (with(&|witness| witness.accounts[0].1.balance = 101), "state root before"),
         (with(&|witness| witness.payments.truncate(1)), "count"),
         (with(&|witness| witness.siblings.truncate(3)), "lacks the node"),
         (with(&|witness| witness.header.number = 9), "block 9 of demo, not 1"),
@@ -145,15 +123,8 @@ fn segments_of_every_size_meet_end_to_end_and_survive_their_encoding() {
     for (size, count) in SIZES.into_iter().zip([9, 5, 3]) {
         let segments = cut(&witness, size).unwrap();
         assert_eq!(segments.len(), count);
-        assert!(
-            segments
-                .windows(2)
-                .all(|pair| pair[0].statement.meets(&pair[1].statement))
-        );
-        let whole = segments
-            .iter()
-            .map(|segment| segment.statement.clone())
-            .reduce(|left, right| left.join(&right));
+        assert!(segments.windows(2).all(|pair| pair[0].statement.meets(&pair[1].statement)));
+        let whole = segments.iter().map(|segment| segment.statement.clone()).reduce(|left, right| left.join(&right));
         assert_eq!(whole, Some(crate::statement::Statement::of_block(&witness.header)));
         for segment in &segments {
             assert_eq!(Segment::from_bytes(&segment.to_bytes()).as_ref(), Ok(segment));
@@ -171,11 +142,7 @@ fn a_segment_that_was_tampered_with_is_named() {
     bench.put("short", &segment.to_bytes());
     for bad in ["tampered", "short", "leaf0"] {
         let failure = bench.run("prove", &[bad], "none").unwrap_err();
-        assert_eq!(
-            (failure.kind, failure.children),
-            (FailureKind::BadInput, vec![0]),
-            "{bad}"
-        );
+        assert_eq!((failure.kind, failure.children), (FailureKind::BadInput, vec![0]), "{bad}");
     }
 }
 

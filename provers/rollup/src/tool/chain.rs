@@ -76,57 +76,28 @@ impl Chain {
         ensure!(is_chain_name(name), "{name:?} cannot name a chain: {CHAIN_NAME_RULE}");
         ensure!(!accounts.is_empty(), "a genesis needs at least one account");
         let limit = 1 << DEPTH;
-        ensure!(
-            accounts.len() <= limit,
-            "{} accounts; the tree holds at most {limit}",
-            accounts.len()
-        );
+        ensure!(accounts.len() <= limit, "{} accounts; the tree holds at most {limit}", accounts.len());
         let mut places = HashMap::with_capacity(accounts.len());
         let mut keys = Vec::with_capacity(accounts.len());
         let mut leaves = Vec::with_capacity(accounts.len());
         for (place, account) in (0..).zip(&accounts) {
             let key = derive_key(&account.name);
-            leaves.push(Account {
-                owner: owner_of(key),
-                balance: account.balance,
-                nonce: 0,
-            });
+            leaves.push(Account { owner: owner_of(key), balance: account.balance, nonce: 0 });
             keys.push(key);
-            ensure!(
-                places.insert(account.name.clone(), place).is_none(),
-                "account {} is there twice",
-                account.name
-            );
+            ensure!(places.insert(account.name.clone(), place).is_none(), "account {} is there twice", account.name);
         }
         let state = State::complete(&leaves).context("the genesis")?;
         let root = state.root()?;
         let parent = genesis_hash(name, first_number, root);
         let (hash, state_root) = (hex::encode(parent), root.to_hex());
-        let genesis = Genesis {
-            chain: name.to_owned(),
-            first_number,
-            hash,
-            state_root,
-            accounts,
-        };
-        Ok(Self {
-            name: name.to_owned(),
-            genesis,
-            next_number: first_number,
-            parent,
-            state,
-            places,
-            keys,
-        })
+        let genesis = Genesis { chain: name.to_owned(), first_number, hash, state_root, accounts };
+        Ok(Self { name: name.to_owned(), genesis, next_number: first_number, parent, state, places, keys })
     }
 
     /// Starts the chain that a genesis file describes, and checks that file.
     pub fn from_genesis(genesis: Genesis) -> Result<Self> {
         let chain = Self::start(&genesis.chain, genesis.first_number, genesis.accounts.clone())?;
-        ensure!(
-            chain.genesis == genesis,
-            "the genesis file's hash or state root is not that of its accounts"
-        );
+        ensure!(chain.genesis == genesis, "the genesis file's hash or state root is not that of its accounts");
         Ok(chain)
     }
 
@@ -140,10 +111,7 @@ impl Chain {
 
     /// The place of an account.
     pub fn place(&self, name: &str) -> Result<u32> {
-        self.places
-            .get(name)
-            .copied()
-            .with_context(|| format!("the genesis has no account {name}"))
+        self.places.get(name).copied().with_context(|| format!("the genesis has no account {name}"))
     }
 
     pub fn state(&self) -> &State {
@@ -157,17 +125,9 @@ impl Chain {
         for (at, &(from, to, amount)) in transfers.iter().enumerate() {
             let account = self.state.account(from).with_context(|| format!("transfer {at}"))?;
             let earlier = sent.entry(from).or_default();
-            let transfer = Transfer {
-                from,
-                to,
-                amount,
-                nonce: account.nonce + *earlier,
-            };
+            let transfer = Transfer { from, to, amount, nonce: account.nonce + *earlier };
             *earlier += 1;
-            payments.push(Payment {
-                transfer,
-                key: self.keys[from as usize],
-            });
+            payments.push(Payment { transfer, key: self.keys[from as usize] });
         }
         let number = self.next_number;
         let witness = Witness::make(&self.name, number, self.parent, &mut self.state, payments)

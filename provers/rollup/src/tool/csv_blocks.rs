@@ -34,15 +34,8 @@ pub fn blocks(chain: &mut Chain, csv: impl Read) -> Result<Vec<Witness>> {
             made.push(chain.block(&std::mem::take(&mut current)).with_context(at)?);
         }
         let expected = chain.next_number();
-        ensure!(
-            number == expected,
-            "{}: block {number}, where {expected} continues the chain",
-            at()
-        );
-        let (from, to) = (
-            chain.place(&row.from).with_context(at)?,
-            chain.place(&row.to).with_context(at)?,
-        );
+        ensure!(number == expected, "{}: block {number}, where {expected} continues the chain", at());
+        let (from, to) = (chain.place(&row.from).with_context(at)?, chain.place(&row.to).with_context(at)?);
         current.push((from, to, row.amount_gwei));
     }
     if !current.is_empty() {

@@ -52,12 +52,7 @@ pub struct Skipped {
 
 impl Tally {
     fn skipped(&self) -> u64 {
-        let Skipped {
-            creation,
-            zero_value,
-            below_one_gwei,
-            too_large,
-        } = self.skipped;
+        let Skipped { creation, zero_value, below_one_gwei, too_large } = self.skipped;
         creation + zero_value + below_one_gwei + too_large
     }
 
@@ -73,12 +68,7 @@ impl Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Skipped {
-            creation,
-            zero_value,
-            below_one_gwei,
-            too_large,
-        } = self.skipped;
+        let Skipped { creation, zero_value, below_one_gwei, too_large } = self.skipped;
         write!(
             f,
             "{} seen = {} imported + {} skipped ({creation} contract creations, {zero_value} without value, \
@@ -114,10 +104,7 @@ pub fn import(chain: &str, files: &[(String, Vec<u8>)]) -> Result<Import> {
     for pair in blocks.windows(2) {
         let (one, next) = (pair[0].number, pair[1].number);
         ensure!(one != next, "block {one} is there twice");
-        ensure!(
-            one.checked_add(1) == Some(next),
-            "the blocks are not consecutive: {one} is followed by {next}"
-        );
+        ensure!(one.checked_add(1) == Some(next), "the blocks are not consecutive: {one} is followed by {next}");
     }
     let first = blocks.first().context("no files to import")?.number;
 
@@ -133,11 +120,7 @@ pub fn import(chain: &str, files: &[(String, Vec<u8>)]) -> Result<Import> {
         total.add(&tally);
         made.push((tally, chain.block(&transfers)?));
     }
-    Ok(Import {
-        genesis: chain.genesis().clone(),
-        blocks: made,
-        total,
-    })
+    Ok(Import { genesis: chain.genesis().clone(), blocks: made, total })
 }
 
 /// Accounts in the order in which they appear, with the least genesis balance that covers what they send.
@@ -153,10 +136,7 @@ struct Funding {
 
 impl Funding {
     fn select(&mut self, block: &Parsed) -> Result<(Tally, Vec<Move>)> {
-        let mut tally = Tally {
-            seen: block.transactions.len() as u64,
-            ..Tally::default()
-        };
+        let mut tally = Tally { seen: block.transactions.len() as u64, ..Tally::default() };
         let mut transfers = Vec::new();
         for (from, to, gwei) in &block.transactions {
             let Some(to) = to else {
@@ -177,11 +157,7 @@ impl Funding {
             }
         }
         tally.imported = transfers.len() as u64;
-        assert_eq!(
-            tally.seen,
-            tally.imported + tally.skipped(),
-            "every transaction is counted once"
-        );
+        assert_eq!(tally.seen, tally.imported + tally.skipped(), "every transaction is counted once");
         Ok((tally, transfers))
     }
 
@@ -196,10 +172,7 @@ impl Funding {
             return Ok(*place);
         }
         let limit = 1 << DEPTH;
-        ensure!(
-            self.names.len() < limit,
-            "the blocks touch more accounts than the {limit} that the tree holds"
-        );
+        ensure!(self.names.len() < limit, "the blocks touch more accounts than the {limit} that the tree holds");
         let place = self.names.len() as u32;
         self.places.insert(name.to_owned(), place);
         self.names.push(name.to_owned());
@@ -219,15 +192,10 @@ impl Funding {
 
     fn into_accounts(self) -> Vec<GenesisAccount> {
         let accounts = self.names.into_iter().zip(self.genesis);
-        let mut accounts: Vec<_> = accounts
-            .map(|(name, balance)| GenesisAccount { name, balance })
-            .collect();
+        let mut accounts: Vec<_> = accounts.map(|(name, balance)| GenesisAccount { name, balance }).collect();
         if accounts.is_empty() {
             // Blocks without a transfer still need an account for their padding to leave alone.
-            accounts.push(GenesisAccount {
-                name: "nobody".to_owned(),
-                balance: 0,
-            });
+            accounts.push(GenesisAccount { name: "nobody".to_owned(), balance: 0 });
         }
         accounts
     }
@@ -255,10 +223,7 @@ fn parse(content: &[u8]) -> Result<Parsed> {
         .with_context(|| format!("the block's number {number:?} is not hexadecimal"))?;
     let mut transactions = Vec::with_capacity(block.transactions.len());
     for (at, transaction) in block.transactions.into_iter().enumerate() {
-        ensure!(
-            !transaction.is_string(),
-            "transactions are hashes only: ask eth_getBlockByNumber with true"
-        );
+        ensure!(!transaction.is_string(), "transactions are hashes only: ask eth_getBlockByNumber with true");
         let EthTransaction { from, to, value } =
             serde_json::from_value(transaction).with_context(|| format!("transaction {at}"))?;
         let address = |text: String| {
@@ -267,10 +232,7 @@ fn parse(content: &[u8]) -> Result<Parsed> {
             anyhow::Ok(format!("0x{}", digits.to_ascii_lowercase()))
         };
         // Some nodes write the missing receiver of a creation as an empty string.
-        let to = to
-            .filter(|to| !matches!(to.as_str(), "" | "0x"))
-            .map(address)
-            .transpose()?;
+        let to = to.filter(|to| !matches!(to.as_str(), "" | "0x")).map(address).transpose()?;
         let wei = value.as_deref().unwrap_or("0x0");
         let gwei = gwei(wei).with_context(|| format!("transaction {at}: the value {wei:?} is not hexadecimal"))?;
         transactions.push((address(from)?, to, gwei));
@@ -335,20 +297,8 @@ mod tests {
             )],
         )
         .unwrap();
-        let skipped = Skipped {
-            creation: 2,
-            zero_value: 3,
-            below_one_gwei: 1,
-            too_large: 2,
-        };
-        assert_eq!(
-            import.total,
-            Tally {
-                seen: 11,
-                imported: 3,
-                skipped
-            }
-        );
+        let skipped = Skipped { creation: 2, zero_value: 3, below_one_gwei: 1, too_large: 2 };
+        assert_eq!(import.total, Tally { seen: 11, imported: 3, skipped });
         // A needs its 5 gwei and the 2 it sends itself; B lacks one gwei of the 6 it sends.
         let balances: Vec<_> = import.genesis.accounts.iter().map(|account| account.balance).collect();
         assert_eq!(balances, [7, 1]);
@@ -365,9 +315,7 @@ mod tests {
         let imported = import("eth", &files).unwrap();
         let numbers: Vec<_> = imported.blocks.iter().map(|(_, block)| block.header.number).collect();
         assert_eq!(numbers, [1, 2]);
-        let [(_, one), (_, two)] = &imported.blocks[..] else {
-            panic!()
-        };
+        let [(_, one), (_, two)] = &imported.blocks[..] else { panic!() };
         assert_eq!(two.header.parent_hash, one.header.hash());
         assert_eq!(two.header.state_before, one.header.state_after);
         assert_eq!(hex::encode(one.header.parent_hash), imported.genesis.hash);
@@ -386,10 +334,7 @@ mod tests {
             (r#"{"error":{"code":-32000},"id":1}"#, "error"),
             (r#"{"number":null,"transactions":[]}"#, "pending"),
             (r#"{"number":"12","transactions":[]}"#, "hexadecimal"),
-            (
-                r#"{"number":"0x1","transactions":[{"to":null}]}"#,
-                "missing field `from`",
-            ),
+            (r#"{"number":"0x1","transactions":[{"to":null}]}"#, "missing field `from`"),
             (r#"{"number":"0x1","transactions":[{"from":"0x12"}]}"#, "not an address"),
             ("[]", "eth_getBlockByNumber"),
         ] {

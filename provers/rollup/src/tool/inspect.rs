@@ -47,9 +47,7 @@ pub fn header_of(path: &Path) -> Result<Header> {
         return header_of(&witness);
     }
     let witness = Witness::from_bytes(&bytes);
-    Ok(witness
-        .with_context(|| format!("{} is no header, witness or submission", path.display()))?
-        .header)
+    Ok(witness.with_context(|| format!("{} is no header, witness or submission", path.display()))?.header)
 }
 
 /// Verifies a finalized proof against a header; on success, what it proves.
@@ -72,34 +70,22 @@ pub fn show(path: &Path) -> Result<Value> {
         return Ok(json!({ "file": "header", "bytes": bytes.len(), "header": header(&block) }));
     }
     if let Ok(witness) = Witness::from_bytes(&bytes) {
-        let Witness {
-            header: block,
-            payments,
-            accounts,
-            siblings,
-        } = &witness;
+        let Witness { header: block, payments, accounts, siblings } = &witness;
         let transfers: Vec<_> = payments.iter().map(|payment| payment.transfer).map(transfer).collect();
-        return Ok(
-            json!({ "file": "witness", "bytes": bytes.len(), "header": header(block),
-            "accounts": accounts.len(), "siblings": siblings.len(), "transfers": transfers }),
-        );
+        return Ok(json!({ "file": "witness", "bytes": bytes.len(), "header": header(block),
+            "accounts": accounts.len(), "siblings": siblings.len(), "transfers": transfers }));
     }
     if let Ok(segment) = Segment::from_bytes(&bytes) {
         let real = segment.steps.iter().filter(|step| step.real);
         let transfers: Vec<_> = real.map(|step| transfer(step.payment.transfer)).collect();
-        return Ok(
-            json!({ "file": "segment", "bytes": bytes.len(), "steps": segment.steps.len(),
-            "statement": statement(&segment.statement), "transfers": transfers }),
-        );
+        return Ok(json!({ "file": "segment", "bytes": bytes.len(), "steps": segment.steps.len(),
+            "statement": statement(&segment.statement), "transfers": transfers }));
     }
     match Verifier::default().verify(&bytes) {
         Ok(proof) => Ok(json!({ "file": "proof", "bytes": bytes.len(), "verifies": true,
             "circuit": keys::name(proof.file().shape, proof.file().size),
             "statement": statement(proof.statement()) })),
-        Err(error) => bail!(
-            "{} is no header, witness, segment or valid proof ({error})",
-            path.display()
-        ),
+        Err(error) => bail!("{} is no header, witness, segment or valid proof ({error})", path.display()),
     }
 }
 

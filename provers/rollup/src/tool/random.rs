@@ -23,12 +23,7 @@ impl SplitMix {
 
 /// Accounts `account-0`, `account-1`, … with the same balance each.
 pub fn accounts(count: u32, balance: u64) -> Vec<GenesisAccount> {
-    (0..count)
-        .map(|n| GenesisAccount {
-            name: format!("account-{n}"),
-            balance,
-        })
-        .collect()
+    (0..count).map(|n| GenesisAccount { name: format!("account-{n}"), balance }).collect()
 }
 
 /// Makes `blocks` blocks of `transfers` transfers each, up to 1 ETH at a time, between the chain's accounts.
@@ -36,10 +31,7 @@ pub fn blocks(chain: &mut Chain, seed: u64, blocks: u32, transfers: u32) -> Resu
     let mut random = SplitMix(seed);
     let count = chain.genesis().accounts.len() as u64;
     let mut balances: Vec<u64> = chain.genesis().accounts.iter().map(|account| account.balance).collect();
-    ensure!(
-        balances.iter().any(|balance| *balance > 0) || transfers == 0,
-        "no account has anything to send"
-    );
+    ensure!(balances.iter().any(|balance| *balance > 0) || transfers == 0, "no account has anything to send");
     let mut made = Vec::new();
     for _ in 0..blocks {
         let mut block = Vec::with_capacity(transfers as usize);

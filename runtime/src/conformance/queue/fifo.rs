@@ -12,10 +12,7 @@ impl Suite<'_> {
         let without = [
             Outgoing { group: None, ..good() },
             Outgoing { dedup: None, ..good() },
-            Outgoing {
-                delay: Millis(1),
-                ..good()
-            },
+            Outgoing { delay: Millis(1), ..good() },
         ];
         for message in without {
             refused(self.queue.send(FIFO, vec![good(), message]).await, ErrorKind::Permanent);
@@ -30,10 +27,7 @@ impl Suite<'_> {
     pub(super) async fn fifo_keeps_order_within_a_group(&self) {
         let message = |group: &str, i: usize| {
             // Rank must not matter here.
-            Outgoing {
-                rank: -(i as i64),
-                ..self.grouped(group, &format!("order-{group}{i:02}"))
-            }
+            Outgoing { rank: -(i as i64), ..self.grouped(group, &format!("order-{group}{i:02}")) }
         };
         let sent = (0..12).flat_map(|i| [message("a", i), message("b", i)]).collect();
         self.send(FIFO, sent).await;
@@ -41,9 +35,7 @@ impl Suite<'_> {
         for _ in 0..100 {
             let deliveries = self.queue.receive(FIFO, 5, NOW, LEASE).await.expect("receives");
             for delivery in &deliveries {
-                seen.entry(delivery.group.clone().expect("a group"))
-                    .or_default()
-                    .push(delivery.body.clone());
+                seen.entry(delivery.group.clone().expect("a group")).or_default().push(delivery.body.clone());
             }
             self.ack(FIFO, &deliveries).await;
         }
@@ -54,13 +46,11 @@ impl Suite<'_> {
     }
 
     pub(super) async fn fifo_blocks_a_group_in_flight_and_no_other(&self) {
-        self.send(FIFO, vec![self.grouped("a", "block-a1"), self.grouped("a", "block-a2")])
-            .await;
+        self.send(FIFO, vec![self.grouped("a", "block-a1"), self.grouped("a", "block-a2")]).await;
         let first = self.one(FIFO).await;
         assert_eq!(first.body, "block-a1");
         self.none(FIFO).await;
-        self.send(FIFO, vec![self.grouped("a", "block-a3"), self.grouped("b", "block-b1")])
-            .await;
+        self.send(FIFO, vec![self.grouped("a", "block-a3"), self.grouped("b", "block-b1")]).await;
         let other = self.take(FIFO).await;
         assert_eq!(bodies(&other), ["block-b1"]);
         self.ack(FIFO, &[first]).await;
@@ -77,8 +67,7 @@ impl Suite<'_> {
     }
 
     pub(super) async fn fifo_wakes_who_waits_for_a_blocked_group(&self) {
-        self.send(FIFO, vec![self.grouped("a", "free-1"), self.grouped("a", "free-2")])
-            .await;
+        self.send(FIFO, vec![self.grouped("a", "free-1"), self.grouped("a", "free-2")]).await;
         let first = self.one(FIFO).await;
         let waiting = self.queue.receive(FIFO, 10, Millis::from_secs(20), LEASE);
         let acknowledging = async {
@@ -92,8 +81,7 @@ impl Suite<'_> {
     }
 
     pub(super) async fn fifo_returns_expired_and_released_at_the_head(&self) {
-        self.send(FIFO, (1..=3).map(|i| self.grouped("a", &format!("head-{i}"))).collect())
-            .await;
+        self.send(FIFO, (1..=3).map(|i| self.grouped("a", &format!("head-{i}"))).collect()).await;
         let first = self.one(FIFO).await;
         self.time.advance(LEASE).await;
         self.void(FIFO, &first).await;
@@ -112,13 +100,9 @@ impl Suite<'_> {
     }
 
     pub(super) async fn fifo_release_with_delay_keeps_the_group_blocked(&self) {
-        self.send(FIFO, vec![self.grouped("a", "pause-1"), self.grouped("a", "pause-2")])
-            .await;
+        self.send(FIFO, vec![self.grouped("a", "pause-1"), self.grouped("a", "pause-2")]).await;
         let first = self.one(FIFO).await;
-        self.queue
-            .release(FIFO, &first.receipt, Millis::from_secs(5))
-            .await
-            .expect("releases");
+        self.queue.release(FIFO, &first.receipt, Millis::from_secs(5)).await.expect("releases");
         self.time.advance(Millis::from_secs(4)).await;
         self.none(FIFO).await;
         let waiting = self.queue.receive(FIFO, 10, Millis::from_secs(20), LEASE);
@@ -150,11 +134,7 @@ impl Suite<'_> {
     }
 
     pub(super) async fn fifo_dead_letters_keep_group_and_order_and_free_the_group(&self) {
-        self.send(
-            REDRIVE_FIFO,
-            (1..=3).map(|i| self.grouped("a", &format!("bad-{i}"))).collect(),
-        )
-        .await;
+        self.send(REDRIVE_FIFO, (1..=3).map(|i| self.grouped("a", &format!("bad-{i}"))).collect()).await;
         for _ in 0..2 {
             let deliveries = self.queue.receive(REDRIVE_FIFO, 2, NOW, LEASE).await.expect("receives");
             assert_eq!(bodies(&deliveries), ["bad-1", "bad-2"]);

@@ -32,10 +32,7 @@ pub(super) async fn on_failed(
         at: context.clock.now(),
     };
     tracing::warn!(task = %report.task, worker = %report.worker, kind = block::kind_name(kind), message, "task failed");
-    apply(context, view, report.task.node, |node, policy| {
-        block::on_failure(node, &failure, policy)
-    })
-    .await
+    apply(context, view, report.task.node, |node, policy| block::on_failure(node, &failure, policy)).await
 }
 
 /// A task came to its dead-letter queue.
@@ -50,10 +47,7 @@ pub async fn on_dead_letter(context: &Context, task: &TaskMessage) -> Result<Han
     let handled = apply(context, &view, task.id.node, decide).await?;
     if handled == Handled::Noted {
         let outgoing = task_message(task, &view.run, push0_core::Millis(0));
-        context
-            .queue
-            .send(&work_queue(&task.pool, task.class), vec![outgoing])
-            .await?;
+        context.queue.send(&work_queue(&task.pool, task.class), vec![outgoing]).await?;
     }
     Ok(handled)
 }
@@ -162,10 +156,7 @@ async fn set_try(context: &Context, run: &RunId, node: Node, then: Try) -> Resul
     if wanted(before.as_ref()).attempt.next() != then.attempt {
         return Ok(false);
     }
-    let set = context
-        .table
-        .set_if(&at, attribute::TRY, before, Some(to_value(&then)))
-        .await?;
+    let set = context.table.set_if(&at, attribute::TRY, before, Some(to_value(&then))).await?;
     Ok(set.done)
 }
 
@@ -175,8 +166,7 @@ async fn raw_try(context: &Context, run: &RunId, node: Node) -> Result<Option<Va
 }
 
 fn wanted(raw: Option<&Value>) -> Try {
-    raw.and_then(|raw| serde_json::from_value(raw.clone()).ok())
-        .unwrap_or_default()
+    raw.and_then(|raw| serde_json::from_value(raw.clone()).ok()).unwrap_or_default()
 }
 
 fn to_value(record: &impl serde::Serialize) -> Value {
@@ -230,21 +220,13 @@ async fn revoke(
 }
 
 fn set(at: &crate::port::Key, attribute: &str, expected: Option<Value>, new: Option<Value>) -> Write {
-    Write::SetIf {
-        key: at.clone(),
-        attribute: attribute.to_owned(),
-        expected,
-        new,
-    }
+    Write::SetIf { key: at.clone(), attribute: attribute.to_owned(), expected, new }
 }
 
 /// Ends the run; the first reason stays.
 pub(super) async fn fail_run(context: &Context, run: &RunId, reason: &str) -> Result<Handled, DriveError> {
     let at = key(RowKey::run(run));
-    context
-        .table
-        .set_if(&at, attribute::FAILED, None, Some(clip_error(reason).into()))
-        .await?;
+    context.table.set_if(&at, attribute::FAILED, None, Some(clip_error(reason).into())).await?;
     let view = load_run(context, run).await?;
     tell_chain(context, &view).await?;
     Ok(Handled::Failed)

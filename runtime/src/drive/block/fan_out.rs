@@ -21,10 +21,7 @@ pub(super) async fn open(context: &Context, run: &RunId, segments: u32) -> Resul
         return Ok(());
     }
     send_ranges(context, run, &[(0, segments)]).await?;
-    context
-        .table
-        .set_if(&at, attribute::OPENED, None, Some(true.into()))
-        .await?;
+    context.table.set_if(&at, attribute::OPENED, None, Some(true.into())).await?;
     Ok(())
 }
 
@@ -70,19 +67,11 @@ async fn send_ranges(context: &Context, run: &RunId, ranges: &[(u32, u32)]) -> R
         return Ok(());
     }
     let message = |&(from, to): &(u32, u32)| Outgoing {
-        body: RangeMessage {
-            run: run.clone(),
-            from,
-            to,
-        }
-        .to_json(),
+        body: RangeMessage { run: run.clone(), from, to }.to_json(),
         group: Some(run.chain.to_string()),
         ..Outgoing::default()
     };
-    context
-        .queue
-        .send(queue::RANGES, ranges.iter().map(message).collect())
-        .await?;
+    context.queue.send(queue::RANGES, ranges.iter().map(message).collect()).await?;
     Ok(())
 }
 
@@ -100,15 +89,10 @@ async fn send_piece(
     let policy = policy_of(context, view);
     let page = page(context, manifest, piece.number).await?;
     let tasks = (piece.from..piece.to).zip(page.segments);
-    let tasks: Vec<_> = tasks
-        .map(|(segment, blob)| view.run.leaf_task(&policy, segment, blob))
-        .collect();
+    let tasks: Vec<_> = tasks.map(|(segment, blob)| view.run.leaf_task(&policy, segment, blob)).collect();
     let Some(first) = tasks.first() else { return Ok(()) };
     let queue = work_queue(&first.pool, first.class);
-    let outgoing = tasks
-        .iter()
-        .map(|task| task_message(task, &view.run, push0_core::Millis(0)))
-        .collect();
+    let outgoing = tasks.iter().map(|task| task_message(task, &view.run, push0_core::Millis(0))).collect();
     context.queue.send(&queue, outgoing).await?;
     context.table.set_if(&at, &mark, None, Some(true.into())).await?;
     Ok(())
