@@ -17,7 +17,7 @@ fn data() -> Option<PathBuf> {
 }
 
 fn run(command: &mut Command) -> String {
-    let output = command.output().unwrap();
+    let output = command.output().expect("the program is built");
     let (said, out) = (String::from_utf8_lossy(&output.stderr), String::from_utf8_lossy(&output.stdout));
     assert!(output.status.success(), "{command:?}: {}\n{out}{said}", output.status);
     out.into_owned()
@@ -45,7 +45,7 @@ fn four_real_blocks_are_proven_as_a_chain_and_finalized_in_order() {
     };
     run(&mut push0(&["init", "--pipeline", "rollup"]));
     let config = std::fs::read_to_string(at.join("push0.toml")).unwrap();
-    let config = config.replace("id = \"demo\"", "id = \"eth\"\nfirst = 18090205");
+    let config = config.replace("id = \"demo\"", "id = \"eth\"").replace("first = 1\n", "first = 18090205\n");
     std::fs::write(at.join("push0.toml"), config).unwrap();
     // Larger segments than the demo's: the price of lifting and joining is a segment's, however much is in it.
     let pipeline = std::fs::read_to_string(at.join("rollup.toml")).unwrap();
@@ -54,7 +54,10 @@ fn four_real_blocks_are_proven_as_a_chain_and_finalized_in_order() {
     std::fs::write(at.join("rollup.toml"), larger).unwrap();
     let log = std::fs::File::create(at.join("up.log")).unwrap();
     let mut up = push0(&["up"]).stderr(log).spawn().unwrap();
-    wait_until("push0 is up", || push0(&["status"]).output().is_ok_and(|output| output.status.success()));
+    wait_until("push0 is up", || {
+        assert!(up.try_wait().unwrap().is_none(), "up ended: {}", std::fs::read_to_string(at.join("up.log")).unwrap());
+        push0(&["status"]).output().is_ok_and(|output| output.status.success())
+    });
 
     let block = |number: u64| at.join(format!("blocks/{number}.json")).display().to_string();
     for number in [18_090_207, 18_090_205, 18_090_208, 18_090_206] {

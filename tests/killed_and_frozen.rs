@@ -15,7 +15,7 @@ use rand_chacha::ChaCha8Rng;
 const SEGMENTS: u32 = 16;
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be made")
 }
 
 fn blocks(installation: &Installation, count: u64) -> (Vec<PathBuf>, Vec<String>) {

@@ -40,8 +40,8 @@ fn find_status(value: &Value) -> Option<String> {
 fn stream(installation: &Installation) -> Vec<(u64, String)> {
     let lines = installation.cli_ok(&["finalized", "demo"]);
     let entry = |line: &str| {
-        let message: Value = serde_json::from_str(line).unwrap();
-        (message["number"].as_u64().unwrap(), message["finality"]["kind"].as_str().unwrap().to_owned())
+        let message: Value = serde_json::from_str(line).expect("a line is a document");
+        (message["number"].as_u64().unwrap_or(0), message["finality"]["kind"].as_str().unwrap_or_default().to_owned())
     };
     lines.lines().map(entry).collect()
 }

@@ -132,13 +132,19 @@ pub enum Step {
     /// Perform the oldest pending effect, then write the chain row without it.
     Perform {
         effect: PendingEffect,
-        then: ChainRow,
+        then: Box<ChainRow>,
     },
     /// Send outbox row `seq` to `finalized.fifo`, write its proof blob, then move `published` from `seq - 1` to `seq`.
     Publish {
         seq: u64,
     },
-    Write(Change),
+    Write(Box<Change>),
+}
+
+impl Step {
+    fn write(change: Change) -> Self {
+        Self::Write(Box::new(change))
+    }
 }
 
 /// Why an event changes nothing.

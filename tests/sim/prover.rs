@@ -114,10 +114,10 @@ impl Prover for Scripted {
 }
 
 fn prove(task: &TaskMessage, inputs: &[Data], noise: u64, lies: bool) -> Outcome {
-    let inputs: Result<Vec<Value>, Outcome> = inputs.iter().map(read).collect();
+    let inputs: Result<Vec<Value>, Failure> = inputs.iter().map(read).collect();
     let inputs = match inputs {
         Ok(inputs) => inputs,
-        Err(outcome) => return outcome,
+        Err(failure) => return failure.into(),
     };
     match task.kind {
         Kind::Split => split(&inputs[0]),
@@ -127,11 +127,11 @@ fn prove(task: &TaskMessage, inputs: &[Data], noise: u64, lies: bool) -> Outcome
     }
 }
 
-fn read(data: &Data) -> Result<Value, Outcome> {
+fn read(data: &Data) -> Result<Value, Failure> {
     let Data::Memory(bytes) = data else {
-        return Err(Failure::permanent("not in memory").into());
+        return Err(Failure::permanent("not in memory"));
     };
-    serde_json::from_slice(bytes).map_err(|error| Failure::permanent(error.to_string()).into())
+    serde_json::from_slice(bytes).map_err(|error| Failure::permanent(error.to_string()))
 }
 
 fn data(value: &Value) -> Data {

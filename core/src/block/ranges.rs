@@ -36,7 +36,7 @@ pub fn pieces(segments: u32) -> u32 {
 
 /// `None`: the range is not one of a block with so many segments.
 pub fn range_step(from: u32, to: u32, segments: u32) -> Option<RangeStep> {
-    let aligned = from % MANIFEST_PAGE == 0 && (to % MANIFEST_PAGE == 0 || to == segments);
+    let aligned = from.is_multiple_of(MANIFEST_PAGE) && (to.is_multiple_of(MANIFEST_PAGE) || to == segments);
     if !aligned || from >= to || to > segments {
         return None;
     }

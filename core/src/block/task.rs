@@ -123,13 +123,17 @@ impl Run {
         task(self, policy, node, Attempt::FIRST, vec![blob], &NodeView::default())
     }
 
-    /// Where its tasks stand among others': the chain's urgency first, then the block released longest ago. Lower goes first.
+    /// Where its tasks stand among others': the chain's urgency first, then the block released longest ago, of those released together
+    /// the lower number. Lower goes first.
     pub fn rank(&self) -> i64 {
         let class = match self.class {
             Class::Realtime => 0,
             Class::Standard => 1,
             Class::Bulk => 2,
         };
-        (class << 48) + self.released_at.0 as i64
+        // 41 bits of milliseconds reach to the year 2039 (wrapping then costs order, not correctness); 12 bits of the number are more
+        // than any window.
+        let released = (self.released_at.0 & ((1 << 41) - 1)) as i64;
+        (class << 60) | (released << 12) | (self.id.number & 0xfff) as i64
     }
 }

@@ -13,7 +13,7 @@ fn pending(view: &View) -> Option<Step> {
     let effect = *view.chain.pending.first()?;
     let mut then = view.chain.clone();
     then.pending.remove(0);
-    Some(Step::Perform { effect, then })
+    Some(Step::Perform { effect, then: Box::new(then) })
 }
 
 fn publish(view: &View) -> Option<Step> {
@@ -28,7 +28,7 @@ fn release(view: &View, now: Now, config: &ChainConfig) -> Option<Step> {
     chain.next_release = number + 1;
     match block.status {
         // Nothing to prove: it passes whatever the window, so that the cursor can pass it too.
-        BlockStatus::Skipped { .. } => Some(Step::Write(Change { chain: Some(chain), ..Change::default() })),
+        BlockStatus::Skipped { .. } => Some(Step::write(Change { chain: Some(chain), ..Change::default() })),
         BlockStatus::Parked => {
             let in_window = number < view.chain.next_final + view.window(config);
             if view.chain.paused || !in_window {
@@ -38,7 +38,7 @@ fn release(view: &View, now: Now, config: &ChainConfig) -> Option<Step> {
             let mut block = block.clone();
             block.set_status(BlockStatus::Proving, now);
             block.released_at = Some(now);
-            Some(Step::Write(Change { chain: Some(chain), block: Some(block), outbox: None }))
+            Some(Step::write(Change { chain: Some(chain), block: Some(block), outbox: None }))
         }
         // The release point stands before a block until it is released: nothing else can have happened to it.
         BlockStatus::Proving | BlockStatus::Proven | BlockStatus::Failed { .. } | BlockStatus::Final => None,
@@ -56,7 +56,7 @@ fn finalize(view: &View, now: Now) -> Option<Step> {
             if let Some(halt) = parent_mismatch(view, block) {
                 let is_known = view.chain.halt.as_ref() == Some(&halt);
                 let chain = crate::record::ChainRow { halt: Some(halt), ..view.chain.clone() };
-                return (!is_known).then_some(Step::Write(Change { chain: Some(chain), ..Change::default() }));
+                return (!is_known).then_some(Step::write(Change { chain: Some(chain), ..Change::default() }));
             }
             let (pipeline, proof, header) = (block.pipeline?, block.proof.clone()?, block.header.clone()?);
             Finality::Proof { pipeline, proof, header }
@@ -64,7 +64,7 @@ fn finalize(view: &View, now: Now) -> Option<Step> {
         BlockStatus::Skipped { reason } => Finality::Tombstone { reason: reason.clone() },
         BlockStatus::Parked | BlockStatus::Proving | BlockStatus::Failed { .. } | BlockStatus::Final => return None,
     };
-    Some(Step::Write(finalized(view, block, finality, now)))
+    Some(Step::write(finalized(view, block, finality, now)))
 }
 
 fn parent_mismatch(view: &View, block: &BlockRow) -> Option<Halt> {

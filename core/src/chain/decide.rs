@@ -243,7 +243,8 @@ fn run_anew(view: &View, block: &BlockRow, with: Option<&Submission>, reason: &s
     lift_halt(&mut chain, number);
     if number < chain.next_release {
         block.status = BlockStatus::Proving;
-        block.released_at = Some(now);
+        // It keeps its place: a run begun again does not stand behind the blocks released since.
+        block.released_at = block.released_at.or(Some(now));
         chain.pending.push(PendingEffect::Start { number, epoch: block.epoch });
     } else {
         block.status = BlockStatus::Parked;

@@ -72,10 +72,10 @@ impl World {
         let answer = answer.map(|change| self.write(change));
         while let Some(step) = advance(&self.view(), Millis(5), &self.config) {
             match step {
-                Step::Write(change) => self.write(change),
+                Step::Write(change) => self.write(*change),
                 Step::Perform { effect, then } => {
                     self.performed.push(effect);
-                    self.chain = then;
+                    self.chain = *then;
                 }
                 Step::Publish { seq } => panic!("{seq} is published already"),
             }

@@ -43,10 +43,10 @@ pub async fn drive(context: &Context, chain: &ChainId, event: &Event) -> Result<
             },
             Some(ref answer) => match chain::advance(&loaded.view, now, config) {
                 None => return Ok(answer.clone()),
-                Some(Step::Write(change)) => loaded.write(context, change).await,
+                Some(Step::Write(change)) => loaded.write(context, *change).await,
                 Some(Step::Perform { effect, then }) => {
                     perform(context, config, effect).await?;
-                    loaded.write(context, Change { chain: Some(then), ..Change::default() }).await
+                    loaded.write(context, Change { chain: Some(*then), ..Change::default() }).await
                 }
                 Some(Step::Publish { seq }) => {
                     publish(context, &loaded.view, seq).await?;
