@@ -238,6 +238,9 @@ pub struct Wait {
 pub struct Retry {
     pub chain: ChainId,
     pub number: u64,
+    /// Give up a run that is going on, and begin anew.
+    #[arg(long)]
+    pub force: bool,
     #[command(flatten)]
     pub wait: Wait,
 }

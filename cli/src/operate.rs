@@ -75,14 +75,20 @@ pub async fn retry(args: &args::Retry, remote: &Remote, output: Output) -> anyho
     remote.chain(chain)?;
     let before = view::find(remote, chain, number).await?;
     not_final(&before)?;
-    if !matches!(before.block.status, BlockStatus::Failed { .. }) {
+    let may_be_running = args.force && before.block.status == BlockStatus::Proving;
+    if !may_be_running && !matches!(before.block.status, BlockStatus::Failed { .. }) {
         let status = before.block.status.name();
         return Err(Trouble::failed(format!("block {number} is {status}; only a failed block can be retried"))
             .next(format!("use `push0 replace FILE.json` or `push0 skip {chain} {number} --reason TEXT`; or see `push0 why {chain} {number}`"))
             .into());
     }
     let epoch = before.block.epoch;
-    send(remote, Command::Retry { chain: chain.clone(), number }, &format!("retry/{number}/e{}", epoch.0)).await?;
+    send(
+        remote,
+        Command::Retry { chain: chain.clone(), number, epoch: Some(epoch) },
+        &format!("retry/{number}/e{}", epoch.0),
+    )
+    .await?;
     let after =
         view::wait_for_block(remote, chain, number, within(&args.wait), |block| block.block.epoch > epoch).await?;
     Changed { chain: chain.clone(), number: Some(number), before: told(&before), after: told(&after) }.show(output);

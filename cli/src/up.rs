@@ -19,6 +19,7 @@ use push0_runtime::drive::Context;
 use push0_runtime::engine::{Engine, EngineConfig, Location, QueueSpec};
 use push0_runtime::http::{Ports, Role, Server, ServerConfig, bind_tcp, bind_unix};
 use push0_runtime::port::{Clock, SystemClock};
+use push0_runtime::wiring;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::info;
@@ -39,8 +40,9 @@ pub async fn run(settings: &Settings, output: Output) -> anyhow::Result<()> {
     let mut stopping = Stopping::new()?;
     let topology = Topology::built_in();
     let pools = settings.catalog.pools();
-    let queues = topology.expanded_queues(&pools);
-    let engine = open(settings, &queues)?;
+    let queues = wiring::engine_queues(&topology, &pools);
+    let names = queues.iter().map(|queue| queue.name.clone()).collect();
+    let engine = open(settings, queues)?;
     if settings.workers.only_local {
         reclaim_tasks(&engine, &pools)?;
     }
@@ -54,7 +56,6 @@ pub async fn run(settings: &Settings, output: Output) -> anyhow::Result<()> {
         catalog: Arc::new(settings.catalog.clone()),
     };
 
-    let names = queues.iter().map(|queue| queue.name.clone()).collect();
     Notice::new(&settings.catalog, names, clock.now()).post(&*context.table).await?;
     let (stop, stopped) = watch::channel(false);
     let functions = functions::start(&context, &engine, &topology, &pools, &settings.functions, &stopped)?;
@@ -98,7 +99,7 @@ pub async fn run(settings: &Settings, output: Output) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn open(settings: &Settings, queues: &[push0_core::topology::QueueSpec]) -> anyhow::Result<Engine> {
+fn open(settings: &Settings, queues: Vec<QueueSpec>) -> anyhow::Result<Engine> {
     let socket = settings.socket();
     std::fs::create_dir_all(&settings.data)
         .with_context(|| format!("cannot make the data directory {}", settings.data.display()))?;
@@ -107,15 +108,8 @@ fn open(settings: &Settings, queues: &[push0_core::topology::QueueSpec]) -> anyh
             .next("use a data directory with a shorter path (--data)")
             .into());
     }
-    let specs = queues.iter().map(|queue| {
-        let spec = QueueSpec::new(queue.name.clone());
-        match &queue.dead_letter {
-            Some(letters) => spec.with_dead_letter(letters.queue.clone(), letters.max_receives),
-            None => spec,
-        }
-    });
     let location = Location::Directory(settings.data.clone());
-    let config = EngineConfig { durability: settings.durability, ..EngineConfig::new(location, specs.collect()) };
+    let config = EngineConfig { durability: settings.durability, ..EngineConfig::new(location, queues) };
     Engine::open(config).map_err(|error| {
         Trouble::failed(error.to_string()).next("see `push0 status --data DIR` for what runs there").into()
     })

@@ -10,7 +10,7 @@ mod task;
 
 pub use failure::{Decision, Failure, Revocation, on_dead_letter, on_failure, revoke};
 pub use ranges::{Piece, RangeStep, piece_of, pieces, range_step};
-pub use task::{Fire, Graph, fire};
+pub use task::{Fire, Graph, fire, fire_again};
 
 use crate::id::BlockHash;
 use crate::message::FailureKind;

@@ -19,6 +19,13 @@ pub mod queue {
     pub const RESULTS: &str = "results";
     pub const VERDICTS: &str = "verdicts";
     pub const RANGES: &str = "ranges";
+    /// Messages that can never be handled, each with its reason: for people.
+    pub const POISON: &str = "poison";
+
+    /// The queue that a dead-letter queue belongs to; any other queue is itself.
+    pub fn origin(name: &str) -> &str {
+        name.strip_suffix("-dlq").unwrap_or(name)
+    }
 }
 
 /// The queue that workers of a pool take tasks of a class from.

@@ -234,7 +234,7 @@ mod tests {
             assert!(names.iter().any(|name| name == expected), "{expected} is not in {names:?}");
         }
         let collector = topology.function("collector").unwrap();
-        assert_eq!(topology.expanded_sources(collector, &pools).len(), 3 + 6);
+        assert_eq!(topology.expanded_sources(collector, &pools).len(), 6 + 6);
     }
 
     #[test]

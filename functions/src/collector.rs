@@ -23,18 +23,19 @@ impl Collector {
 impl Function for Collector {
     async fn handle(&self, source: &str, message: &Delivery) -> Result<(), Failure> {
         let body = &message.body;
-        match source {
+        // What went to a function's own dead-letter queue is handled as if it had never been there.
+        match queue::origin(source) {
             queue::RANGES => {
                 let range = RangeMessage::from_json(body).map_err(from_decode)?;
                 block::on_range(&self.context, &range).await.map_err(from_drive)
             }
-            queue::RESULTS | queue::VERDICTS => {
+            origin @ (queue::RESULTS | queue::VERDICTS) => {
                 let report = Report::from_json(body).map_err(from_decode)?;
-                let handled = block::on_report(&self.context, source, &report).await.map_err(from_drive)?;
+                let handled = block::on_report(&self.context, origin, &report).await.map_err(from_drive)?;
                 tracing::debug!(task = %report.task, worker = %report.worker, ?handled, "report");
                 Ok(())
             }
-            // Every other source is the dead-letter queue of a work queue.
+            // Every other source is the dead-letter queue of a work queue: a decision about the task is due.
             _ => {
                 let task = TaskMessage::from_json(body).map_err(from_decode)?;
                 let handled = block::on_dead_letter(&self.context, &task).await.map_err(from_drive)?;

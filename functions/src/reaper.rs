@@ -1,24 +1,32 @@
 //! The reaper: on a timer, heals what a crash or a lost message left behind.
 //!
-//! It reads the chains' rows, the rows of the blocks being proven and, of those, the plan records: never the nodes.
+//! It reads the chains' rows, the rows of the blocks being proven and, of those, the plan records. It looks at a run's nodes only where
+//! nothing is going on: when every queue that could hold a task or a report of it was empty on two turns, what was sent and not answered
+//! is lost (a worker acknowledged it and said nothing), and is sent again.
 
-use push0_core::ChainId;
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
 use push0_core::chain::Event;
-use push0_core::message::queue;
+use push0_core::message::{queue, work_queue};
 use push0_core::record::{BlockRow, BlockStatus, RowKey, RunView, Versioned};
+use push0_core::{ChainId, RunId};
 use push0_runtime::drive::{Context, DriveError, block, chain};
 use push0_runtime::port::Key;
+use push0_runtime::snapshot;
 
 /// Most blocks looked at a chain and turn: the widest window, and some.
 const BLOCKS: usize = 300;
 
 pub struct Reaper {
     context: Context,
+    /// Runs that nothing was going on for at the last turn.
+    quiet: Mutex<BTreeSet<RunId>>,
 }
 
 impl Reaper {
     pub fn new(context: Context) -> Self {
-        Self { context }
+        Self { context, quiet: Mutex::default() }
     }
 
     /// One turn over all configured chains. A chain that fails is reported and does not stop the others.
@@ -44,6 +52,7 @@ impl Reaper {
             };
             // Ended, and the chain does not know.
             block::tell_chain(&self.context, &view).await?;
+            self.look_for_lost_tasks(&view).await?;
             if ranges_idle {
                 let reopened = block::reopen(&self.context, &view).await?;
                 if reopened > 0 {
@@ -52,6 +61,44 @@ impl Reaper {
             }
         }
         Ok(())
+    }
+
+    async fn look_for_lost_tasks(&self, view: &RunView) -> Result<(), DriveError> {
+        let run = &view.run.id;
+        let is_quiet = !view.is_over() && self.is_quiet(view).await?;
+        let was_quiet = {
+            let mut quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
+            let was_quiet = quiet.remove(run);
+            if is_quiet {
+                quiet.insert(run.clone());
+            }
+            is_quiet && was_quiet
+        };
+        if !was_quiet {
+            return Ok(());
+        }
+        let found = snapshot::block(&*self.context.table, &run.chain, run.number).await?;
+        let tasks = found.and_then(|block| block.run).filter(|found| found.id == *run).map(|found| found.tasks);
+        for task in tasks.unwrap_or_default() {
+            block::send_again(&self.context, view, task.node).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether no queue holds anything that could move the run.
+    async fn is_quiet(&self, view: &RunView) -> Result<bool, DriveError> {
+        let stages = view.run.policy.stages.iter();
+        let work: BTreeSet<String> = stages.map(|stage| work_queue(&stage.pool, view.run.class)).collect();
+        let dead = work.iter().map(|queue| format!("{queue}-dlq"));
+        let reports = [queue::RESULTS, queue::VERDICTS, queue::RANGES].map(str::to_owned);
+        let dead_reports = reports.clone().map(|queue| format!("{queue}-dlq"));
+        for name in work.iter().cloned().chain(dead).chain(reports).chain(dead_reports) {
+            let stats = self.context.queue.stats(&name).await?;
+            if stats.visible + stats.in_flight + stats.delayed > 0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Blocks being proven: they lie between the cursor and the release point.

@@ -61,7 +61,7 @@ pub enum Store {
 pub struct Limits {
     /// A worker named in `avoid` takes the task all the same at this receive count.
     pub avoid_bound: u32,
-    /// How long a released task of that kind stays hidden.
+    /// How long a task released for that stays hidden the first time; each further time twice as long.
     pub avoid_delay: Millis,
     /// How long a cancelled prover has before it is killed.
     pub cancel_grace: Millis,
@@ -76,7 +76,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            avoid_bound: 4,
+            avoid_bound: 5,
             avoid_delay: Millis(300),
             cancel_grace: Millis(5_000),
             start_limit: Millis::from_secs(120),
@@ -168,7 +168,8 @@ pub async fn prepare(env: &Env, held: Held, delivery: &Delivery) -> Prepared {
             return Err(Turn::Ended(End::Stopped));
         }
         if task.avoid.contains(&env.worker) && delivery.receive_count < env.limits.avoid_bound {
-            return Err(Turn::Avoid);
+            let doublings = delivery.receive_count.saturating_sub(1).min(10);
+            return Err(Turn::Avoid(Millis(env.limits.avoid_delay.0 << doublings)));
         }
         if let Some(event) = stored_earlier(env, &task, &held).await? {
             info!(task = %task.id, "already proven by an earlier delivery");
@@ -306,7 +307,8 @@ pub(crate) async fn hand_back(env: &Env, ready: &Ready) -> Settled {
 /// What ends the work on a task early.
 enum Turn {
     Ended(End),
-    Avoid,
+    /// Another worker shall take it, within this long.
+    Avoid(Millis),
     Failed(Failure),
     Report(ReportEvent),
 }
@@ -329,9 +331,9 @@ impl From<GaveUp> for Turn {
 async fn settle(env: &Env, task: &TaskMessage, held: &Hold, turn: Turn) -> Settled {
     match turn {
         Turn::Ended(end) => settle_end(env, task, held, end).await,
-        Turn::Avoid => {
+        Turn::Avoid(delay) => {
             debug!(task = %task.id, "another worker shall take it");
-            release(env, held, env.limits.avoid_delay).await;
+            release(env, held, delay).await;
             Settled::Avoided
         }
         Turn::Report(event) => send_report(env, task, held, event).await,

@@ -15,7 +15,7 @@ pub use context::{Catalog, Context};
 use push0_core::invariant::Violation;
 use push0_core::record::DecodeError;
 
-use crate::port::{ErrorKind, PortError};
+use crate::port::PortError;
 
 /// Why a drive loop stopped before everything was done.
 #[derive(Debug, thiserror::Error)]
@@ -31,12 +31,12 @@ pub enum DriveError {
 }
 
 impl DriveError {
-    /// Whether delivering the message again could help.
+    /// Whether delivering the message again can never help. A port's permanent error is not the message's fault: a queue that is not
+    /// there, a limit; it comes again, and at last to the dead-letter queue, from where it is tried on.
     pub fn is_poison(&self) -> bool {
         match self {
             DriveError::Poison(_) => true,
-            DriveError::Stored { .. } => false,
-            DriveError::Port(error) => error.kind() == ErrorKind::Permanent,
+            DriveError::Stored { .. } | DriveError::Port(_) => false,
         }
     }
 }

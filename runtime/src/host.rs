@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use push0_core::Millis;
+use push0_core::message::queue::POISON;
 
 use crate::port::{Delivery, Outgoing, PortError, PortResult, Queue};
 
@@ -17,7 +18,7 @@ use crate::port::{Delivery, Outgoing, PortError, PortResult, Queue};
 pub enum Failure {
     /// Deliver it again.
     Retry { reason: String },
-    /// It can never be handled: to the dead-letter queue with it.
+    /// It can never be handled: it goes to the queue `poison` with its reason, where people see it.
     Poison { reason: String },
 }
 
@@ -66,8 +67,6 @@ pub struct Mapping {
     pub queue: String,
     pub batch: usize,
     pub lease: Millis,
-    /// Where poison goes.
-    pub dead_letter: Option<String>,
 }
 
 /// How long a failed message rests before its next delivery: doubling from 100 ms to 10 s with each delivery.
@@ -87,7 +86,7 @@ pub async fn poll_once(
     Ok(batch.len())
 }
 
-/// Handles a batch and settles every message of it: deleted, handed back, or moved to the dead-letter queue.
+/// Handles a batch and settles every message of it: deleted, handed back, or moved to `poison`.
 async fn invoke(queue: &dyn Queue, function: &dyn Function, mapping: &Mapping, batch: &[Delivery]) {
     let failed = handle_batch(function, &mapping.queue, batch).await;
     // In reverse, so that FIFO messages handed back stand in their old order.
@@ -114,17 +113,9 @@ async fn settle(
         }
         Some(Failure::Poison { reason }) => {
             tracing::error!(queue = mapping.queue, reason, "message cannot be handled");
-            let Some(dead_letter) = &mapping.dead_letter else {
-                return queue.release(&mapping.queue, &message.receipt, back_off(message.receive_count)).await;
-            };
-            let body = serde_json::json!({ "poison": reason, "queue": mapping.queue, "body": message.body });
-            let outgoing = Outgoing {
-                body: body.to_string(),
-                group: Some(message.group.clone().unwrap_or_else(|| "poison".to_owned())),
-                dedup: Some(message.id.clone()),
-                ..Outgoing::default()
-            };
-            queue.send(dead_letter, vec![outgoing]).await?;
+            let body = serde_json::json!({ "reason": reason, "queue": mapping.queue, "body": message.body });
+            let outgoing = Outgoing { body: body.to_string(), group: message.group.clone(), ..Outgoing::default() };
+            queue.send(POISON, vec![outgoing]).await?;
             queue.ack(&mapping.queue, &message.receipt).await
         }
     }
@@ -206,16 +197,10 @@ mod tests {
     }
 
     #[test]
-    fn poison_goes_to_the_dead_letter_queue_with_its_reason_and_leaves_the_source() {
+    fn poison_is_put_aside_with_its_reason_and_leaves_the_source() {
         use crate::engine::{Engine, QueueSpec};
-        let specs = vec![QueueSpec::new("in-dlq.fifo"), QueueSpec::new("in.fifo").with_dead_letter("in-dlq.fifo", 3)];
-        let engine = Engine::in_memory(specs).unwrap();
-        let mapping = Mapping {
-            queue: "in.fifo".to_owned(),
-            batch: 10,
-            lease: Millis(1_000),
-            dead_letter: Some("in-dlq.fifo".to_owned()),
-        };
+        let engine = Engine::in_memory(vec![QueueSpec::new("in.fifo"), QueueSpec::new(POISON)]).unwrap();
+        let mapping = Mapping { queue: "in.fifo".to_owned(), batch: 10, lease: Millis(1_000) };
         let message = |body: &str| Outgoing {
             body: body.to_owned(),
             group: Some("a".to_owned()),
@@ -226,7 +211,7 @@ mod tests {
             engine.send("in.fifo", vec![message("poison one"), message("fine")]).await.unwrap();
             assert_eq!(poll_once(&engine, &Picky, &mapping, Millis(0)).await, Ok(2));
             assert_eq!(engine.stats("in.fifo").await.unwrap(), Default::default(), "both have left");
-            let dead = engine.receive("in-dlq.fifo", 10, Millis(0), Millis(1_000)).await.unwrap();
+            let dead = engine.receive(POISON, 10, Millis(0), Millis(1_000)).await.unwrap();
             assert_eq!(dead.len(), 1);
             assert!(dead[0].body.contains("picky") && dead[0].body.contains("poison one"), "{}", dead[0].body);
         });

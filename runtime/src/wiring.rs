@@ -32,8 +32,38 @@ pub fn mappings(topology: &Topology, function: &str, pools: &BTreeSet<Pool>) -> 
             queue: source.queue,
             batch: source.batch as usize,
             lease: Millis::from_secs(u64::from(queue.visibility_s)),
-            dead_letter: queue.dead_letter.as_ref().map(|letters| letters.queue.clone()),
         })
     };
     topology.expanded_sources(function, pools).into_iter().filter_map(mapping).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_source_of_the_topology_is_mapped_with_its_lease() {
+        let pools = ["cpu".parse().unwrap(), Pool::trusted()].into();
+        let topology = Topology::built_in();
+        let dispatcher = mappings(&topology, "dispatcher", &pools);
+        assert_eq!(dispatcher[0].queue, "submissions.fifo");
+        assert_eq!(dispatcher[0].lease, Millis::from_secs(18));
+        let collector = mappings(&topology, "collector", &pools);
+        assert_eq!(
+            collector.len(),
+            3 + 3 + 2 * 3,
+            "three queues, their dead letters, and those of each pool and class"
+        );
+        assert_eq!(mappings(&topology, "nobody", &pools), []);
+    }
+
+    #[test]
+    fn the_engine_takes_every_queue_of_the_topology() {
+        let pools = ["cpu".parse().unwrap(), Pool::trusted()].into();
+        let queues = engine_queues(&Topology::built_in(), &pools);
+        let names: Vec<String> = queues.iter().map(|queue| queue.name.clone()).collect();
+        let engine = engine::Engine::in_memory(queues).unwrap();
+        assert_eq!(engine.queues().len(), names.len());
+        assert!(names.iter().any(|name| name == "poison") && names.iter().any(|name| name == "work-cpu-bulk-dlq"));
+    }
 }

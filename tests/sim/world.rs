@@ -9,7 +9,7 @@ use push0_core::chain::ChainConfig;
 use push0_core::message::{ChainMessage, Command, Submission, queue};
 use push0_core::record::{BlobRef, BlockStatus, Halt, Versioned as _};
 use push0_core::topology::Topology;
-use push0_core::{BlockHash, ChainId, Class, Millis, Pool, Sha256, pipeline};
+use push0_core::{BlockHash, ChainId, Class, Epoch, Millis, Pool, Sha256, pipeline};
 use push0_functions::{Collector, Dispatcher, Reaper};
 use push0_gpu_worker::Health;
 use push0_gpu_worker::lease::Leases;
@@ -456,7 +456,7 @@ fn remedy(shared: &Shared, chain: &ChainId, block: &snapshot::BlockSnapshot) -> 
             replace(shared, chain, number, segments, parent, hash, salt);
             None
         }
-        _ => Some(Command::Retry { chain: chain.clone(), number }),
+        _ => Some(Command::Retry { chain: chain.clone(), number, epoch: None }),
     }
 }
 
@@ -479,7 +479,7 @@ fn whim(shared: &Shared, chain: &ChainId, cursor: u64) -> Command {
     match dice.random_range(0..4) {
         0 => Command::Pause { chain },
         1 => Command::Window { chain, window: dice.random_range(1..6) },
-        2 => Command::Retry { chain, number: cursor },
+        2 => Command::Retry { chain, number: cursor, epoch: Some(Epoch(dice.random_range(1..4))) },
         // Ahead of the cursor, perhaps of what was submitted: within the blocks of the run.
         _ => Command::Skip { chain, number: cursor.min(2), reason: "a whim".to_owned() },
     }

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use push0_core::topology::Topology;
 use push0_core::{Millis, Pool};
 use push0_functions::{Collector, Dispatcher, Reaper};
 use push0_runtime::drive::Context;
 use push0_runtime::engine::Engine;
-use push0_runtime::host::{self, Function, Mapping};
+use push0_runtime::host::{self, Function};
+use push0_runtime::wiring;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
@@ -31,23 +31,6 @@ impl Running {
     }
 }
 
-/// The mappings of a function, patterns written out: visibility is the lease.
-pub(super) fn mappings(topology: &Topology, function: &str, pools: &BTreeSet<Pool>) -> anyhow::Result<Vec<Mapping>> {
-    let function = topology.function(function).with_context(|| format!("the topology has no function {function}"))?;
-    let queues = topology.expanded_queues(pools);
-    let sources = topology.expanded_sources(function, pools);
-    let mapping = |source: &push0_core::topology::SourceSpec| {
-        let queue = queues.iter().find(|queue| queue.name == source.queue)?;
-        Some(Mapping {
-            queue: queue.name.clone(),
-            batch: source.batch as usize,
-            lease: Millis::from_secs(u64::from(queue.visibility_s)),
-            dead_letter: queue.dead_letter.as_ref().map(|letters| letters.queue.clone()),
-        })
-    };
-    Ok(sources.iter().filter_map(mapping).collect())
-}
-
 pub(super) fn start(
     context: &Context,
     engine: &Engine,
@@ -62,7 +45,7 @@ pub(super) fn start(
         ("collector", Arc::new(Collector::new(context.clone()))),
     ];
     for (name, function) in functions {
-        for mapping in mappings(topology, name, pools)? {
+        for mapping in wiring::mappings(topology, name, pools) {
             // Whoever had these in hand was a function of the last `up`, and is dead.
             let reclaimed = engine.reclaim(&mapping.queue)?;
             if reclaimed > 0 {
@@ -94,23 +77,5 @@ async fn reap(reaper: Reaper, every: Millis, mut stopped: watch::Receiver<bool>)
             _ = stopped.wait_for(|stopped| *stopped) => return,
             () = tokio::time::sleep(Duration::from_millis(every.0)) => {}
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_source_of_the_topology_is_mapped_with_its_lease_and_dead_letters() {
-        let pools = ["cpu".parse().unwrap(), Pool::trusted()].into();
-        let topology = Topology::built_in();
-        let dispatcher = mappings(&topology, "dispatcher", &pools).unwrap();
-        assert_eq!(dispatcher[0].queue, "submissions.fifo");
-        assert_eq!(dispatcher[0].dead_letter.as_deref(), Some("submissions-dlq.fifo"));
-        assert_eq!(dispatcher[0].lease, Millis::from_secs(18));
-        let collector = mappings(&topology, "collector", &pools).unwrap();
-        assert_eq!(collector.len(), 3 + 2 * 3, "results, verdicts, ranges, and a dead-letter queue a pool and class");
-        assert!(mappings(&topology, "nobody", &pools).is_err());
     }
 }

@@ -7,6 +7,8 @@
 //!   have been accused before. Until then it counts as retryable.
 //! - When the attempts are used up the block fails.
 
+use std::collections::BTreeSet;
+
 use crate::id::{Attempt, Millis, Sha256, WorkerId};
 use crate::message::{FailureKind, TaskMessage};
 use crate::pipeline::StagePolicy;
@@ -19,6 +21,9 @@ const MAX_NOTES: usize = 8;
 
 /// Longest message kept with a note, bytes: eight notes must stay well within a row.
 const NOTE: usize = MAX_ERROR / 8;
+
+/// Most children accused at once: a revocation of them all is one transaction, of three writes a child and one more.
+const MAX_ACCUSED: usize = 8;
 
 /// Most workers a task avoids: with more, a small pool would have nobody left.
 const MAX_AVOID: usize = 2;
@@ -93,13 +98,14 @@ fn note(view: &NodeView, failure: &Failure) -> FailureNote {
     while !failure.message.is_char_boundary(end) {
         end -= 1;
     }
-    let accused = failure.children.iter().filter_map(|slot| Some((*slot, view.slots.get(slot)?.blob.sha256)));
+    let named: BTreeSet<u32> = failure.children.iter().copied().collect();
+    let accused = named.into_iter().filter_map(|slot| Some((slot, view.slots.get(&slot)?.blob.sha256)));
     FailureNote {
         attempt: failure.attempt,
         worker: failure.worker.clone(),
         kind: failure.kind,
         message: failure.message[..end].to_owned(),
-        accused: accused.collect(),
+        accused: accused.take(MAX_ACCUSED).collect(),
         at: failure.at,
     }
 }
@@ -108,23 +114,23 @@ fn reason(note: &FailureNote, suffix: &str) -> String {
     format!("{}: {}{suffix}", kind_name(note.kind), note.message)
 }
 
-/// A failure that no attempt can mend: an accusation of something that is not a child's artifact counts, too.
-fn is_permanent(kind: FailureKind, accused: usize) -> bool {
-    match kind {
-        FailureKind::Permanent => true,
-        FailureKind::BadInput => accused == 0,
-        FailureKind::Retryable | FailureKind::Lost => false,
-    }
-}
-
+/// What cannot be mended by another attempt. An input that is no child's artifact (a segment, the header) cannot be made again, so an
+/// accusation of it is as final as `permanent`, once it is repeated: a single bad read accuses, too.
 fn is_confirmed_permanent(view: &NodeView, failure: &Failure) -> bool {
-    let accused = failure.children.iter().filter(|slot| view.slots.contains_key(slot)).count();
-    let said_before_elsewhere = view
-        .wanted
-        .failures
-        .iter()
-        .any(|earlier| is_permanent(earlier.kind, earlier.accused.len()) && earlier.worker != failure.worker);
-    is_permanent(failure.kind, accused) && (failure.trusted || said_before_elsewhere)
+    let accuses_a_child = failure.children.iter().any(|slot| view.slots.contains_key(slot));
+    let earlier = |kind: FailureKind| {
+        let same = move |note: &&FailureNote| note.kind == kind && note.accused.is_empty();
+        view.wanted.failures.iter().filter(same)
+    };
+    match failure.kind {
+        FailureKind::Permanent => {
+            failure.trusted || earlier(FailureKind::Permanent).any(|note| note.worker != failure.worker)
+        }
+        FailureKind::BadInput if !accuses_a_child => {
+            earlier(FailureKind::BadInput).any(|note| failure.trusted || note.worker != failure.worker)
+        }
+        FailureKind::BadInput | FailureKind::Retryable | FailureKind::Lost => false,
+    }
 }
 
 fn confirmed_accusations(view: &NodeView, note: &FailureNote, trusted: bool) -> Vec<(u32, Sha256)> {
@@ -135,11 +141,7 @@ fn confirmed_accusations(view: &NodeView, note: &FailureNote, trusted: bool) -> 
 
 fn next_try(view: &NodeView, note: FailureNote, policy: &StagePolicy) -> Try {
     let attempt = view.wanted.attempt.next();
-    let mut avoid = view.wanted.avoid.clone();
-    avoid.retain(|worker| note.worker.as_ref() != Some(worker));
-    avoid.extend(note.worker.clone());
-    let surplus = avoid.len().saturating_sub(MAX_AVOID);
-    avoid.drain(..surplus);
+    let avoid = avoid(&view.wanted.avoid, note.worker.as_ref());
     let mut failures = view.wanted.failures.clone();
     failures.push(note);
     let surplus = failures.len().saturating_sub(MAX_NOTES);
@@ -152,23 +154,28 @@ fn next_try(view: &NodeView, note: FailureNote, policy: &StagePolicy) -> Try {
 pub struct Revocation {
     /// New floor of the reader's slot.
     pub floor: Attempt,
-    /// New `try` of the child, where its present one is below the floor.
-    pub child: Option<Try>,
+    /// New `try` of the child.
+    pub child: Try,
 }
 
-/// Revokes slot `slot` of `reader` if it still holds `accused`.
+/// Revokes slot `slot` of `reader` if it still holds `accused`. The child always gets a new attempt: whatever attempt it is at may have
+/// been sent and dropped as settled while the accused artifact stood.
 pub fn revoke(reader: &NodeView, slot: u32, accused: Sha256, child: &NodeView) -> Option<Revocation> {
     let artifact = reader.slots.get(&slot).filter(|artifact| artifact.blob.sha256 == accused)?;
     let floor = artifact.attempt.next();
-    let child = (child.wanted.attempt < floor).then(|| {
-        let mut avoid = child.wanted.avoid.clone();
-        avoid.retain(|worker| *worker != artifact.worker);
-        avoid.push(artifact.worker.clone());
-        let surplus = avoid.len().saturating_sub(MAX_AVOID);
-        avoid.drain(..surplus);
-        Try { attempt: floor, delay: Millis(0), avoid, failures: child.wanted.failures.clone() }
-    });
+    let attempt = child.wanted.attempt.max(artifact.attempt).next();
+    let avoid = avoid(&child.wanted.avoid, Some(&artifact.worker));
+    let child = Try { attempt, delay: Millis(0), avoid, failures: child.wanted.failures.clone() };
     Some(Revocation { floor, child })
+}
+
+/// The workers to avoid, with the latest to have failed: the last few of them.
+fn avoid(before: &[WorkerId], failed: Option<&WorkerId>) -> Vec<WorkerId> {
+    let mut avoid: Vec<WorkerId> = before.iter().filter(|worker| Some(*worker) != failed).cloned().collect();
+    avoid.extend(failed.cloned());
+    let surplus = avoid.len().saturating_sub(MAX_AVOID);
+    avoid.drain(..surplus);
+    avoid
 }
 
 #[cfg(test)]
@@ -275,11 +282,29 @@ mod tests {
         let child = NodeView::default();
         let revocation = revoke(&view(), 1, Sha256([2; 32]), &child).unwrap();
         assert_eq!(revocation.floor, Attempt(2));
-        let wanted = revocation.child.unwrap();
-        assert_eq!((wanted.attempt, wanted.avoid), (Attempt(2), vec![worker("w-child")]));
+        assert_eq!((revocation.child.attempt, revocation.child.avoid), (Attempt(2), vec![worker("w-child")]));
         assert_eq!(revoke(&view(), 1, Sha256([9; 32]), &child), None);
         let ahead = NodeView { wanted: Try { attempt: Attempt(5), ..Try::default() }, ..child };
-        assert_eq!(revoke(&view(), 1, Sha256([2; 32]), &ahead).unwrap().child, None);
+        let revocation = revoke(&view(), 1, Sha256([2; 32]), &ahead).unwrap();
+        assert_eq!(
+            revocation.child.attempt,
+            Attempt(6),
+            "attempt 5 may have come and gone while the accused one stood"
+        );
+    }
+
+    #[test]
+    fn an_accusation_of_what_is_no_child_fails_the_block_when_it_is_repeated() {
+        let header =
+            |attempt| Failure { children: vec![7], trusted: true, ..failure(FailureKind::BadInput, "t", attempt) };
+        let after = again(&view(), &header(1));
+        assert!(matches!(on_failure(&after, &header(2), &policy()), Ok(Decision::Fail(_))));
+    }
+
+    #[test]
+    fn children_named_twice_are_accused_once() {
+        let accuse = Failure { children: vec![1, 1, 0, 1], ..failure(FailureKind::BadInput, "w1", 1) };
+        assert_eq!(again(&view(), &accuse).wanted.failures[0].accused.len(), 2);
     }
 
     #[test]

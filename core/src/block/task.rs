@@ -2,7 +2,7 @@
 
 use crate::id::{Attempt, Class, Node, TaskId};
 use crate::message::TaskMessage;
-use crate::pipeline::{Kind, Policy};
+use crate::pipeline::Kind;
 use crate::plan::{Children, Plan};
 use crate::record::{BlobRef, ManifestSlot, NodeView, Run};
 
@@ -12,7 +12,6 @@ pub struct Graph<'r> {
     pub run: &'r Run,
     pub manifest: &'r ManifestSlot,
     pub plan: Plan<'r>,
-    pub policy: &'r Policy,
 }
 
 /// A task to send; when it is sent, `fired` of the node's row moves from `from` to `to`.
@@ -27,9 +26,9 @@ pub struct Fire {
 
 impl<'r> Graph<'r> {
     /// `None` where the manifest does not fit the pipeline, which accepting it has ruled out.
-    pub fn new(run: &'r Run, manifest: &'r ManifestSlot, policy: &'r Policy) -> Option<Self> {
+    pub fn new(run: &'r Run, manifest: &'r ManifestSlot) -> Option<Self> {
         let plan = Plan::new(&run.pipeline, manifest.segments).ok()?;
-        Some(Self { run, manifest, plan, policy })
+        Some(Self { run, manifest, plan })
     }
 
     /// The segment a leaf reads: its inputs come from the manifest, not from its row.
@@ -69,21 +68,20 @@ pub fn fire(graph: &Graph<'_>, node: Node, view: &NodeView, segment: Option<&Blo
         return None;
     }
     let inputs = graph.inputs(node, view, segment)?;
-    let task = task(graph.run, graph.policy, node, wanted, inputs, view);
+    let task = task(graph.run, node, wanted, inputs, view);
     Some(Fire { node, task, delay: view.wanted.delay, from: view.fired, to: wanted })
 }
 
+/// The wanted attempt of a node once more, as it is, where its inputs are there: it was sent, and nothing has been heard of it.
+pub fn fire_again(graph: &Graph<'_>, node: Node, view: &NodeView, segment: Option<&BlobRef>) -> Option<TaskMessage> {
+    let inputs = graph.inputs(node, view, segment)?;
+    Some(task(graph.run, node, view.wanted.attempt, inputs, view))
+}
+
 /// The message of one attempt at a node.
-fn task(
-    run: &Run,
-    policy: &Policy,
-    node: Node,
-    attempt: Attempt,
-    inputs: Vec<BlobRef>,
-    view: &NodeView,
-) -> TaskMessage {
+fn task(run: &Run, node: Node, attempt: Attempt, inputs: Vec<BlobRef>, view: &NodeView) -> TaskMessage {
     let stage = run.pipeline.stage(node.stage);
-    let policy = policy.stage(node.stage);
+    let policy = run.policy.stage(node.stage);
     TaskMessage {
         id: TaskId { run: run.id.clone(), tag: run.digest.tag(), node, attempt, copy: 0 },
         stage: stage.name.clone(),
@@ -103,24 +101,29 @@ fn task(
 
 impl Run {
     /// The first task of a run.
-    pub fn split_task(&self, policy: &Policy) -> TaskMessage {
-        task(self, policy, Node::SPLIT, Attempt::FIRST, vec![self.witness.clone()], &NodeView::default())
+    pub fn split_task(&self) -> TaskMessage {
+        task(self, Node::SPLIT, Attempt::FIRST, vec![self.witness.clone()], &NodeView::default())
     }
 
     /// Another attempt at `split`, where its row wants one that was not sent.
-    pub fn fire_split(&self, policy: &Policy, view: &NodeView) -> Option<Fire> {
+    pub fn fire_split(&self, view: &NodeView) -> Option<Fire> {
         let to = view.wanted.attempt;
         let fired = view.fired.unwrap_or(Attempt::FIRST);
         (fired < to).then(|| {
-            let task = task(self, policy, Node::SPLIT, to, vec![self.witness.clone()], view);
+            let task = task(self, Node::SPLIT, to, vec![self.witness.clone()], view);
             Fire { node: Node::SPLIT, task, delay: view.wanted.delay, from: view.fired, to }
         })
     }
 
+    /// The wanted attempt at `split`, once more.
+    pub fn split_again(&self, view: &NodeView) -> TaskMessage {
+        task(self, Node::SPLIT, view.wanted.attempt, vec![self.witness.clone()], view)
+    }
+
     /// The first attempt at a leaf.
-    pub fn leaf_task(&self, policy: &Policy, segment: u32, blob: BlobRef) -> TaskMessage {
+    pub fn leaf_task(&self, segment: u32, blob: BlobRef) -> TaskMessage {
         let node = Node::new(1, 0, segment);
-        task(self, policy, node, Attempt::FIRST, vec![blob], &NodeView::default())
+        task(self, node, Attempt::FIRST, vec![blob], &NodeView::default())
     }
 
     /// Where its tasks stand among others': the chain's urgency first, then the block released longest ago, of those released together

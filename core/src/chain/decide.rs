@@ -10,7 +10,7 @@ pub fn decide(view: &View, event: &Event, now: Now, config: &ChainConfig) -> Res
     match event {
         Event::Submitted(submission) => submitted(view, submission, now, config),
         Event::RunEnded { run, outcome } => run_ended(view, run, outcome, now, config),
-        Event::Command(Command::Retry { number, .. }) => retry(view, *number, now),
+        Event::Command(Command::Retry { number, epoch, .. }) => retry(view, *number, *epoch, now),
         Event::Command(Command::Replace(submission)) => replace(view, submission, now, config),
         Event::Command(Command::Skip { number, reason, .. }) => skip(view, *number, reason, now, config),
         Event::Command(Command::Pause { .. }) => set_paused(view, true),
@@ -94,9 +94,14 @@ fn failed(view: &View, block: &BlockRow, reason: &str, now: Now) -> Change {
     Change { chain: Some(chain), block: Some(block), outbox: None }
 }
 
-fn retry(view: &View, number: u64, now: Now) -> Result<Change, Ignored> {
+fn retry(view: &View, number: u64, epoch: Option<Epoch>, now: Now) -> Result<Change, Ignored> {
     let block = view.blocks.get(&number).ok_or(Ignored::Unknown)?;
-    if !matches!(block.status, BlockStatus::Failed { .. }) {
+    if epoch.is_some_and(|epoch| epoch != block.epoch) {
+        return Err(Ignored::Stale);
+    }
+    // A run that is going on is given up only when it is named: the command may come twice.
+    let may_be_running = epoch.is_some() && block.status == BlockStatus::Proving;
+    if !may_be_running && !matches!(block.status, BlockStatus::Failed { .. }) {
         return Err(Ignored::NotFailed { number, status: block.status.name() });
     }
     let mut change = run_anew(view, block, None, "retried by an operator", now);

@@ -189,13 +189,24 @@ fn a_failed_block_stops_finalization_and_a_retry_gets_it_moving() {
     world.prove(2);
     world.fail(1);
     assert_eq!(world.finalized(), [0u64; 0]);
-    let retry = |number| Command::Retry { chain: chain_id(), number };
+    let retry = |number| Command::Retry { chain: chain_id(), number, epoch: None };
     assert_eq!(world.command(retry(2)), Err(Ignored::NotFailed { number: 2, status: "proven" }));
     world.command(retry(1)).unwrap();
     assert_eq!(world.command(retry(1)), Err(Ignored::NotFailed { number: 1, status: "proving" }));
     assert_eq!(world.started().last(), Some(&(1, 2)));
     world.prove(1);
     assert_eq!(world.finalized(), [1, 2]);
+}
+
+#[test]
+fn a_run_that_is_named_is_begun_anew_once_even_while_it_runs() {
+    let mut world = World::new(4);
+    world.submit(1);
+    let retry = || Command::Retry { chain: chain_id(), number: 1, epoch: Some(Epoch(1)) };
+    world.command(retry()).unwrap();
+    assert_eq!(world.command(retry()), Err(Ignored::Stale));
+    assert_eq!(world.started(), [(1, 1), (1, 2)]);
+    assert!(world.performed.contains(&PendingEffect::Stop { number: 1, epoch: Epoch(1) }));
 }
 
 #[test]

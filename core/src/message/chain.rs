@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{BlockHash, ChainId};
+use crate::id::{BlockHash, ChainId, Epoch};
 use crate::record::BlobRef;
 use crate::record::codec::versioned;
 
@@ -32,10 +32,12 @@ pub struct Submission {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case")]
 pub enum Command {
-    /// Prove a failed block again, from the same witness.
+    /// Prove a block again, from the same witness: a failed one, or with `epoch` the run of that epoch, failed or not.
     Retry {
         chain: ChainId,
         number: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        epoch: Option<Epoch>,
     },
     /// Prove this instead of what is there under the number.
     Replace(Submission),

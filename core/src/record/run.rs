@@ -25,7 +25,7 @@ use super::BlobRef;
 use super::codec::versioned;
 use crate::id::{Attempt, BlockHash, Class, Millis, PipelineDigest, RunId, Sha256, WorkerId};
 use crate::message::FailureKind;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, Policy};
 
 /// Names of attributes.
 pub mod attribute {
@@ -67,6 +67,8 @@ pub struct Run {
     pub witness: BlobRef,
     pub pipeline: Pipeline,
     pub digest: PipelineDigest,
+    /// As configured when the run began: a changed configuration changes no run.
+    pub policy: Policy,
     pub class: Class,
     /// When the block was released: what its tasks are ranked by.
     pub released_at: Millis,
@@ -106,8 +108,8 @@ pub enum Verdict {
 pub struct VerdictSlot {
     pub attempt: Attempt,
     pub verdict: Verdict,
-    /// Digest of the root artifact that was verified.
-    pub root: Sha256,
+    /// The root artifact that was verified.
+    pub root: BlobRef,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }

@@ -104,7 +104,8 @@ async fn to_memory(env: &Env, key: &str) -> PortResult<Option<(Data, Sha256)>> {
 fn not_what_was_pinned(task: &TaskMessage, position: usize, wanted: &BlobRef, why: &str) -> Turn {
     let message = format!("input {position} ({}) is not the one pinned as {}: {why}", wanted.key, wanted.sha256);
     Turn::Failed(match task.kind {
-        Kind::Split => Failure::permanent(message),
+        // It may be a bad read; if it is not, the attempts are soon used up.
+        Kind::Split => Failure::retryable(message),
         Kind::Map | Kind::Join | Kind::Single | Kind::Verify => Failure::bad_input(vec![position as u32], message),
     })
 }

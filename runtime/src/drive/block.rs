@@ -8,19 +8,19 @@ mod fan_out;
 
 use push0_core::block::{self, Graph};
 use push0_core::chain::{Event, Outcome};
-use push0_core::message::{Report, ReportEvent, queue, work_queue};
-use push0_core::pipeline::{Kind, Policy};
+use push0_core::message::{FailureKind, Report, ReportEvent, queue, work_queue};
+use push0_core::pipeline::Kind;
 use push0_core::plan::Parent;
 use push0_core::record::{
-    Artifact, BlobRef, ManifestSlot, NodeView, RowKey, RunView, Started, Verdict, VerdictSlot, attribute,
+    Artifact, BlobRef, ManifestSlot, NodeView, RowKey, RunView, Started, Verdict, VerdictSlot, attribute, clip_error,
 };
-use push0_core::{Node, Pool, RunId, Sha256, invariant};
+use push0_core::{Node, RunId, Sha256, invariant};
 
 use super::chain::task_message;
 use super::store::key;
 use super::{Context, DriveError, chain, enforce};
 
-pub use fail::on_dead_letter;
+pub use fail::{on_dead_letter, send_again};
 pub use fan_out::{on_range, reopen};
 
 /// What a report led to; for logs and metrics only.
@@ -53,7 +53,7 @@ pub async fn on_report(context: &Context, source: &str, report: &Report) -> Resu
         return Ok(Handled::Over);
     }
     match &report.event {
-        ReportEvent::Started => note_start(context, report).await,
+        ReportEvent::Started => note_start(context, &view, report).await,
         ReportEvent::Split { manifest, segments, header, hash, parent_hash } => {
             let slot = ManifestSlot {
                 attempt: report.task.attempt,
@@ -103,20 +103,21 @@ async fn node_view(context: &Context, run: &RunId, node: Node) -> Result<NodeVie
     Ok(row.map(|row| NodeView::read(&row.attributes)).unwrap_or_default())
 }
 
-fn policy_of(context: &Context, view: &RunView) -> Policy {
-    context.catalog.policy(&view.run)
-}
-
-/// For people only: who works on it since when.
-async fn note_start(context: &Context, report: &Report) -> Result<Handled, DriveError> {
-    let at = key(RowKey::node(&report.task.run, report.task.node));
+/// Who works on it since when: for people, and to tell a task that killed its workers from one that nobody took. Only of an attempt
+/// that is wanted, at a node that exists: a worker's word makes no rows.
+async fn note_start(context: &Context, view: &RunView, report: &Report) -> Result<Handled, DriveError> {
+    let node = report.task.node;
+    if node != Node::SPLIT {
+        expect_node(&graph(view)?, node)?;
+    }
+    let at = key(RowKey::node(&view.run.id, node));
     let row = context.table.get(&at).await?;
-    let before = row.as_ref().and_then(|row| row.attribute(attribute::STARTED)).cloned();
-    let known: Option<Started> = before.clone().and_then(|value| serde_json::from_value(value).ok());
-    if known.is_some_and(|known| known.attempt > report.task.attempt) {
+    let wanted = row.as_ref().map(|row| NodeView::read(&row.attributes)).unwrap_or_default().wanted.attempt;
+    if report.task.attempt != wanted {
         return Ok(Handled::Ignored(block::Ignored::Stale));
     }
-    let started = Started { attempt: report.task.attempt, worker: report.worker.clone(), at: context.clock.now() };
+    let before = row.as_ref().and_then(|row| row.attribute(attribute::STARTED)).cloned();
+    let started = Started { attempt: wanted, worker: report.worker.clone(), at: context.clock.now() };
     let value = serde_json::to_value(started).unwrap_or_default();
     context.table.set_if(&at, attribute::STARTED, before, Some(value)).await?;
     Ok(Handled::Noted)
@@ -142,10 +143,16 @@ async fn on_done(
     report: &Report,
     artifact: &BlobRef,
 ) -> Result<Handled, DriveError> {
-    let policy = policy_of(context, view);
-    let graph = graph(view, &policy)?;
+    let graph = graph(view)?;
     let parent = parent_of(&graph, report)?;
-    check_artifact_key(report, artifact)?;
+    let node = report.task.node;
+    let wanted = node_view(context, &view.run.id, node).await?.wanted.attempt;
+    if report.task.attempt > wanted {
+        return Err(DriveError::Poison(format!("{} was never sent: the node's attempt is {}", report.task, wanted.0)));
+    }
+    if let Some(lie) = what_is_wrong(context, view, report, artifact).await? {
+        return fail::on_failed(context, view, report, FailureKind::Retryable, &lie, &[], false).await;
+    }
     let value = Artifact {
         attempt: report.task.attempt,
         blob: artifact.clone(),
@@ -162,23 +169,41 @@ async fn on_done(
     Ok(if accepted.won { Handled::Accepted } else { settled })
 }
 
-pub(super) fn graph<'v>(view: &'v RunView, policy: &'v Policy) -> Result<Graph<'v>, DriveError> {
+pub(super) fn graph(view: &RunView) -> Result<Graph<'_>, DriveError> {
     let manifest = view.manifest.as_ref();
-    let graph = manifest.and_then(|manifest| Graph::new(&view.run, manifest, policy));
+    let graph = manifest.and_then(|manifest| Graph::new(&view.run, manifest));
     graph.ok_or_else(|| DriveError::Poison(format!("{} has not been split yet", view.run.id)))
+}
+
+fn expect_node(graph: &Graph<'_>, node: Node) -> Result<(), DriveError> {
+    let missing = || DriveError::Poison(format!("{} has no node {node}", graph.run.id));
+    graph.plan.contains(node).then_some(()).ok_or_else(missing)
 }
 
 fn parent_of(graph: &Graph<'_>, report: &Report) -> Result<Parent, DriveError> {
     let node = report.task.node;
-    let parent = graph.plan.contains(node).then(|| graph.plan.parent(node)).flatten();
-    parent.ok_or_else(|| DriveError::Poison(format!("{} has no node {node}", report.task.run)))
+    expect_node(graph, node)?;
+    graph.plan.parent(node).ok_or_else(|| DriveError::Poison(format!("{node} leaves no artifact")))
 }
 
-/// A worker's artifact stands under its pool's prefix and the task's own identity, nowhere else.
-fn check_artifact_key(report: &Report, artifact: &BlobRef) -> Result<(), DriveError> {
-    let rest = artifact.key.strip_prefix("artifacts/").and_then(|rest| rest.split_once('/'));
-    let is_own = rest.is_some_and(|(pool, task)| pool.parse::<Pool>().is_ok() && task == report.task.to_string());
-    if is_own { Ok(()) } else { Err(DriveError::Poison(format!("{} is not the key of {}", artifact.key, report.task))) }
+/// A worker's artifact stands under its stage's pool and the task's own identity, is stored, and is what the report says: what is
+/// accepted will be read by others. `None`: all is well.
+async fn what_is_wrong(
+    context: &Context,
+    view: &RunView,
+    report: &Report,
+    artifact: &BlobRef,
+) -> Result<Option<String>, DriveError> {
+    let pool = &view.run.policy.stage(report.task.node.stage).pool;
+    if artifact.key != format!("artifacts/{pool}/{}", report.task) {
+        return Ok(Some(format!(
+            "the worker reported {}, which is not the key of its task",
+            clip_error(&artifact.key)
+        )));
+    }
+    let stored = context.blobs.head(&artifact.key).await?;
+    let is_so = stored.is_some_and(|info| info.sha256 == artifact.sha256 && info.size == artifact.size);
+    Ok((!is_so).then(|| format!("the worker reported {}, which is not stored as it says", artifact.key)))
 }
 
 async fn on_verdict(
@@ -190,10 +215,8 @@ async fn on_verdict(
     message: Option<String>,
 ) -> Result<Handled, DriveError> {
     let row = node_view(context, &view.run.id, report.task.node).await?;
-    let names_root = row.slots.get(&0).is_some_and(|artifact| artifact.blob.sha256 == root);
-    if !names_root {
-        return Ok(Handled::Ignored(block::Ignored::Stale));
-    }
+    let root = row.slots.get(&0).map(|artifact| artifact.blob.clone()).filter(|blob| blob.sha256 == root);
+    let Some(root) = root else { return Ok(Handled::Ignored(block::Ignored::Stale)) };
     let slot = VerdictSlot { attempt: report.task.attempt, verdict, root, message };
     let value = serde_json::to_value(slot).unwrap_or_default();
     let at = key(RowKey::run(&view.run.id));
@@ -206,9 +229,7 @@ async fn on_verdict(
 
 /// Tells the chain how a run ended, if it has; the chain ignores what it knows.
 pub async fn tell_chain(context: &Context, view: &RunView) -> Result<(), DriveError> {
-    let Some(outcome) = outcome(context, view).await? else {
-        return Ok(());
-    };
+    let Some(outcome) = outcome(view) else { return Ok(()) };
     let event = Event::RunEnded { run: view.run.id.clone(), outcome };
     match chain::drive(context, &view.run.id.chain, &event).await? {
         Ok(()) => {}
@@ -217,30 +238,22 @@ pub async fn tell_chain(context: &Context, view: &RunView) -> Result<(), DriveEr
     Ok(())
 }
 
-async fn outcome(context: &Context, view: &RunView) -> Result<Option<Outcome>, DriveError> {
+fn outcome(view: &RunView) -> Option<Outcome> {
     if let Some(reason) = &view.failed {
-        return Ok(Some(Outcome::Failed { reason: reason.clone() }));
+        return Some(Outcome::Failed { reason: reason.clone() });
     }
-    let (Some(verdict), Some(manifest)) = (&view.verdict, &view.manifest) else {
-        return Ok(None);
-    };
+    let (verdict, manifest) = (view.verdict.as_ref()?, view.manifest.as_ref()?);
     let message = verdict.message.clone().unwrap_or_else(|| "the verifier gave no reason".to_owned());
-    Ok(Some(match verdict.verdict {
+    Some(match verdict.verdict {
         Verdict::BadBlock => Outcome::Failed { reason: format!("bad block: {message}") },
         Verdict::BadProof => Outcome::BadProof { message },
-        Verdict::Ok => {
-            let node = Node::new(view.run.pipeline.verify_position(), 0, 0);
-            let row = node_view(context, &view.run.id, node).await?;
-            let root = row.slots.get(&0).filter(|artifact| artifact.blob.sha256 == verdict.root);
-            let Some(root) = root else { return Ok(None) };
-            Outcome::Proven {
-                pipeline: view.run.digest,
-                proof: root.blob.clone(),
-                header: manifest.header.clone(),
-                parent_hash: manifest.parent_hash,
-            }
-        }
-    }))
+        Verdict::Ok => Outcome::Proven {
+            pipeline: view.run.digest,
+            proof: verdict.root.clone(),
+            header: manifest.header.clone(),
+            parent_hash: manifest.parent_hash,
+        },
+    })
 }
 
 /// Sends what a node's row asks for, and marks it sent.

@@ -155,6 +155,7 @@ async fn start(context: &Context, config: &ChainConfig, block: &BlockRow) -> Res
         witness,
         pipeline: file.pipeline.clone(),
         digest: config.pipeline,
+        policy: file.policy.clone(),
         class: config.class,
         released_at: block.released_at.unwrap_or(block.changed_at),
     };
@@ -163,7 +164,7 @@ async fn start(context: &Context, config: &ChainConfig, block: &BlockRow) -> Res
     // Whoever wrote it first decides, also about the pipeline: a restart with another configuration changes no run.
     let row = set.row.as_ref().and_then(|row| push0_core::record::RunView::read(&row.attributes));
     let run = row.map_or(run, |view| view.run);
-    let task = run.split_task(&file.policy);
+    let task = run.split_task();
     let outgoing = task_message(&task, &run, push0_core::Millis(0));
     context.queue.send(&work_queue(&task.pool, task.class), vec![outgoing]).await?;
     tracing::info!(run = %run.id, "block released");

@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use push0_core::chain::ChainConfig;
-use push0_core::pipeline::{PipelineFile, Policy};
-use push0_core::record::Run;
+use push0_core::pipeline::PipelineFile;
 use push0_core::{ChainId, PipelineDigest, Pool};
 
 use crate::port::{Blobs, Clock, Queue, Table};
@@ -18,14 +17,6 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// How the stages of a run are run: by its pipeline's policy, or by defaults where the pipeline is no longer configured.
-    pub fn policy(&self, run: &Run) -> Policy {
-        match self.pipelines.get(&run.digest) {
-            Some(file) => file.policy.clone(),
-            None => Policy::default_for(&run.pipeline),
-        }
-    }
-
     /// Every pool a configured stage runs in, and the trusted one.
     pub fn pools(&self) -> BTreeSet<Pool> {
         let stages = self.pipelines.values().flat_map(|file| &file.policy.stages);

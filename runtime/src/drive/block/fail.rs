@@ -6,7 +6,7 @@ use push0_core::plan::Children;
 use push0_core::record::{NodeView, RowKey, RunView, Try, attribute, clip_error};
 use push0_core::{Node, RunId, Sha256};
 
-use super::{Handled, fire, graph, load_run, node_view, policy_of, send, tell_chain};
+use super::{Handled, fan_out, fire, graph, load_run, node_view, send, tell_chain};
 use crate::drive::chain::task_message;
 use crate::drive::store::key;
 use crate::drive::{Context, DriveError};
@@ -52,6 +52,29 @@ pub async fn on_dead_letter(context: &Context, task: &TaskMessage) -> Result<Han
     Ok(handled)
 }
 
+/// For the reaper: sends a task again as it is, unless its artifact is accepted. Nothing counts twice, so at worst a prover runs twice.
+pub async fn send_again(context: &Context, view: &RunView, node: Node) -> Result<(), DriveError> {
+    if is_accepted(context, view, node).await? {
+        return Ok(());
+    }
+    let row = node_view(context, &view.run.id, node).await?;
+    let task = if node == Node::SPLIT {
+        Some(view.run.split_again(&row))
+    } else {
+        let graph = graph(view)?;
+        let segment = match graph.segment_of(node) {
+            Some(segment) => Some(fan_out::segment(context, graph.manifest, segment).await?),
+            None => None,
+        };
+        block::fire_again(&graph, node, &row, segment.as_ref())
+    };
+    let Some(task) = task else { return Ok(()) };
+    tracing::warn!(task = %task.id, "task sent again: nothing was heard of it");
+    let outgoing = task_message(&task, &view.run, push0_core::Millis(0));
+    context.queue.send(&work_queue(&task.pool, task.class), vec![outgoing]).await?;
+    Ok(())
+}
+
 /// Decides on a node's row as it is now, writes the decision, and sends what the rows then ask for. `Noted`: only a resend is due.
 async fn apply(
     context: &Context,
@@ -59,17 +82,16 @@ async fn apply(
     node: Node,
     decide: impl Fn(&NodeView, &push0_core::pipeline::StagePolicy) -> Result<Decision, Ignored>,
 ) -> Result<Handled, DriveError> {
-    let policy = policy_of(context, view);
     let run = &view.run.id;
     loop {
-        if is_accepted(context, view, &policy, node).await? {
+        if is_accepted(context, view, node).await? {
             return Ok(Handled::Ignored(Ignored::Settled));
         }
         let row = node_view(context, run, node).await?;
-        match decide(&row, policy.stage(node.stage)) {
+        match decide(&row, view.run.policy.stage(node.stage)) {
             // What an earlier delivery decided may still be unsent.
             Err(ignored) => {
-                settle(context, view, &policy, node).await?;
+                settle(context, view, node).await?;
                 return Ok(Handled::Ignored(ignored));
             }
             Ok(Decision::Resend) => return Ok(Handled::Noted),
@@ -79,15 +101,15 @@ async fn apply(
             }
             Ok(Decision::Again(then)) => {
                 if set_try(context, run, node, then).await? {
-                    settle(context, view, &policy, node).await?;
+                    settle(context, view, node).await?;
                     return Ok(Handled::Failed);
                 }
             }
             Ok(Decision::Revoke { children, then }) => {
-                let graph = graph(view, &policy)?;
+                let graph = graph(view)?;
                 match revoke(context, &graph, node, &row, &children, then).await {
                     Ok(()) => {
-                        settle(context, view, &policy, node).await?;
+                        settle(context, view, node).await?;
                         return Ok(Handled::Failed);
                     }
                     Err(DriveError::Port(error)) if error.is_conflict() => {}
@@ -99,16 +121,11 @@ async fn apply(
 }
 
 /// Whether the node's artifact is accepted already: then no failure of it matters.
-async fn is_accepted(
-    context: &Context,
-    view: &RunView,
-    policy: &push0_core::pipeline::Policy,
-    node: Node,
-) -> Result<bool, DriveError> {
+async fn is_accepted(context: &Context, view: &RunView, node: Node) -> Result<bool, DriveError> {
     if node == Node::SPLIT {
         return Ok(view.manifest.is_some());
     }
-    let graph = graph(view, policy)?;
+    let graph = graph(view)?;
     if !graph.plan.contains(node) {
         return Err(DriveError::Poison(format!("{} has no node {node}", view.run.id)));
     }
@@ -120,21 +137,16 @@ async fn is_accepted(
 }
 
 /// Sends what the node's row, and those of children whose slots were cleared, ask for.
-async fn settle(
-    context: &Context,
-    view: &RunView,
-    policy: &push0_core::pipeline::Policy,
-    node: Node,
-) -> Result<(), DriveError> {
+async fn settle(context: &Context, view: &RunView, node: Node) -> Result<(), DriveError> {
     let run = &view.run;
     if node == Node::SPLIT {
         let mut row = node_view(context, &run.id, node).await?;
-        while let Some(fire) = run.fire_split(policy, &row) {
+        while let Some(fire) = run.fire_split(&row) {
             row = send(context, run, fire).await?;
         }
         return Ok(());
     }
-    let graph = graph(view, policy)?;
+    let graph = graph(view)?;
     let row = node_view(context, &run.id, node).await?;
     if let Children::Nodes(children) = graph.plan.children(node) {
         for (slot, child) in children.into_iter().enumerate() {
@@ -205,14 +217,12 @@ async fn revoke(
         let floor_before = reader.floors.get(slot).map(to_value);
         writes.push(set(&at, &slot_name, reader.slots.get(slot).map(to_value), None));
         writes.push(set(&at, &floor_name, floor_before, Some(to_value(&revocation.floor))));
-        if let Some(child_try) = revocation.child {
-            let child_at = key(RowKey::node(run, child));
-            let child_before = raw_try(context, run, child).await?;
-            if wanted(child_before.as_ref()) != child_row.wanted {
-                return Err(PortError::conflict("the child's attempt moved").into());
-            }
-            writes.push(set(&child_at, attribute::TRY, child_before, Some(to_value(&child_try))));
+        let child_at = key(RowKey::node(run, child));
+        let child_before = raw_try(context, run, child).await?;
+        if wanted(child_before.as_ref()) != child_row.wanted {
+            return Err(PortError::conflict("the child's attempt moved").into());
         }
+        writes.push(set(&child_at, attribute::TRY, child_before, Some(to_value(&revocation.child))));
         tracing::warn!(run = %run, %node, %child, "artifact revoked");
     }
     context.table.transact(writes).await?;

@@ -4,14 +4,14 @@ use push0_core::RunId;
 use push0_core::block::{self, Piece, RangeStep};
 use push0_core::message::{RangeMessage, queue, work_queue};
 use push0_core::record::{
-    BlobRef, MANIFEST_PAGE, Manifest, ManifestPage, ManifestSlot, RowKey, RunView, Versioned, attribute,
+    BlobRef, DecodeError, MANIFEST_PAGE, Manifest, ManifestPage, ManifestSlot, RowKey, RunView, Versioned, attribute,
 };
 
-use super::{load_run, policy_of};
+use super::{fail, load_run};
 use crate::drive::chain::task_message;
 use crate::drive::store::{key, read_blob};
 use crate::drive::{Context, DriveError};
-use crate::port::{Outgoing, PortError, Row};
+use crate::port::{Outgoing, Row};
 
 /// Sends the whole block's range on, unless that is marked as done.
 pub(super) async fn open(context: &Context, run: &RunId, segments: u32) -> Result<(), DriveError> {
@@ -36,7 +36,13 @@ pub async fn on_range(context: &Context, message: &RangeMessage) -> Result<(), D
     };
     match block::range_step(message.from, message.to, manifest.segments) {
         Some(RangeStep::Divide(parts)) => send_ranges(context, &message.run, &parts).await,
-        Some(RangeStep::Send(piece)) => send_piece(context, &view, manifest, piece).await,
+        Some(RangeStep::Send(piece)) => match send_piece(context, &view, manifest, piece).await {
+            // Its bytes are those that were accepted, so no time will mend it.
+            Err(error @ DriveError::Stored { .. }) => {
+                fail::fail_run(context, &message.run, &error.to_string()).await.map(|_| ())
+            }
+            sent => sent,
+        },
         None => Err(DriveError::Poison(format!(
             "{}..{} is not a range of a block of {} segments",
             message.from, message.to, manifest.segments
@@ -86,10 +92,9 @@ async fn send_piece(
     if is_marked(context.table.get(&at).await?.as_ref(), &mark) {
         return Ok(());
     }
-    let policy = policy_of(context, view);
     let page = page(context, manifest, piece.number).await?;
     let tasks = (piece.from..piece.to).zip(page.segments);
-    let tasks: Vec<_> = tasks.map(|(segment, blob)| view.run.leaf_task(&policy, segment, blob)).collect();
+    let tasks: Vec<_> = tasks.map(|(segment, blob)| view.run.leaf_task(segment, blob)).collect();
     let Some(first) = tasks.first() else { return Ok(()) };
     let queue = work_queue(&first.pool, first.class);
     let outgoing = tasks.iter().map(|task| task_message(task, &view.run, push0_core::Millis(0))).collect();
@@ -101,14 +106,18 @@ async fn send_piece(
 async fn page(context: &Context, slot: &ManifestSlot, number: u32) -> Result<ManifestPage, DriveError> {
     let manifest: Manifest = read_blob(context, &slot.manifest).await?;
     let blob = manifest.pages.get(number as usize);
-    let blob =
-        blob.ok_or_else(|| PortError::corrupt(format!("manifest {} has no page {number}", slot.manifest.key)))?;
+    let blob = blob.ok_or_else(|| not_whole(slot, number))?;
     let page: ManifestPage = read_blob(context, blob).await?;
     let expected = block::piece_of(number * MANIFEST_PAGE, slot.segments);
     if page.first != expected.from || page.segments.len() as u32 != expected.to - expected.from {
-        return Err(PortError::corrupt(format!("page {number} of {} is not whole", slot.manifest.key)).into());
+        return Err(not_whole(slot, number));
     }
     Ok(page)
+}
+
+fn not_whole(slot: &ManifestSlot, page: u32) -> DriveError {
+    let why = format!("page {page} is missing or does not name its segments");
+    DriveError::Stored { what: slot.manifest.key.clone(), error: DecodeError::Malformed { record: "manifest", why } }
 }
 
 /// The blob of one segment.
