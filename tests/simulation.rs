@@ -4,7 +4,7 @@ use push0_tests::sim::world::LEASE;
 use push0_tests::sim::{Bug, Scenario, death, run};
 
 /// Seeds that ever failed: kept, so that what they found stays found.
-const ONCE_FAILED: &[u64] = &[];
+const ONCE_FAILED: &[u64] = &[901, 50_963];
 
 #[test]
 fn the_same_seed_gives_the_same_trace() {
@@ -53,5 +53,12 @@ fn a_dead_workers_task_is_done_elsewhere_within_a_lease_and_its_own_time() {
         let bound = death.killed.plus(LEASE).plus(death.own_time);
         assert!(death.finished <= bound, "seed {seed}: {death:?}");
         assert!(death.finished > death.killed, "seed {seed}: {death:?}");
+    }
+}
+
+#[test]
+fn tasks_that_workers_acknowledged_in_silence_are_found_and_sent_again() {
+    for seed in 0..20 {
+        run(&Scenario { silent_workers: true, ..Scenario::of(seed) }).unwrap();
     }
 }

@@ -17,6 +17,9 @@ struct Args {
     /// Print everything that happened.
     #[arg(long)]
     trace: bool,
+    /// Workers that now and then acknowledge a task and say nothing.
+    #[arg(long)]
+    silent: bool,
     /// Put the bug "acknowledge before effects" in.
     #[arg(long)]
     bug: bool,
@@ -32,7 +35,7 @@ fn main() {
     let mut failed = 0;
     for seed in seeds {
         let bug = args.bug.then_some(Bug::AcknowledgeBeforeEffects);
-        match run(&Scenario { seed, bug, keep_trace: args.trace }) {
+        match run(&Scenario { bug, silent_workers: args.silent, keep_trace: args.trace, ..Scenario::of(seed) }) {
             Ok(report) => {
                 report.trace.iter().for_each(|line| println!("{line}"));
                 println!(

@@ -39,13 +39,15 @@ pub enum Bug {
 pub struct Scenario {
     pub seed: u64,
     pub bug: Option<Bug>,
-    /// Whether the trace is kept line by line.
+    /// Workers that now and then acknowledge a task and say nothing: what a worker must not do, and an untrusted one can.
+    pub silent_workers: bool,
+    /// Whether the trace is kept line by line, and printed when the run fails.
     pub keep_trace: bool,
 }
 
 impl Scenario {
     pub fn of(seed: u64) -> Self {
-        Self { seed, bug: None, keep_trace: false }
+        Self { seed, bug: None, silent_workers: false, keep_trace: false }
     }
 }
 
@@ -124,28 +126,42 @@ pub(super) struct Shared {
     pub(super) auditor: Rc<RefCell<Auditor>>,
     pub(super) uploads: Rc<RefCell<Vec<Upload>>>,
     pub(super) storm: Rc<RefCell<bool>>,
+    /// Whether workers now and then acknowledge a task and say nothing.
+    pub(super) silent_workers: bool,
     /// The first thing a consumer saw that it should not have.
     pub(super) complaint: Rc<RefCell<Option<String>>>,
 }
 
 /// Runs a scenario to its end; the error says what was wrong and how to see it again.
 pub fn run(scenario: &Scenario) -> Result<Report, String> {
-    let outcome = run_inner(scenario);
-    outcome.map_err(|what| {
-        let seed = scenario.seed;
-        format!("seed {seed}: {what}\nreplay: cargo run -p push0-tests --bin push0-sim -- --seed {seed} --trace")
-    })
-}
-
-fn run_inner(scenario: &Scenario) -> Result<Report, String> {
     let clock = ManualClock::starting_at(START);
     let dice = dice(scenario.seed);
     let (faults, conduct, kills) = severity(&dice);
     let weather = Weather::new(scenario.seed, faults, clock.clone(), scenario.keep_trace);
-    let catalog = catalog(&dice)?;
-    let shared = shared(catalog, weather, Script::new(scenario.seed, conduct, clock.clone()), &clock, &dice)?;
+    let outcome = run_in(scenario, &clock, &dice, &weather, conduct, kills);
+    outcome.map_err(|what| {
+        let trace = weather.lines().join("\n");
+        let seed = scenario.seed;
+        format!(
+            "{trace}\nseed {seed}: {what}\nreplay: cargo run -p push0-tests --bin push0-sim -- --seed {seed} --trace"
+        )
+    })
+}
+
+fn run_in(
+    scenario: &Scenario,
+    clock: &ManualClock,
+    dice: &Dice,
+    weather: &Arc<Weather>,
+    conduct: Conduct,
+    kills: u32,
+) -> Result<Report, String> {
+    let catalog = catalog(dice)?;
+    let script = Script::new(scenario.seed, conduct, clock.clone());
+    let shared =
+        Shared { silent_workers: scenario.silent_workers, ..shared(catalog, weather.clone(), script, clock, dice)? };
     let blocks = plan_uploads(&shared);
-    let mut executor = Executor::new(clock.clone(), dice);
+    let mut executor = Executor::new(clock.clone(), dice.clone());
     executor.kill_per_million = kills;
     populate(&mut executor, &shared, scenario.bug);
 
@@ -201,6 +217,7 @@ pub(super) fn shared(
         auditor: Rc::default(),
         uploads: Rc::default(),
         storm: Rc::new(RefCell::new(true)),
+        silent_workers: false,
         complaint: Rc::default(),
     })
 }
@@ -486,7 +503,11 @@ fn whim(shared: &Shared, chain: &ChainId, cursor: u64) -> Command {
 }
 
 async fn reaper(shared: Shared) {
-    let reaper = Reaper::new(context(&shared, "reaper"));
+    let context = context(&shared, "reaper");
+    let reaper = match shared.silent_workers {
+        true => Reaper::new(context),
+        false => Reaper::that_finds_no_lost_tasks(context),
+    };
     loop {
         reaper.turn().await;
         pause(&shared, Millis(10_000)).await;
@@ -547,6 +568,13 @@ async fn worker(shared: Shared, who: String, pool: &'static str) {
             match port.receive(&work, 1, Millis(20_000), LEASE).await {
                 Ok(deliveries) => {
                     for delivery in deliveries {
+                        if shared.silent_workers
+                            && *shared.storm.borrow()
+                            && shared.dice.borrow_mut().random_range(0..50) == 0
+                        {
+                            let _ = port.ack(&work, &delivery.receipt).await;
+                            continue;
+                        }
                         task::handle(&env, &work, delivery, &mut prover).await;
                     }
                 }
@@ -563,8 +591,13 @@ async fn worker(shared: Shared, who: String, pool: &'static str) {
 fn describe(shared: &Shared) -> String {
     let mut text = String::new();
     for config in shared.catalog.chains.values() {
-        let found = snapshot::chain(&shared.engine, config, 1000).now_or_never();
-        text.push_str(&format!("{found:#?}\n"));
+        let Some(Ok(found)) = snapshot::chain(&shared.engine, config, 1000).now_or_never() else { continue };
+        text.push_str(&format!("{:?}\n", found.chain));
+        for block in found.blocks.iter().filter(|block| block.block.final_seq.is_none()) {
+            let number = block.block.number;
+            let block = snapshot::block(&shared.engine, &config.chain, number).now_or_never();
+            text.push_str(&format!("{block:?}\n"));
+        }
     }
     for spec in shared.engine.queues() {
         let stats = shared.engine.stats(&spec.name).now_or_never();
