@@ -16,7 +16,7 @@ check: test deny
 
 # Licences, advisories and sources of all dependencies (needs `cargo install cargo-deny`).
 deny:
-    cargo deny --offline check licenses bans sources
+    cargo deny check licenses bans sources
 
 # The simulator over so many seeds.
 sim seeds="1000" from="0":
