@@ -22,6 +22,8 @@ pub(crate) mod codec;
 mod manifest;
 mod outbox;
 mod run;
+#[cfg(test)]
+mod tests;
 
 pub use block::{BlockRow, BlockStatus, Contender, EpochEnd, MAX_CONTENDERS, MAX_HISTORY};
 pub use chain::{ChainRow, Halt, PendingEffect};

@@ -156,7 +156,7 @@ pub struct Started {
 
 versioned! { Run = 1, "plan record"; }
 
-/// Reads an attribute; what does not parse is as good as absent here, and reported where the row was loaded.
+/// Reads an attribute. One that does not parse was written by another version, and is as good as absent.
 fn read<T: serde::de::DeserializeOwned>(attributes: &BTreeMap<String, Value>, name: &str) -> Option<T> {
     attributes.get(name).and_then(|value| serde_json::from_value(value.clone()).ok())
 }

@@ -1,0 +1,232 @@
+//! Every record and message survives being written and read, and an unknown version is refused.
+
+use proptest::option;
+use proptest::prelude::*;
+
+use super::*;
+use crate::id::{Attempt, BlockHash, ChainId, Epoch, Millis, PipelineDigest, TaskId, WorkerId};
+use crate::message::{ChainMessage, Command, FailureKind, RangeMessage, Report, ReportEvent, Submission, TaskMessage};
+use crate::pipeline::Kind;
+
+fn chain() -> impl Strategy<Value = ChainId> {
+    "[a-z0-9][a-z0-9-]{0,31}".prop_map(|name| name.parse().unwrap())
+}
+
+fn worker() -> impl Strategy<Value = WorkerId> {
+    "[a-z0-9][a-z0-9-]{0,31}".prop_map(|name| name.parse().unwrap())
+}
+
+fn block_hash() -> impl Strategy<Value = BlockHash> {
+    any::<[u8; 32]>().prop_map(BlockHash)
+}
+
+fn blob() -> impl Strategy<Value = BlobRef> {
+    ("[a-z/]{1,40}", any::<[u8; 32]>(), any::<u64>()).prop_map(|(key, bytes, size)| BlobRef {
+        key,
+        sha256: Sha256(bytes),
+        size,
+    })
+}
+
+fn millis() -> impl Strategy<Value = Millis> {
+    any::<u64>().prop_map(Millis)
+}
+
+fn run_id() -> impl Strategy<Value = RunId> {
+    (chain(), any::<u64>(), any::<u32>()).prop_map(|(chain, number, epoch)| RunId {
+        chain,
+        number,
+        epoch: Epoch(epoch),
+    })
+}
+
+fn node() -> impl Strategy<Value = Node> {
+    (0u16..64, 0u8..20, 0u32..100_000).prop_map(|(stage, layer, index)| Node::new(stage, layer, index))
+}
+
+fn task_id() -> impl Strategy<Value = TaskId> {
+    (run_id(), "[0-9a-f]{16}", node(), any::<u32>(), any::<u8>()).prop_map(|(run, tag, node, attempt, copy)| TaskId {
+        run,
+        tag,
+        node,
+        attempt: Attempt(attempt),
+        copy,
+    })
+}
+
+fn submission() -> impl Strategy<Value = Submission> {
+    (chain(), any::<u64>(), block_hash(), option::of(block_hash()), blob(), option::of(any::<u64>())).prop_map(
+        |(chain, number, hash, parent_hash, witness, fork_seq)| Submission {
+            chain,
+            number,
+            hash,
+            parent_hash,
+            witness,
+            fork_seq,
+        },
+    )
+}
+
+fn status() -> impl Strategy<Value = BlockStatus> {
+    prop_oneof![
+        Just(BlockStatus::Parked),
+        Just(BlockStatus::Proving),
+        Just(BlockStatus::Proven),
+        ".*".prop_map(|reason| BlockStatus::Failed { reason }),
+        ".*".prop_map(|reason| BlockStatus::Skipped { reason }),
+        Just(BlockStatus::Final),
+    ]
+}
+
+fn effect() -> impl Strategy<Value = PendingEffect> {
+    (any::<u64>(), any::<u32>(), any::<bool>()).prop_map(|(number, epoch, start)| match start {
+        true => PendingEffect::Start { number, epoch: Epoch(epoch) },
+        false => PendingEffect::Stop { number, epoch: Epoch(epoch) },
+    })
+}
+
+prop_compose! {
+    fn chain_row()(
+        chain in chain(), first in any::<u64>(), next_seq in any::<u64>(), last_hash in option::of(block_hash()),
+        window in option::of(any::<u32>()), paused in any::<bool>(), names in option::of(block_hash()),
+        pending in prop::collection::vec(effect(), 0..4),
+    ) -> ChainRow {
+        let halt = names.map(|names| Halt::ParentMismatch { number: first, names, last: names });
+        ChainRow { chain, first, next_final: first, next_release: first, next_seq, last_hash, window, paused, halt, pending }
+    }
+}
+
+prop_compose! {
+    fn block_row()(
+        submission in submission(), status in status(), at in millis(), epoch in any::<u32>(), proof in option::of(blob()),
+        final_seq in option::of(any::<u64>()), seen in any::<u32>(), reason in ".*", digest in option::of(any::<[u8; 32]>()),
+    ) -> BlockRow {
+        let contender = Contender { hash: submission.hash, witness: submission.witness.clone(), at };
+        BlockRow {
+            chain: submission.chain, number: submission.number, epoch: Epoch(epoch), status,
+            hash: Some(submission.hash), parent_hash: submission.parent_hash, witness: Some(submission.witness),
+            fork_seq: submission.fork_seq, submitted_at: at, released_at: proof.as_ref().map(|_| at), changed_at: at,
+            pipeline: digest.map(PipelineDigest), header: proof.clone(), proof, final_seq, bad_proofs: seen,
+            contenders: vec![contender], contenders_seen: seen,
+            history: vec![EpochEnd { epoch: Epoch(epoch), reason, at }],
+        }
+    }
+}
+
+fn outbox_row() -> impl Strategy<Value = OutboxRow> {
+    let finality = prop_oneof![
+        (any::<[u8; 32]>(), blob(), blob()).prop_map(|(digest, proof, header)| Finality::Proof {
+            pipeline: PipelineDigest(digest),
+            proof,
+            header
+        }),
+        ".*".prop_map(|reason| Finality::Tombstone { reason }),
+    ];
+    (any::<u64>(), run_id(), option::of(block_hash()), finality).prop_map(|(seq, run, hash, finality)| OutboxRow {
+        seq,
+        chain: run.chain,
+        number: run.number,
+        epoch: run.epoch,
+        hash,
+        parent_hash: hash,
+        finality,
+    })
+}
+
+fn report_event() -> impl Strategy<Value = ReportEvent> {
+    prop_oneof![
+        Just(ReportEvent::Started),
+        blob().prop_map(|artifact| ReportEvent::Done { artifact }),
+        (blob(), any::<u32>(), block_hash(), option::of(block_hash())).prop_map(
+            |(blob, segments, hash, parent_hash)| {
+                ReportEvent::Split { manifest: blob.clone(), segments, header: blob, hash, parent_hash }
+            }
+        ),
+        (any::<[u8; 32]>(), option::of(".*")).prop_map(|(root, message)| ReportEvent::Verified {
+            verdict: Verdict::BadProof,
+            root: Sha256(root),
+            message
+        }),
+        (".*", prop::collection::vec(any::<u32>(), 0..4)).prop_map(|(message, children)| ReportEvent::Failed {
+            kind: FailureKind::BadInput,
+            message,
+            children
+        }),
+    ]
+}
+
+fn task_message() -> impl Strategy<Value = TaskMessage> {
+    (task_id(), prop::collection::vec(blob(), 0..4), prop::collection::vec(worker(), 0..3), millis(), block_hash())
+        .prop_map(|(id, inputs, avoid, time_limit, block_hash)| TaskMessage {
+            id,
+            stage: "prove".parse().unwrap(),
+            kind: Kind::Map,
+            prover: "p".parse().unwrap(),
+            programs: [("leaf".to_owned(), Sha256([7; 32]))].into(),
+            pool: "gpu".parse().unwrap(),
+            class: crate::id::Class::Bulk,
+            inputs,
+            params: serde_json::json!({ "k": 8 }),
+            block_hash,
+            time_limit,
+            progress_limit: Some(time_limit),
+            avoid,
+        })
+}
+
+fn survives<T: Versioned + PartialEq + std::fmt::Debug>(record: &T) {
+    let text = record.to_json();
+    assert_eq!(T::from_json(&text).as_ref(), Ok(record), "{text}");
+    let newer = text.replacen(&format!("\"v\":{}", T::VERSION), "\"v\":999", 1);
+    let refused = T::from_json(&newer);
+    assert!(matches!(refused, Err(DecodeError::Version { found: 999, .. })), "{refused:?} of {newer}");
+}
+
+proptest! {
+    #[test]
+    fn rows_survive_text(chain in chain_row(), block in block_row(), outbox in outbox_row()) {
+        survives(&chain);
+        survives(&block);
+        survives(&outbox);
+    }
+
+    #[test]
+    fn manifests_survive_text(blobs in prop::collection::vec(blob(), 1..5), hash in block_hash(), first in any::<u32>()) {
+        let header = blobs[0].clone();
+        survives(&Manifest { segments: first, pages: blobs.clone(), header, hash, parent_hash: Some(hash) });
+        survives(&ManifestPage { first, segments: blobs });
+    }
+
+    #[test]
+    fn messages_survive_text(
+        submission in submission(), task in task_message(), id in task_id(), worker in worker(), at in millis(),
+        event in report_event(), from in any::<u32>(),
+    ) {
+        let retry = Command::Retry { chain: submission.chain.clone(), number: from.into(), epoch: Some(Epoch(from)) };
+        survives(&ChainMessage::Command(retry));
+        survives(&ChainMessage::Command(Command::Replace(submission.clone())));
+        survives(&ChainMessage::Submit(submission));
+        survives(&RangeMessage { run: id.run.clone(), from, to: from });
+        survives(&Report { task: id, worker, at, event });
+        survives(&task);
+    }
+
+    #[test]
+    fn identifiers_survive_text(id in task_id()) {
+        prop_assert_eq!(id.to_string().parse::<TaskId>(), Ok(id));
+    }
+
+    #[test]
+    fn keys_are_ordered_as_what_they_name(chain in chain(), a in any::<u64>(), b in any::<u64>(), run in run_id(), x in node(), y in node()) {
+        prop_assert_eq!(RowKey::block(&chain, a).sort.cmp(&RowKey::block(&chain, b).sort), a.cmp(&b));
+        prop_assert_eq!(RowKey::outbox(&chain, a).sort.cmp(&RowKey::outbox(&chain, b).sort), a.cmp(&b));
+        prop_assert_eq!(RowKey::node(&run, x).sort.cmp(&RowKey::node(&run, y).sort), x.cmp(&y));
+        prop_assert_eq!(RowKey::parse_node(&RowKey::node(&run, x).sort), Some(x));
+    }
+
+    #[test]
+    fn errors_are_clipped_on_a_character(text in "\\PC{0,3000}") {
+        let clipped = clip_error(&text);
+        prop_assert!(clipped.len() <= MAX_ERROR && text.starts_with(&clipped));
+    }
+}
