@@ -381,14 +381,15 @@ async fn stored_earlier(env: &Env, task: &TaskMessage, held: &Hold) -> Result<Op
     Ok(Some(upload::split_event(blob_ref(info), manifest)))
 }
 
-/// Fails where something else than this task has written under its key, which its identity makes impossible.
+/// Fails where something else than this task has written under its key. The next attempt has a key of its own, so that is no reason to
+/// give the block up.
 fn own(task: &TaskMessage, info: &BlobInfo) -> Result<(), Failure> {
     if info.writer == task.id.to_string() {
         return Ok(());
     }
     let message =
         format!("{} was written by {:?}, which is not this task: somebody else uses its key", info.key, info.writer);
-    Err(Failure::permanent(message))
+    Err(Failure::retryable(message))
 }
 
 fn blob_ref(info: BlobInfo) -> BlobRef {
