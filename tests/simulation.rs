@@ -62,3 +62,10 @@ fn tasks_that_workers_acknowledged_in_silence_are_found_and_sent_again() {
         run(&Scenario { silent_workers: true, ..Scenario::of(seed) }).unwrap();
     }
 }
+
+#[test]
+fn forged_reports_get_nothing_wrong_finalized_and_stop_no_chain_for_good() {
+    for seed in 0..30 {
+        run(&Scenario { intruder: true, ..Scenario::of(seed) }).unwrap();
+    }
+}

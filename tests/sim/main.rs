@@ -20,6 +20,9 @@ struct Args {
     /// Workers that now and then acknowledge a task and say nothing.
     #[arg(long)]
     silent: bool,
+    /// Somebody who sends forged reports.
+    #[arg(long)]
+    intruder: bool,
     /// Put the bug "acknowledge before effects" in.
     #[arg(long)]
     bug: bool,
@@ -35,7 +38,13 @@ fn main() {
     let mut failed = 0;
     for seed in seeds {
         let bug = args.bug.then_some(Bug::AcknowledgeBeforeEffects);
-        match run(&Scenario { bug, silent_workers: args.silent, keep_trace: args.trace, ..Scenario::of(seed) }) {
+        match run(&Scenario {
+            bug,
+            silent_workers: args.silent,
+            intruder: args.intruder,
+            keep_trace: args.trace,
+            ..Scenario::of(seed)
+        }) {
             Ok(report) => {
                 report.trace.iter().for_each(|line| println!("{line}"));
                 println!(

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use futures::FutureExt as _;
 use push0_core::chain::ChainConfig;
-use push0_core::message::{ChainMessage, Command, Submission, queue};
-use push0_core::record::{BlobRef, BlockStatus, Halt, Versioned as _};
+use push0_core::message::{ChainMessage, Command, FailureKind, Submission, queue};
+use push0_core::message::{Report as WorkerReport, ReportEvent};
+use push0_core::record::{BlobRef, BlockStatus, Halt, Verdict, Versioned as _};
 use push0_core::topology::Topology;
-use push0_core::{BlockHash, ChainId, Class, Epoch, Millis, Pool, Sha256, pipeline};
+use push0_core::{Attempt, BlockHash, ChainId, Class, Epoch, Millis, Node, Pool, RunId, Sha256, TaskId, pipeline};
 use push0_functions::{Collector, Dispatcher, Reaper};
 use push0_gpu_worker::Health;
 use push0_gpu_worker::lease::Leases;
@@ -41,13 +42,15 @@ pub struct Scenario {
     pub bug: Option<Bug>,
     /// Workers that now and then acknowledge a task and say nothing: what a worker must not do, and an untrusted one can.
     pub silent_workers: bool,
+    /// Somebody sends forged reports, as a hostile worker could.
+    pub intruder: bool,
     /// Whether the trace is kept line by line, and printed when the run fails.
     pub keep_trace: bool,
 }
 
 impl Scenario {
     pub fn of(seed: u64) -> Self {
-        Self { seed, bug: None, silent_workers: false, keep_trace: false }
+        Self { seed, bug: None, silent_workers: false, intruder: false, keep_trace: false }
     }
 }
 
@@ -164,6 +167,10 @@ fn run_in(
     let mut executor = Executor::new(clock.clone(), dice.clone());
     executor.kill_per_million = kills;
     populate(&mut executor, &shared, scenario.bug);
+    if scenario.intruder {
+        let world = shared.clone();
+        executor.spawn("intruder", false, move || intruder(world.clone()).boxed_local());
+    }
 
     let mut finished = course(&mut executor, &shared, blocks, START.plus(STORM))?;
     if !finished {
@@ -499,6 +506,49 @@ fn whim(shared: &Shared, chain: &ChainId, cursor: u64) -> Command {
         2 => Command::Retry { chain, number: cursor, epoch: Some(Epoch(dice.random_range(1..4))) },
         // Ahead of the cursor, perhaps of what was submitted: within the blocks of the run.
         _ => Command::Skip { chain, number: cursor.min(2), reason: "a whim".to_owned() },
+    }
+}
+
+/// While the storm lasts, tells the collector what is not so.
+async fn intruder(shared: Shared) {
+    let chains: Vec<ChainId> = shared.catalog.chains.keys().cloned().collect();
+    let tag = shared.catalog.pipelines.keys().next().map(|digest| digest.tag()).unwrap_or_default();
+    while *shared.storm.borrow() {
+        let body = {
+            let mut dice = shared.dice.borrow_mut();
+            let run = RunId {
+                chain: chains[dice.random_range(0..chains.len())].clone(),
+                number: dice.random_range(1..5),
+                epoch: Epoch(dice.random_range(1..4)),
+            };
+            let node = Node::new(dice.random_range(0..7), dice.random_range(0..3), dice.random_range(0..8));
+            let attempt = Attempt([1, 2, u32::MAX][dice.random_range(0..3)]);
+            let task = TaskId { run, tag: tag.clone(), node, attempt, copy: 0 };
+            let key = format!("artifacts/cpu/{task}");
+            let artifact = BlobRef { key, sha256: Sha256([9; 32]), size: 9 };
+            let event = match dice.random_range(0..5) {
+                0 => ReportEvent::Started,
+                1 => ReportEvent::Done { artifact },
+                2 => ReportEvent::Verified { verdict: Verdict::Ok, root: artifact.sha256, message: None },
+                3 => ReportEvent::Split {
+                    manifest: artifact.clone(),
+                    segments: 1,
+                    header: artifact,
+                    hash: BlockHash([9; 32]),
+                    parent_hash: None,
+                },
+                _ => ReportEvent::Failed {
+                    kind: FailureKind::BadInput,
+                    message: "not so".to_owned(),
+                    children: vec![0, 0, 1, 7, u32::MAX],
+                },
+            };
+            let worker = if dice.random_range(0..2) == 0 { "cpu-0" } else { "nobody" };
+            let report = worker.parse().map(|worker| WorkerReport { task, worker, at: Millis(0), event }.to_json());
+            if dice.random_range(0..10) == 0 { "no report".to_owned() } else { report.unwrap_or_default() }
+        };
+        let _ = shared.engine.send(queue::RESULTS, vec![Outgoing { body, ..Outgoing::default() }]).await;
+        pause(&shared, Millis(700)).await;
     }
 }
 
