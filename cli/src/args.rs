@@ -258,7 +258,7 @@ pub struct Skip {
     pub chain: ChainId,
     pub number: u64,
     /// Why; it goes into the finalized stream.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub reason: String,
     #[command(flatten)]
     pub wait: Wait,

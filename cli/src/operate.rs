@@ -79,7 +79,9 @@ pub async fn retry(args: &args::Retry, remote: &Remote, output: Output) -> anyho
     if !may_be_running && !matches!(before.block.status, BlockStatus::Failed { .. }) {
         let status = before.block.status.name();
         return Err(Trouble::failed(format!("block {number} is {status}; only a failed block can be retried"))
-            .next(format!("use `push0 replace FILE.json` or `push0 skip {chain} {number} --reason TEXT`; or see `push0 why {chain} {number}`"))
+            .next(format!(
+                "see `push0 why {chain} {number}` for what it waits for; `--force` gives up a run that is going on"
+            ))
             .into());
     }
     let epoch = before.block.epoch;

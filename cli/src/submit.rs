@@ -7,7 +7,7 @@ use std::time::Duration;
 use push0_core::message::{ChainMessage, Submission, queue};
 use push0_core::record::{BlobRef, BlockStatus, Versioned as _};
 use push0_core::{BlockHash, ChainId, Sha256};
-use push0_runtime::port::Outgoing;
+use push0_runtime::port::{Clock as _, Outgoing, SystemClock};
 use push0_runtime::snapshot::{self, BlockSnapshot};
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
@@ -189,14 +189,14 @@ pub async fn upload(remote: &Remote, candidate: &Candidate) -> anyhow::Result<Su
     })
 }
 
-/// Tells the chain. The same block told twice within five minutes is told once.
+/// Tells the chain. Telling it again is harmless, so every call is a message of its own: what was changed in it is never swallowed.
 pub async fn send(remote: &Remote, submission: &Submission) -> anyhow::Result<()> {
-    let Submission { chain, number, hash, fork_seq, .. } = submission;
-    let fork = fork_seq.map_or(String::new(), |seq| format!("/f{seq}"));
+    let Submission { chain, number, hash, .. } = submission;
+    let told_at = SystemClock.now().0;
     let message = Outgoing {
         body: ChainMessage::Submit(submission.clone()).to_json(),
         group: Some(chain.to_string()),
-        dedup: Some(format!("submit/{chain}/{number}/{hash}{fork}")),
+        dedup: Some(format!("submit/{chain}/{number}/{hash}/{told_at}")),
         ..Outgoing::default()
     };
     remote.queue.send(queue::SUBMISSIONS, vec![message]).await?;

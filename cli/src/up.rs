@@ -83,6 +83,7 @@ pub async fn run(settings: &Settings, output: Output) -> anyhow::Result<()> {
 
     let children = Children::start(settings, &locals, &socket)?;
     output.note(&greeting(settings, &socket, locals.len()));
+    warn_of_missing_provers(settings, output);
 
     stopping.wait().await;
     output.note("push0: draining; once more to stop at once");
@@ -139,6 +140,19 @@ fn locals(settings: &Settings) -> anyhow::Result<Vec<Local>> {
         }
     }
     Ok(locals)
+}
+
+/// Their tasks would fail one by one, each after its attempts.
+fn warn_of_missing_provers(settings: &Settings, output: Output) {
+    for (name, prover) in &settings.provers {
+        let program = prover.command.first().map(String::as_str).unwrap_or_default();
+        if push0_gpu_worker::find_program(program).is_none() {
+            output.note(&format!(
+                "warning: prover {name}: there is no program {program} here; its tasks will fail on this machine\n  next: build \
+                 it, or correct `command` in [prover.{name}] of its pipeline"
+            ));
+        }
+    }
 }
 
 fn greeting(settings: &Settings, socket: &Path, workers: usize) -> String {

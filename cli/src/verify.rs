@@ -130,11 +130,13 @@ struct Links {
     seq: u64,
     number: u64,
     last_hash: Option<BlockHash>,
+    /// Skipped blocks that did not fit: nobody's parents.
+    orphans: Vec<BlockHash>,
 }
 
 impl Links {
     fn new(config: &ChainConfig) -> Self {
-        Self { seq: 1, number: config.first, last_hash: config.first_parent }
+        Self { seq: 1, number: config.first, last_hash: config.first_parent, orphans: Vec::new() }
     }
 
     fn follow(&mut self, row: &OutboxRow) -> Vec<String> {
@@ -145,12 +147,24 @@ impl Links {
         if row.number != self.number {
             problems.push(format!("block {} was expected", self.number));
         }
-        if let (Some(parent), Some(last)) = (row.parent_hash, self.last_hash)
-            && parent != last
-        {
-            problems.push(format!("its parent is {parent}, but the block before it is {last}"));
+        let misfit = match (row.parent_hash, self.last_hash) {
+            (Some(parent), _) if self.orphans.contains(&parent) => {
+                Some(format!("its parent {parent} was skipped, being of another branch"))
+            }
+            (Some(parent), Some(last)) if parent != last => {
+                Some(format!("its parent is {parent}, but the block before it is {last}"))
+            }
+            _ => None,
+        };
+        (self.seq, self.number) = (row.seq + 1, row.number + 1);
+        self.last_hash = row.hash.filter(|_| misfit.is_none());
+        if misfit.is_some() {
+            self.orphans.extend(row.hash);
         }
-        *self = Self { seq: row.seq + 1, number: row.number + 1, last_hash: row.hash };
+        // A block may be left out because it does not fit; one that is handed on must.
+        if matches!(row.finality, Finality::Proof { .. }) {
+            problems.extend(misfit);
+        }
         problems
     }
 }

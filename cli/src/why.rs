@@ -198,6 +198,13 @@ fn proven(facts: &Facts, why: &mut Why) {
             why.next.push("push0 replace FILE.json   with the block that follows the final one".to_owned());
             why.next.push(format!("push0 skip {chain} {number} --reason TEXT   leaves the number out"));
         }
+        Some(Halt::OrphanParent { number: halted, names }) if *halted == number => {
+            why.answer =
+                "it is proven, but it is built on a block that was skipped for being of another branch".to_owned();
+            why.facts.push(format!("it names {names}"));
+            why.next.push("push0 replace FILE.json   with the block that belongs here".to_owned());
+            why.next.push(format!("push0 skip {chain} {number} --reason TEXT   leaves the number out, too"));
+        }
         _ if row.next_final == number => {
             why.answer = "it is proven and about to become final".to_owned();
         }
@@ -220,6 +227,10 @@ fn failed(facts: &Facts, reason: &str, why: &mut Why) {
     }
     why.next.push(format!("push0 retry {chain} {number}   proves it again, from the same witness"));
     why.next.push("push0 replace FILE.json   proves another block or witness under this number".to_owned());
+    // The same witness would fail in the same way.
+    if reason.contains("replace the block") {
+        why.next.swap(0, 1);
+    }
     why.next.push(format!("push0 skip {chain} {number} --reason TEXT   leaves the number out"));
 }
 

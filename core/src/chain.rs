@@ -66,6 +66,7 @@ impl ChainConfig {
             next_release: self.first,
             next_seq: 1,
             last_hash: self.first_parent,
+            orphans: Vec::new(),
             window: None,
             paused: false,
             halt: None,

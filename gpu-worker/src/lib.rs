@@ -17,7 +17,7 @@ pub mod task;
 mod worker;
 
 pub use config::WorkerConfig;
-pub use prover::{Data, Failure, Job, Outcome, Output, Prover, Watch};
+pub use prover::{Data, Failure, Job, Outcome, Output, Prover, Watch, find_program};
 pub use retry::Health;
 pub use shim::shim_main;
 pub use task::{Env, Limits, Settled, Store};

@@ -24,7 +24,7 @@ use tokio::sync::watch;
 
 use crate::lease::Held;
 
-pub use process::Launcher;
+pub use process::{Launcher, find_program};
 pub use warm::Provers;
 
 #[async_trait]

@@ -148,8 +148,13 @@ async fn of_run(table: &dyn Table, view: RunView, with_tasks: bool) -> PortResul
         if with_tasks {
             open = open_tasks(&view, plan, &nodes);
         }
-    } else if with_tasks && view.failed.is_none() {
+    } else if with_tasks {
         open.extend(task(&view, Node::SPLIT, nodes.get(&Node::SPLIT)));
+    }
+    if view.is_over() {
+        // Nobody works on them any more; what went wrong is still of interest.
+        open.retain(|task| !task.failures.is_empty());
+        open.iter_mut().for_each(|task| task.started = None);
     }
     let stages = pipeline.stages.iter().enumerate().map(|(position, stage)| StageSnapshot {
         name: stage.name.to_string(),

@@ -65,6 +65,7 @@ impl Auditor {
     pub fn judge(&self, blob: impl Fn(&str) -> Option<Vec<u8>>) -> Result<(), String> {
         for (chain, stream) in &self.stream {
             let mut parent: Option<String> = None;
+            let mut orphans: Vec<String> = Vec::new();
             for message in stream {
                 let number = message["number"].as_u64().unwrap_or(0);
                 let at = format!("{chain}/{number}");
@@ -81,7 +82,16 @@ impl Auditor {
                     }
                     whole(&at, &message["finality"], witnesses, &blob)?;
                 }
-                parent = hash;
+                // A skipped block that did not fit is nobody's parent.
+                let named = message["parent_hash"].as_str();
+                let fits = named.is_none_or(|named| {
+                    parent.as_ref().is_none_or(|parent| parent == named) && orphans.iter().all(|orphan| orphan != named)
+                });
+                if message["finality"]["kind"] == "proof" && !fits {
+                    return Err(format!("{at}: built on {named:?}, which is not final before it"));
+                }
+                orphans.extend(hash.clone().filter(|_| !fits));
+                parent = hash.filter(|_| fits);
             }
         }
         Ok(())

@@ -449,8 +449,12 @@ async fn operator(shared: Shared) {
                 commands.push(Command::Resume { chain: chain.clone() });
             }
             // A block that was built on a fork that is not: another one in its place, built on what is final.
-            if let Some(Halt::ParentMismatch { number, last, .. }) = found.chain.halt {
-                replace(&shared, chain, number, 3, Some(last), None, nonce);
+            match found.chain.halt {
+                Some(Halt::ParentMismatch { number, last, .. }) => {
+                    replace(&shared, chain, number, 3, Some(last), None, nonce);
+                }
+                Some(Halt::OrphanParent { number, .. }) => replace(&shared, chain, number, 3, None, None, nonce),
+                None => {}
             }
             for block in &found.blocks {
                 if let BlockStatus::Failed { .. } = block.block.status {

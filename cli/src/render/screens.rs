@@ -49,11 +49,12 @@ fn chain(snapshot: &ChainSnapshot, now: Millis, paint: Paint) -> String {
     if row.paused {
         text.push_str(&format!("  {}\n", paint.alarm(&format!("paused: push0 resume {}", row.chain))));
     }
-    if let Some(Halt::ParentMismatch { number, .. }) = &row.halt {
-        let what = format!(
-            "halted: block {number} names another parent than the final block before it: push0 why {} {number}",
-            row.chain
-        );
+    let halt = row.halt.as_ref().map(|halt| match halt {
+        Halt::ParentMismatch { number, .. } => (*number, "names another parent than the final block before it"),
+        Halt::OrphanParent { number, .. } => (*number, "is built on a block that was skipped, being of another branch"),
+    });
+    if let Some((number, what)) = halt {
+        let what = format!("halted: block {number} {what}: push0 why {} {number}", row.chain);
         text.push_str(&format!("  {}\n", paint.alarm(&what)));
     }
     if snapshot.blocks.is_empty() {

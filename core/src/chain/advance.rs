@@ -53,7 +53,7 @@ fn finalize(view: &View, now: Now) -> Option<Step> {
     let block = view.blocks.get(&number)?;
     let finality = match &block.status {
         BlockStatus::Proven => {
-            if let Some(halt) = parent_mismatch(view, block) {
+            if let Some(halt) = misfit(view, block) {
                 let is_known = view.chain.halt.as_ref() == Some(&halt);
                 let chain = crate::record::ChainRow { halt: Some(halt), ..view.chain.clone() };
                 return (!is_known).then_some(Step::write(Change { chain: Some(chain), ..Change::default() }));
@@ -67,19 +67,36 @@ fn finalize(view: &View, now: Now) -> Option<Step> {
     Some(Step::write(finalized(view, block, finality, now)))
 }
 
-fn parent_mismatch(view: &View, block: &BlockRow) -> Option<Halt> {
-    let (names, last) = (block.parent_hash?, view.chain.last_hash?);
-    (names != last).then_some(Halt::ParentMismatch { number: block.number, names, last })
+/// Why a block cannot follow what is final, as far as hashes are known.
+fn misfit(view: &View, block: &BlockRow) -> Option<Halt> {
+    let (number, names) = (block.number, block.parent_hash?);
+    if view.chain.orphans.contains(&names) {
+        return Some(Halt::OrphanParent { number, names });
+    }
+    let last = view.chain.last_hash?;
+    (names != last).then_some(Halt::ParentMismatch { number, names, last })
 }
 
-/// The cursor's move and its outbox row.
+/// Orphans remembered: skipping a longer branch block by block forgets its oldest, which no block to come names.
+const MAX_ORPHANS: usize = 64;
+
+/// The cursor's move and its outbox row. A skipped block's hash counts as a parent, unless the block did not fit the chain itself: then
+/// what was built on it is not let through by skipping it.
 fn finalized(view: &View, block: &BlockRow, finality: Finality, now: Now) -> Change {
     let mut chain = view.chain.clone();
     let seq = chain.next_seq;
     chain.next_seq = seq + 1;
     chain.next_final = block.number + 1;
-    chain.last_hash = block.hash;
     chain.halt = None;
+    let is_orphan = misfit(view, block).is_some();
+    chain.last_hash = block.hash.filter(|_| !is_orphan);
+    match block.hash.filter(|_| is_orphan) {
+        Some(orphan) => chain.orphans.push(orphan),
+        None if chain.last_hash.is_some() => chain.orphans.clear(),
+        None => {}
+    }
+    let surplus = chain.orphans.len().saturating_sub(MAX_ORPHANS);
+    chain.orphans.drain(..surplus);
     let outbox = OutboxRow {
         seq,
         chain: block.chain.clone(),

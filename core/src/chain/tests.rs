@@ -249,6 +249,35 @@ fn a_block_that_names_another_parent_halts_the_chain_until_it_is_replaced() {
 }
 
 #[test]
+fn skipping_a_block_of_another_branch_lets_nothing_through_that_was_built_on_it() {
+    let mut world = World::new(8);
+    // Blocks 2 to 5 are of a branch whose block 1 is another than the one that gets final.
+    let branch = |number: u64, parent: u8| Submission {
+        hash: hash(100 + number as u8),
+        parent_hash: Some(hash(parent)),
+        ..submission(number)
+    };
+    world.submit(1);
+    for (number, parent) in [(2, 101), (3, 102), (4, 103), (5, 104)] {
+        world.on(Event::Submitted(branch(number, parent))).unwrap();
+        world.prove(number);
+    }
+    world.prove(1);
+    for number in [2, 3, 4] {
+        assert!(world.chain.halt.is_some());
+        let reason = "wrong branch".to_owned();
+        world.command(Command::Skip { chain: chain_id(), number, reason }).unwrap();
+    }
+    assert_eq!(world.finalized(), [1, 2, 3, 4], "three tombstones, and not block 5");
+    assert_eq!(world.chain.halt, Some(Halt::OrphanParent { number: 5, names: hash(104) }));
+    // The right block 5, whose parent was never seen.
+    world.command(Command::Replace(submission(5))).unwrap();
+    world.prove(5);
+    assert_eq!(world.finalized(), [1, 2, 3, 4, 5]);
+    assert!(world.chain.orphans.is_empty());
+}
+
+#[test]
 fn a_replacement_runs_once_however_often_the_command_comes() {
     let mut world = World::new(4);
     world.submit(1);

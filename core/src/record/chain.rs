@@ -22,6 +22,9 @@ pub struct ChainRow {
     /// Hash of block `next_final - 1`, where known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_hash: Option<BlockHash>,
+    /// Blocks skipped since the last proof because they did not fit the chain, newest last: nobody's parent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub orphans: Vec<BlockHash>,
     /// Set by an operator: overrides the configured window.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<u32>,
@@ -40,6 +43,8 @@ pub struct ChainRow {
 pub enum Halt {
     /// The block at the cursor names another parent than the block that is final before it.
     ParentMismatch { number: u64, names: BlockHash, last: BlockHash },
+    /// The block at the cursor names a parent that was skipped because it did not fit the chain itself.
+    OrphanParent { number: u64, names: BlockHash },
 }
 
 /// What a decision of the chain plane asks for outside the table.

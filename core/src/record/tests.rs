@@ -92,7 +92,7 @@ prop_compose! {
         pending in prop::collection::vec(effect(), 0..4),
     ) -> ChainRow {
         let halt = names.map(|names| Halt::ParentMismatch { number: first, names, last: names });
-        ChainRow { chain, first, next_final: first, next_release: first, next_seq, last_hash, window, paused, halt, pending }
+        ChainRow { chain, first, next_final: first, next_release: first, next_seq, last_hash, orphans: names.into_iter().collect(), window, paused, halt, pending }
     }
 }
 

@@ -73,7 +73,8 @@ impl Launcher {
         let Some((program, arguments)) = prover.command.split_first() else {
             return Err(format!("prover {name} has an empty command"));
         };
-        let path = find(program).ok_or_else(|| format!("prover {name}: no program {program} on this worker"))?;
+        let path =
+            find_program(program).ok_or_else(|| format!("prover {name}: no program {program} on this worker"))?;
         let mut command = match self.shim.split_first() {
             None => Command::new(&path),
             Some((shim, shim_arguments)) => {
@@ -101,10 +102,10 @@ impl Launcher {
     }
 }
 
-/// A program without `/` is looked up beside this executable, then in `PATH`.
-fn find(program: &str) -> Option<PathBuf> {
+/// Where a prover's program is: one without `/` is looked up beside this executable, then in `PATH`. `None`: there is none that can be run.
+pub fn find_program(program: &str) -> Option<PathBuf> {
     if program.contains('/') {
-        return Some(PathBuf::from(program));
+        return Some(PathBuf::from(program)).filter(|path| is_executable(path));
     }
     let own = std::env::current_exe().ok();
     let beside = own.as_deref().and_then(Path::parent).map(|dir| dir.join(program));
@@ -265,8 +266,9 @@ mod tests {
 
     #[test]
     fn a_program_is_found_on_the_path_and_a_missing_one_is_not() {
-        assert!(find("sh").is_some_and(|path| path.is_absolute()));
-        assert_eq!(find("no-such-program-anywhere"), None);
-        assert_eq!(find("./x"), Some(PathBuf::from("./x")));
+        assert!(find_program("sh").is_some_and(|path| path.is_absolute()));
+        assert_eq!(find_program("no-such-program-anywhere"), None);
+        assert_eq!(find_program("./no-such-program"), None);
+        assert_eq!(find_program("/bin/sh"), Some(PathBuf::from("/bin/sh")));
     }
 }
