@@ -247,7 +247,7 @@ fn runner(file: &PipelineFile) -> Result<Runner, Trouble> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use push0_core::Epoch;
+    use push0_core::{Epoch, Sha256};
 
     fn row(seq: u64, number: u64, hash: u8, parent: Option<u8>) -> OutboxRow {
         OutboxRow {
@@ -257,8 +257,16 @@ mod tests {
             epoch: Epoch::FIRST,
             hash: Some(BlockHash([hash; 32])),
             parent_hash: parent.map(|parent| BlockHash([parent; 32])),
-            finality: Finality::Tombstone { reason: String::new() },
+            finality: Finality::Proof { pipeline: PipelineDigest([0; 32]), proof: blob(), header: blob() },
         }
+    }
+
+    fn blob() -> BlobRef {
+        BlobRef { key: "k".to_owned(), sha256: Sha256([0; 32]), size: 0 }
+    }
+
+    fn skipped(row: OutboxRow) -> OutboxRow {
+        OutboxRow { finality: Finality::Tombstone { reason: String::new() }, ..row }
     }
 
     #[test]
@@ -275,5 +283,10 @@ mod tests {
         assert_eq!(problems(&[row(1, 5, 5, Some(4)), row(3, 7, 7, None)]).len(), 2, "a gap in both sequences");
         assert_eq!(problems(&[row(1, 5, 5, Some(4)), row(1, 5, 5, Some(4))]).len(), 3, "twice the same");
         assert_eq!(problems(&[row(1, 5, 5, Some(4)), row(2, 6, 6, Some(9))]).len(), 1, "another parent");
+        let through_skipped = [row(1, 5, 5, Some(4)), skipped(row(2, 6, 6, Some(5))), row(3, 7, 7, Some(6))];
+        assert!(problems(&through_skipped).is_empty(), "a skipped block's hash counts as a parent");
+        let of_another_branch = [row(1, 5, 5, Some(4)), skipped(row(2, 6, 66, Some(9))), row(3, 7, 7, Some(66))];
+        let found = problems(&of_another_branch);
+        assert_eq!(found.len(), 1, "but not one that did not fit itself: {found:?}");
     }
 }
