@@ -139,17 +139,16 @@ fn uploads(installation: &Installation) -> Vec<(String, u64)> {
     found
 }
 
-/// Freezes a worker as soon as an upload is seen, or after a while whatever it does. Returns the worker, and whether it was in the
-/// middle of an upload: one that stands still.
-fn freeze(installation: &Installation, worker: u32) -> bool {
+/// Freezes the workers as soon as an upload is seen, or after a while whatever they do. Returns whether that was in the middle of an
+/// upload: one that stands still.
+fn freeze(installation: &Installation, workers: &[u32]) -> bool {
     for _ in 0..200_000 {
         if !uploads(installation).is_empty() {
             break;
         }
     }
-    signal(worker, Signal::SIGSTOP);
-    // What another worker uploads moves on meanwhile.
-    std::thread::sleep(Duration::from_millis(300));
+    workers.iter().for_each(|worker| signal(*worker, Signal::SIGSTOP));
+    std::thread::sleep(Duration::from_millis(100));
     let before = uploads(installation);
     std::thread::sleep(Duration::from_millis(100));
     let after = uploads(installation);
@@ -171,25 +170,33 @@ fn a_frozen_worker_holds_up_nobody_and_its_late_result_changes_nothing() {
     let (mut freezes, mut in_uploads) = (0, 0);
     while judge.stream.len() < BLOCKS as usize {
         let workers = installation.workers();
-        let Some(frozen) = workers.get(dice.random_range(0..workers.len().max(1))).copied() else { continue };
-        in_uploads += usize::from(freeze(&installation, frozen));
+        if workers.is_empty() {
+            continue;
+        }
+        let in_upload = freeze(&installation, &workers);
+        in_uploads += usize::from(in_upload);
         freezes += 1;
-        // Longer than its lease: what it held is somebody else's when it wakes up. Meanwhile the other goes on.
+        let one = workers[dice.random_range(0..workers.len())];
+        let is_near_the_end = judge.stream.len() + 2 >= BLOCKS as usize;
+        // Whoever uploads stays frozen; where nobody does, one of them, while the others go on.
+        if !in_upload || is_near_the_end {
+            workers.iter().filter(|worker| **worker != one).for_each(|worker| signal(*worker, Signal::SIGCONT));
+        }
+        // Longer than a lease: what a frozen one held is somebody else's when it wakes up.
         std::thread::sleep(Duration::from_millis(2_000));
         runtime.block_on(judge.look_for_overwriting(&client));
         runtime.block_on(judge.consume(&client));
-        // The last blocks are finished while one is still frozen.
-        if judge.stream.len() + 2 >= BLOCKS as usize {
+        if is_near_the_end {
             wait_until("the others finish without it", || {
                 runtime.block_on(judge.consume(&client));
                 judge.stream.len() == BLOCKS as usize
             });
         }
-        signal(frozen, Signal::SIGCONT);
-        std::thread::sleep(Duration::from_millis(dice.random_range(0..500)));
+        workers.iter().for_each(|worker| signal(*worker, Signal::SIGCONT));
+        std::thread::sleep(Duration::from_millis(dice.random_range(200..900)));
     }
     println!("{freezes} freezes, {in_uploads} of them in the middle of an upload");
-    assert!(in_uploads > 0, "no freeze met an upload");
+    assert!(in_uploads > 0, "no freeze met an upload, of {freezes}");
     let before = judge.stream.clone();
     // Time for the late ones to say what they have to say.
     std::thread::sleep(Duration::from_millis(1_500));
