@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use push0_core::ErrorCode;
 use push0_runtime::port::{ErrorKind, PortError};
 
 /// Exit codes; `docs/cli.md` lists them.
@@ -25,11 +26,13 @@ pub struct Trouble {
     pub code: Code,
     pub what: String,
     pub next: Option<String>,
+    /// Its page in the error catalogue.
+    pub page: Option<ErrorCode>,
 }
 
 impl Trouble {
     pub fn new(code: Code, what: impl Into<String>) -> Self {
-        Self { code, what: what.into(), next: None }
+        Self { code, what: what.into(), next: None, page: None }
     }
 
     pub fn failed(what: impl Into<String>) -> Self {
@@ -47,6 +50,14 @@ impl Trouble {
     /// Says what to do about it.
     pub fn next(mut self, next: impl Into<String>) -> Self {
         self.next = Some(next.into());
+        self
+    }
+}
+
+impl Trouble {
+    /// Names its page in the error catalogue.
+    pub fn coded(mut self, page: ErrorCode) -> Self {
+        self.page = Some(page);
         self
     }
 }

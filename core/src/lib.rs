@@ -5,11 +5,12 @@
 //! - [`block`]: what the **collector** decides: the task graph of a block, which [`plan`] names.
 //! - [`pipeline`]: the workflow a block is proven with.
 //! - [`record`] and [`message`]: what is stored and sent. [`id`]: what it is named by.
-//! - [`invariant`]: what must always hold.
+//! - [`invariant`]: what must always hold. [`error_code`]: what can go wrong and be acted on.
 //! - [`topology`]: the queues, tables, buckets and functions all this runs on.
 
 pub mod block;
 pub mod chain;
+pub mod error_code;
 pub mod id;
 pub mod invariant;
 pub mod message;
@@ -18,6 +19,7 @@ pub mod plan;
 pub mod record;
 pub mod topology;
 
+pub use error_code::ErrorCode;
 pub use id::{
     Attempt, BlockHash, ChainId, Class, Epoch, InvalidId, Millis, Node, PipelineDigest, Pool, ProverName, RunId,
     Sha256, StageName, TaskId, WorkerId,
