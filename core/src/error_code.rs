@@ -152,7 +152,10 @@ impl std::str::FromStr for ErrorCode {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let digits = text.trim().trim_start_matches(['P', 'p']).trim_start_matches("0-");
         let found = digits.parse().ok().and_then(Self::of);
-        found.ok_or_else(|| crate::InvalidId { given: text.chars().take(100).collect(), wanted: "an error code: P0-NNN" })
+        found.ok_or_else(|| crate::InvalidId {
+            given: text.chars().take(100).collect(),
+            wanted: "an error code: P0-NNN",
+        })
     }
 }
 
