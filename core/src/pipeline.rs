@@ -184,6 +184,9 @@ impl Policy {
     }
 }
 
+/// The name in `programs` under which a prover's own program file is pinned, whatever its form.
+pub const EXECUTABLE: &str = "executable";
+
 /// How a worker starts a prover.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProverCommand {

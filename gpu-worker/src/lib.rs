@@ -17,8 +17,8 @@ pub mod task;
 mod worker;
 
 pub use config::WorkerConfig;
-pub use prover::{Data, Failure, Job, Outcome, Output, Prover, Watch, find_program};
+pub use prover::{Data, Failure, Job, Outcome, Output, Prover, Rig, Watch, find_program};
 pub use retry::Health;
 pub use shim::shim_main;
-pub use task::{Env, Limits, Settled, Store};
+pub use task::{Env, Limits, Proved, Settled, Store};
 pub use worker::{WorkerError, run};

@@ -5,7 +5,10 @@
 
 mod answer;
 mod exec;
+mod executable;
+mod onlooker;
 mod process;
+mod rig;
 mod session;
 mod warm;
 
@@ -22,9 +25,12 @@ use push0_runtime::port::Clock;
 use sha2::Digest as _;
 use tokio::sync::watch;
 
-use crate::lease::Held;
+use crate::lease::{End, Held, Leases};
 
+pub use executable::{EXECUTABLE, digest as executable_digest};
+pub use onlooker::{Onlooker, Seen};
 pub use process::{Launcher, find_program};
+pub use rig::Rig;
 pub use warm::Provers;
 
 #[async_trait]
@@ -87,7 +93,8 @@ impl Data {
     }
 }
 
-fn digest_of_file(path: &Path) -> std::io::Result<Sha256> {
+/// SHA-256 of a file, read in pieces.
+pub(crate) fn digest_of_file(path: &Path) -> std::io::Result<Sha256> {
     use std::io::Read;
     let mut file = std::fs::File::open(path)?;
     let mut hasher = sha2::Sha256::new();
@@ -171,6 +178,16 @@ pub(crate) struct Begun {
 impl Watch {
     pub(crate) fn new(held: Held, clock: Arc<dyn Clock>) -> Self {
         Self { held, clock, begun: watch::Sender::new(None), alive: AtomicU64::new(0) }
+    }
+
+    /// A watch for a run that no message stands behind; [`Watch::cancel`] is all that ends it.
+    pub(crate) fn detached(clock: Arc<dyn Clock>) -> Self {
+        Self::new(Leases::new(Millis::from_secs(60)).hold("", ""), clock)
+    }
+
+    /// Ends the run from outside: the prover is told to stop.
+    pub(crate) fn cancel(&self) {
+        self.held.end(End::Stopped);
     }
 
     /// Completes when the task is to stop.

@@ -198,14 +198,31 @@ fn decode(env: &Env, body: &str) -> Result<TaskMessage, String> {
 
 /// Runs the prover, within the stage's limits and for as long as the task is this worker's.
 pub async fn prove(env: &Env, ready: &Ready, prover: &mut dyn Prover) -> Proved {
-    let (task, watch) = (ready.task(), &ready.watch);
-    let start_by = env.clock.now().plus(env.limits.start_limit);
-    match bounded(env, watch, prover.ready(task), || start_by).await {
+    let (job, watch) = (&ready.job, &ready.watch);
+    let announce = || {
+        let _ = env.starts.unbounded_send(Start::new(env, &job.task));
+    };
+    supervise(&*env.clock, &env.limits, job, watch, prover, announce).await
+}
+
+/// Gets the prover ready and has it prove, within the worker's and the stage's limits, until the watch says stop. `announce` is called
+/// when it is given the task.
+pub(crate) async fn supervise(
+    clock: &dyn Clock,
+    limits: &Limits,
+    job: &Job,
+    watch: &Watch,
+    prover: &mut dyn Prover,
+    announce: impl FnOnce(),
+) -> Proved {
+    let task = &job.task;
+    let start_by = clock.now().plus(limits.start_limit);
+    match bounded(clock, limits, watch, prover.ready(task), || start_by).await {
         Bounded::Done(Ok(())) => {}
         Bounded::Done(Err(failure)) => return Proved::Outcome(failure.into()),
         Bounded::Ended(end) => return Proved::Ended(end),
         Bounded::Late => {
-            let limit = env.limits.start_limit.0;
+            let limit = limits.start_limit.0;
             return Proved::Hung(killed(prover, format!("the prover was not ready after {limit} ms and was killed")));
         }
     }
@@ -213,13 +230,13 @@ pub async fn prove(env: &Env, ready: &Ready, prover: &mut dyn Prover) -> Proved 
     let progress_limit = task.progress_limit.filter(|_| prover.shows_progress(task));
     watch.begin(task.time_limit, progress_limit);
     debug!(task = %task.id, stage = %task.stage, "proving");
-    let _ = env.starts.unbounded_send(Start::new(env, task));
+    announce();
     let deadline = || watch.deadline(1).unwrap_or(start_by);
-    match bounded(env, watch, prover.prove(&ready.job, watch), deadline).await {
+    match bounded(clock, limits, watch, prover.prove(job, watch), deadline).await {
         Bounded::Done(outcome) => Proved::Outcome(outcome),
         Bounded::Ended(end) => Proved::Ended(end),
         Bounded::Late => {
-            let ran = watch.begun().map_or(Millis(0), |begun| env.clock.now().since(begun.at));
+            let ran = watch.begun().map_or(Millis(0), |begun| clock.now().since(begun.at));
             let why = match progress_limit {
                 Some(limit) if ran < task.time_limit => format!("silent for {} ms, its progress limit", limit.0),
                 _ => format!("still running after {} ms, its time limit", task.time_limit.0),
@@ -258,7 +275,8 @@ enum Bounded<T> {
 
 /// Drives `work` until it is done, past its (moving) deadline, or given up after its task ended and the cancel grace is over.
 async fn bounded<T>(
-    env: &Env,
+    clock: &dyn Clock,
+    limits: &Limits,
     watch: &Watch,
     work: impl Future<Output = T>,
     deadline: impl Fn() -> Millis,
@@ -269,8 +287,8 @@ async fn bounded<T>(
             biased;
             end = watch.held.until_ended() => break end,
             done = &mut work => return Bounded::Done(done),
-            () = env.clock.sleep_until(deadline()) => {
-                if env.clock.now() >= deadline() {
+            () = clock.sleep_until(deadline()) => {
+                if clock.now() >= deadline() {
                     return Bounded::Late;
                 }
             }
@@ -279,7 +297,7 @@ async fn bounded<T>(
     tokio::select! {
         biased;
         _ = work => {}
-        () = env.clock.sleep_until(env.clock.now().plus(env.limits.cancel_grace)) => {}
+        () = clock.sleep_until(clock.now().plus(limits.cancel_grace)) => {}
     }
     Bounded::Ended(end)
 }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use toml::{Table, Value};
 
-use super::{ARITY, Arity, Form, Kind, Pipeline, Policy, ProverCommand, Stage, StagePolicy};
+use super::{ARITY, Arity, EXECUTABLE, Form, Kind, Pipeline, Policy, ProverCommand, Stage, StagePolicy};
 use crate::id::{Millis, ProverName, Sha256, StageName};
 
 /// A pipeline file as parsed.
@@ -123,6 +123,10 @@ impl Reader {
             let form = self.required::<FormText>(prover, &at, "form").map(|text| text.0);
             let command = self.command(prover, &at);
             let programs = self.programs(prover, &at);
+            if form == Some(Form::Exec) && programs.keys().any(|name| name != EXECUTABLE) {
+                let what = "an exec-form prover does not say what programs it has: only `executable`, its own file, can be pinned";
+                self.mistake(&format!("{at} programs"), what);
+            }
             let memory_limit_mib = self.integer(prover, &at, "memory_limit_mib", 1..=1 << 30);
             let name = name.parse::<ProverName>().map_err(|error| self.mistake(&at, error)).ok();
             if let (Some(name), Some(form), Some(command)) = (name, form, command) {
@@ -431,6 +435,18 @@ mod tests {
         ] {
             assert!(mistakes.iter().any(|m| m.contains(expected)), "{expected} is not among {mistakes:#?}");
         }
+    }
+
+    #[test]
+    fn an_exec_form_prover_can_have_only_its_own_file_pinned() {
+        let pinned = |form: &str, name: &str| {
+            let programs = format!("\n        programs = {{ {name} = \"{}\" }}", "ab".repeat(32));
+            let command = "command = [\"push0-echo\"]";
+            parse(&GOOD.replace("\"session\"", form).replace(command, &format!("{command}{programs}")))
+        };
+        assert!(pinned("\"session\"", "leaf").is_ok());
+        assert!(pinned("\"exec\"", "executable").is_ok());
+        assert!(pinned("\"exec\"", "leaf").unwrap_err().to_string().contains("only `executable`"));
     }
 
     #[test]

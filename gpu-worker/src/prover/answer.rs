@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use push0_core::ErrorCode;
 use push0_core::message::{FailureKind, TaskMessage};
 use push0_core::pipeline::{Kind, MAX_SEGMENTS};
 use push0_core::record::Verdict;
 use push0_prover::wire;
+use serde_json::{Map, Value};
 
 use super::{Data, Failure, Job, Outcome, Output};
 
@@ -34,6 +36,15 @@ pub(super) fn task(job: &Job) -> Result<(wire::Task, PathBuf), Failure> {
     Ok((task, output))
 }
 
+/// The task as a message, with fields that are not the protocol's.
+pub(super) fn message(task: wire::Task, further: Map<String, Value>) -> Value {
+    let mut message = serde_json::to_value(wire::ToProver::Task(task)).expect("a task is plain data");
+    if let Value::Object(fields) = &mut message {
+        fields.extend(further);
+    }
+    message
+}
+
 pub(super) fn wire_kind(kind: Kind) -> wire::Kind {
     match kind {
         Kind::Split => wire::Kind::Split,
@@ -53,35 +64,69 @@ pub(super) fn done(job: &Job, output: &Path, result: wire::TaskResult) -> Outcom
     };
     match understood {
         Ok(output) => Outcome::Done(output),
-        Err(why) => Failure::retryable(format!("the prover said done, but {why}")).into(),
+        Err(Unusable { code, why }) => Failure::retryable(code.says(format!("the prover said done, but {why}"))).into(),
     }
 }
 
-fn artifact(output: &Path) -> Result<Output, String> {
-    if output.is_file() {
-        Ok(Output::Artifact(Data::File(output.to_owned())))
-    } else {
-        Err("wrote no output file".to_owned())
+/// Why what a prover left cannot be taken.
+struct Unusable {
+    code: ErrorCode,
+    why: String,
+}
+
+impl From<String> for Unusable {
+    fn from(why: String) -> Self {
+        Self { code: ErrorCode::OutputMissing, why }
     }
 }
 
-fn split(output: &Path, result: wire::TaskResult) -> Result<Output, String> {
+impl From<&str> for Unusable {
+    fn from(why: &str) -> Self {
+        why.to_owned().into()
+    }
+}
+
+/// A plain file of the task's own directory: what a link leads to may be anybody's.
+fn plain_file(path: &Path, what: &str) -> Result<Data, Unusable> {
+    let escapes = |why: String| Unusable { code: ErrorCode::OutputEscapes, why };
+    match path.symlink_metadata() {
+        Err(_) => Err(format!("wrote no {what}").into()),
+        Ok(found) if found.is_file() => Ok(Data::File(path.to_owned())),
+        Ok(found) if found.is_symlink() => Err(escapes(format!("its {what} is a symbolic link"))),
+        Ok(_) => Err(escapes(format!("its {what} is no plain file"))),
+    }
+}
+
+/// A directory of the task's own.
+fn own_directory(path: &Path, what: &str) -> Result<(), Unusable> {
+    match path.symlink_metadata() {
+        Ok(found) if !found.is_dir() => {
+            Err(Unusable { code: ErrorCode::OutputEscapes, why: format!("its {what} is no directory of its own") })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn artifact(output: &Path) -> Result<Output, Unusable> {
+    plain_file(output, "output file").map(Output::Artifact)
+}
+
+fn split(output: &Path, result: wire::TaskResult) -> Result<Output, Unusable> {
     let count = result.segments.ok_or("did not say how many segments")?;
     if count > MAX_SEGMENTS {
-        return Err(format!("made {count} segments, more than {MAX_SEGMENTS}"));
+        return Err(format!("made {count} segments, more than {MAX_SEGMENTS}").into());
     }
     let hash = result.hash.ok_or("did not say the header's hash")?.parse().map_err(|error| format!("{error}"))?;
     let parent_hash = result.parent_hash.map(|hash| hash.parse()).transpose().map_err(|error| format!("{error}"))?;
-    let file = |name: String| {
-        let path = output.join(&name);
-        if path.is_file() { Ok(Data::File(path)) } else { Err(format!("wrote no {name}")) }
-    };
+    own_directory(output, "output directory")?;
+    own_directory(&output.join("segments"), "directory segments")?;
+    let file = |name: String| plain_file(&output.join(&name), &name);
     let segments = (0..count).map(|number| file(format!("segments/{number:06}"))).collect::<Result<_, _>>()?;
     let header = file("header".to_owned())?;
     Ok(Output::Split { segments, header, hash, parent_hash })
 }
 
-fn verdict(result: wire::TaskResult) -> Result<Output, String> {
+fn verdict(result: wire::TaskResult) -> Result<Output, Unusable> {
     let verdict = match result.verdict.ok_or("gave no verdict")? {
         wire::Verdict::Ok => Verdict::Ok,
         wire::Verdict::BadProof => Verdict::BadProof,
@@ -108,5 +153,37 @@ pub(super) fn failed(job: &Job, failure: wire::Failure) -> Outcome {
             }
             Failure::new(FailureKind::BadInput, message, children).into()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_files_of_its_own_directory_are_taken_from_a_prover() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let code = |output: PathBuf| artifact(&output).err().map(|unusable| unusable.code);
+        std::fs::write(at("file"), "proof").unwrap();
+        std::os::unix::fs::symlink(at("file"), at("link")).unwrap();
+        assert_eq!(code(at("file")), None);
+        assert_eq!(code(at("link")), Some(ErrorCode::OutputEscapes));
+        assert_eq!(code(dir.path().to_owned()), Some(ErrorCode::OutputEscapes));
+        assert_eq!(code(at("nothing")), Some(ErrorCode::OutputMissing));
+
+        let said = || wire::TaskResult { segments: Some(1), hash: Some("ab".repeat(32)), ..Default::default() };
+        let code = |output: PathBuf| split(&output, said()).err().map(|unusable| unusable.code);
+        std::fs::create_dir_all(at("out/segments")).unwrap();
+        std::fs::write(at("out/segments/000000"), "segment").unwrap();
+        assert_eq!(code(at("out")), Some(ErrorCode::OutputMissing), "no header");
+        std::fs::write(at("out/header"), "header").unwrap();
+        assert_eq!(code(at("out")), None);
+        std::fs::create_dir(at("other")).unwrap();
+        std::fs::write(at("other/header"), "header").unwrap();
+        std::os::unix::fs::symlink(at("out/segments"), at("other/segments")).unwrap();
+        assert_eq!(code(at("other")), Some(ErrorCode::OutputEscapes));
+        std::os::unix::fs::symlink(at("out"), at("elsewhere")).unwrap();
+        assert_eq!(code(at("elsewhere")), Some(ErrorCode::OutputEscapes));
     }
 }

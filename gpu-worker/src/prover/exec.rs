@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use push0_core::pipeline::ProverCommand;
-use push0_prover::wire::{self, EXIT_RETRYABLE, FromProver, TASK_ENV, ToProver};
+use push0_prover::wire::{self, EXIT_RETRYABLE, FromProver, TASK_ENV};
 
 use super::process::{Log, describe};
 use super::{Failure, Job, Launcher, Outcome, Watch, answer};
@@ -21,9 +21,8 @@ pub(super) async fn prove(
 ) -> Outcome {
     let told = answer::task(job).and_then(|(task, output)| {
         let described = output.with_file_name("task.json");
-        let json =
-            serde_json::to_vec(&ToProver::Task(task.clone())).map_err(|error| Failure::retryable(error.to_string()))?;
-        std::fs::write(&described, json)
+        let further = launcher.onlooker().map(|onlooker| onlooker.further_fields()).unwrap_or_default();
+        std::fs::write(&described, answer::message(task.clone(), further).to_string())
             .map_err(|error| Failure::retryable(format!("cannot write {}: {error}", described.display())))?;
         Ok((task, output, described))
     });

@@ -21,6 +21,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tracing::{debug, warn};
 
+use super::{Onlooker, Seen};
 use crate::shim;
 
 /// How much of its stderr a failed prover's message carries, bytes.
@@ -46,6 +47,7 @@ struct Request {
 pub struct Launcher {
     requests: mpsc::Sender<Request>,
     shim: Arc<Vec<String>>,
+    onlooker: Option<Arc<dyn Onlooker>>,
 }
 
 impl Launcher {
@@ -60,7 +62,16 @@ impl Launcher {
                 let _ = answer.send(command.spawn());
             }
         })?;
-        Ok(Self { requests, shim: Arc::new(shim) })
+        Ok(Self { requests, shim: Arc::new(shim), onlooker: None })
+    }
+
+    /// Shows what is seen of the processes started from now on.
+    pub fn watched_by(&mut self, onlooker: Arc<dyn Onlooker>) {
+        self.onlooker = Some(onlooker);
+    }
+
+    pub(super) fn onlooker(&self) -> Option<&Arc<dyn Onlooker>> {
+        self.onlooker.as_ref()
     }
 
     /// Starts the prover with further arguments and environment; says what is wrong for people.
@@ -98,7 +109,7 @@ impl Launcher {
         self.requests.send(request).map_err(|_| gone.to_owned())?;
         let child = started.await.map_err(|_| gone.to_owned())?;
         let child = child.map_err(|error| format!("cannot start prover {name} ({}): {error}", path.display()))?;
-        Ok(Process::new(name, child))
+        Ok(Process::new(name, child, self.onlooker.clone()))
     }
 }
 
@@ -124,6 +135,9 @@ pub(super) struct Process {
     child: Child,
     log: Log,
     log_reader: Option<JoinHandle<()>>,
+    onlooker: Option<Arc<dyn Onlooker>>,
+    /// Its number, until its end was shown.
+    shown: Option<u32>,
 }
 
 /// The end of a process's stderr.
@@ -145,10 +159,14 @@ impl Log {
 }
 
 impl Process {
-    fn new(name: &ProverName, mut child: Child) -> Self {
+    fn new(name: &ProverName, mut child: Child, onlooker: Option<Arc<dyn Onlooker>>) -> Self {
+        let shown = child.id();
+        if let (Some(onlooker), Some(process)) = (&onlooker, shown) {
+            onlooker.sees(Seen::Started(process));
+        }
         let log = Log::default();
         let log_reader = child.stderr.take().map(|stderr| tokio::spawn(follow(name.clone(), stderr, log.clone())));
-        Self { child, log, log_reader }
+        Self { child, log, log_reader, onlooker, shown }
     }
 
     pub(super) fn take_stdin(&mut self) -> Option<ChildStdin> {
@@ -181,6 +199,12 @@ impl Process {
         Ok(status)
     }
 
+    fn show_end(&mut self, status: Option<ExitStatus>) {
+        if let (Some(onlooker), Some(process)) = (&self.onlooker, self.shown.take()) {
+            onlooker.sees(Seen::Ended(process, status));
+        }
+    }
+
     /// Its exit status, where it ends soon (it has closed its stdout); killed otherwise. Then its last words.
     pub(super) async fn end(&mut self, clock: &dyn Clock) -> (Option<ExitStatus>, String) {
         let limit = clock.now().plus(LAST_MOMENTS);
@@ -193,6 +217,7 @@ impl Process {
             self.kill();
             let _ = self.child.wait().await;
         }
+        self.show_end(status);
         if let Some(log_reader) = self.log_reader.take() {
             tokio::select! {
                 biased;
@@ -212,6 +237,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
+        self.show_end(None);
     }
 }
 

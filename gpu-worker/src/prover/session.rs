@@ -4,9 +4,9 @@
 
 use std::sync::Arc;
 
-use push0_core::ProverName;
 use push0_core::message::TaskMessage;
 use push0_core::pipeline::ProverCommand;
+use push0_core::{ProverName, Sha256};
 use push0_prover::wire::{self, FromProver, Hello, PROTOCOL_VERSION, ToProver};
 use push0_runtime::port::Clock;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tracing::{debug, info};
 
 use super::process::{Log, Process, describe};
-use super::{Failure, Job, Launcher, Outcome, Watch, answer};
+use super::{EXECUTABLE, Failure, Job, Launcher, Onlooker, Outcome, Seen, Watch, answer, executable};
 
 /// Longest line taken from a prover, bytes.
 const MAX_LINE: usize = 1 << 20;
@@ -30,6 +30,9 @@ pub(super) struct Session {
     said: mpsc::Receiver<Said>,
     hello: Hello,
     clock: Arc<dyn Clock>,
+    onlooker: Option<Arc<dyn Onlooker>>,
+    /// Of the program file, as it was when this was started; only where it was asked for.
+    executable: Option<Sha256>,
 }
 
 enum Said {
@@ -45,8 +48,13 @@ impl Session {
         name: &ProverName,
         prover: &ProverCommand,
         clock: Arc<dyn Clock>,
+        pins_executable: bool,
         started: impl FnOnce(Log),
     ) -> Result<Self, Failure> {
+        let executable = match pins_executable {
+            true => Some(executable::digest(prover).await.map_err(Failure::retryable)?),
+            false => None,
+        };
         let piped = |command: &mut tokio::process::Command| {
             command.stdin(std::process::Stdio::piped());
         };
@@ -56,7 +64,7 @@ impl Session {
             return Err(Failure::retryable(format!("prover {name} has no stdin or stdout")));
         };
         let (say, mut said) = mpsc::channel(READ_AHEAD);
-        tokio::spawn(listen(stdout, say));
+        tokio::spawn(listen(stdout, say, launcher.onlooker().cloned()));
 
         let hello = match said.recv().await {
             Some(Said::Message(FromProver::Hello(hello))) => hello,
@@ -75,7 +83,8 @@ impl Session {
             )));
         }
         info!(prover = %name, version = hello.version, device = hello.device, "prover is ready");
-        Ok(Self { name: name.clone(), process, stdin, said, hello, clock })
+        let onlooker = launcher.onlooker().cloned();
+        Ok(Self { name: name.clone(), process, stdin, said, hello, clock, onlooker, executable })
     }
 
     pub(super) fn name(&self) -> &ProverName {
@@ -84,6 +93,11 @@ impl Session {
 
     pub(super) fn is_running(&mut self) -> bool {
         self.process.is_running() && !self.said.is_closed()
+    }
+
+    /// Whether it is known which program file this runs, where the task's pipeline pins it.
+    pub(super) fn can_tell(&self, task: &TaskMessage) -> bool {
+        self.executable.is_some() || !task.programs.contains_key(EXECUTABLE)
     }
 
     /// Whether this prover is the one that the task's pipeline pins.
@@ -99,13 +113,12 @@ impl Session {
             )));
         }
         for (program, pinned) in &task.programs {
-            let offered = self.hello.programs.get(program).map(String::as_str);
-            if offered.map(str::to_ascii_lowercase) != Some(pinned.to_string()) {
-                let offered = offered.unwrap_or("none of that name");
-                return Err(Failure::retryable(format!(
-                    "prover {} on this worker has another program {program} than the pipeline pins: {offered}, not {pinned}",
-                    self.name
-                )));
+            let offered = match program.as_str() {
+                EXECUTABLE => self.executable.map(|digest| digest.to_string()),
+                _ => self.hello.programs.get(program).map(|digest| digest.to_ascii_lowercase()),
+            };
+            if offered.as_deref() != Some(&pinned.to_string()) {
+                return Err(executable::differs(&self.name, program, offered.as_deref(), pinned));
             }
         }
         Ok(())
@@ -118,7 +131,8 @@ impl Session {
             Err(failure) => return (failure.into(), Some(self)),
         };
         let id = task.id.clone();
-        if self.tell(&ToProver::Task(task)).await.is_err() {
+        let further = self.onlooker.as_ref().map(|onlooker| onlooker.further_fields()).unwrap_or_default();
+        if self.tell(&answer::message(task, further)).await.is_err() {
             return (self.crash().await, None);
         }
         let mut cancelled = false;
@@ -160,7 +174,7 @@ impl Session {
         }
     }
 
-    async fn tell(&mut self, message: &ToProver) -> std::io::Result<()> {
+    async fn tell(&mut self, message: &impl serde::Serialize) -> std::io::Result<()> {
         let mut line = serde_json::to_vec(message)?;
         line.push(b'\n');
         self.stdin.write_all(&line).await?;
@@ -187,7 +201,7 @@ async fn crashed(name: &ProverName, process: &mut Process, clock: &dyn Clock) ->
 }
 
 /// Reads stdout line by line, until it ends or is no longer listened to.
-async fn listen(stdout: ChildStdout, say: mpsc::Sender<Said>) {
+async fn listen(stdout: ChildStdout, say: mpsc::Sender<Said>, onlooker: Option<Arc<dyn Onlooker>>) {
     let mut stdout = BufReader::new(stdout);
     let mut line = Vec::new();
     loop {
@@ -201,6 +215,12 @@ async fn listen(stdout: ChildStdout, say: mpsc::Sender<Said>) {
             },
             Err(error) => Said::Garbage(error.to_string()),
         };
+        if let Some(onlooker) = &onlooker {
+            onlooker.sees(match &said {
+                Said::Message(message) => Seen::Said(message),
+                Said::Garbage(line) => Seen::Garbage(line),
+            });
+        }
         let is_over = matches!(said, Said::Garbage(_));
         if say.send(said).await.is_err() || is_over {
             return;

@@ -12,7 +12,7 @@ use tracing::debug;
 
 use super::process::Log;
 use super::session::Session;
-use super::{Failure, Job, Launcher, Outcome, Prover, Watch, exec};
+use super::{EXECUTABLE, Failure, Job, Launcher, Onlooker, Outcome, Prover, Watch, exec, executable};
 
 /// Pause before a session that has crashed before is started again; doubles with each further crash in a row.
 const FIRST_RESTART: Millis = Millis(100);
@@ -44,6 +44,11 @@ impl Provers {
         Self { commands, launcher, clock, warm: warm.max(1), sessions, crashes, log: None }
     }
 
+    /// Shows what is seen of the processes started from now on.
+    pub fn watched_by(&mut self, onlooker: Arc<dyn Onlooker>) {
+        self.launcher.watched_by(onlooker);
+    }
+
     /// Ends all sessions, giving each the chance to exit by itself.
     pub async fn close(&mut self) {
         for session in self.sessions.drain(..) {
@@ -62,7 +67,7 @@ impl Provers {
         session.is_running().then_some(session)
     }
 
-    async fn start(&mut self, name: &ProverName) -> Result<Session, Failure> {
+    async fn start(&mut self, name: &ProverName, pins_executable: bool) -> Result<Session, Failure> {
         while self.sessions.len() >= self.warm {
             self.sessions.remove(0).close().await;
         }
@@ -75,9 +80,9 @@ impl Provers {
         // Counted before, so that a start that is given up counts too.
         self.crashes.insert(name.clone(), crashes + 1);
         let command = self.command(name)?.clone();
-        let log = &mut self.log;
-        let started = Session::start(&self.launcher, name, &command, Arc::clone(&self.clock), |new| *log = Some(new));
-        let session = started.await?;
+        let (log, clock) = (&mut self.log, Arc::clone(&self.clock));
+        let show = |new| *log = Some(new);
+        let session = Session::start(&self.launcher, name, &command, clock, pins_executable, show).await?;
         self.crashes.insert(name.clone(), crashes);
         Ok(session)
     }
@@ -86,12 +91,18 @@ impl Provers {
 #[async_trait]
 impl Prover for Provers {
     async fn ready(&mut self, task: &TaskMessage) -> Result<(), Failure> {
-        if self.command(&task.prover)?.form == Form::Exec {
-            return Ok(());
+        let command = self.command(&task.prover)?;
+        if command.form == Form::Exec {
+            return executable::suits(&task.prover, command, task).await;
         }
         let session = match self.take(&task.prover) {
-            Some(session) => session,
-            None => self.start(&task.prover).await?,
+            Some(session) if session.can_tell(task) => session,
+            unusable => {
+                if let Some(session) = unusable {
+                    session.close().await;
+                }
+                self.start(&task.prover, task.programs.contains_key(EXECUTABLE)).await?
+            }
         };
         let suits = session.suits(task);
         self.sessions.push(session);
