@@ -8,9 +8,9 @@ mod failure;
 mod ranges;
 mod task;
 
-pub use failure::{Decision, Failure, Revocation, on_dead_letter, on_failure, revoke};
+pub use failure::{Decision, Failure, Revocation, on_checked, on_dead_letter, on_failure, revoke};
 pub use ranges::{Piece, RangeStep, piece_of, pieces, range_step};
-pub use task::{Fire, Graph, fire, fire_again};
+pub use task::{Fire, Graph, check, fire, fire_again};
 
 use crate::id::BlockHash;
 use crate::message::FailureKind;

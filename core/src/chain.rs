@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{BlockHash, ChainId, Class, Epoch, Millis, PipelineDigest, RunId};
 use crate::message::{Command, Submission};
-use crate::record::{BlobRef, BlockRow, ChainRow, OutboxRow, PendingEffect};
+use crate::record::{BlobRef, BlockRow, ChainRow, OutboxRow, PendingEffect, Suspect};
 
 pub use advance::advance;
 pub use decide::decide;
@@ -39,7 +39,7 @@ pub struct ChainConfig {
     /// Submissions further ahead of the cursor than this are refused.
     pub distance: u64,
     pub class: Class,
-    /// New runs after a `bad_proof` before the block fails.
+    /// New runs after a `bad_proof`, and as many after a spoiled run, before the block fails.
     pub bad_proof_limit: u32,
 }
 
@@ -114,7 +114,10 @@ pub enum Outcome {
     /// Verified. `parent_hash` is the header's, as `split` read it.
     Proven { pipeline: PipelineDigest, proof: BlobRef, header: BlobRef, parent_hash: Option<BlockHash> },
     /// The proof does not show what the header says: run again, a bounded number of times.
-    BadProof { message: String },
+    /// `suspects` had a hand in it.
+    BadProof { message: String, suspects: Vec<Suspect> },
+    /// What `split` stored is damaged: run again, a bounded number of times.
+    Spoiled { message: String },
     /// The block itself cannot be proven.
     Failed { reason: String },
 }

@@ -7,8 +7,8 @@ mod task;
 
 pub use chain::{ChainMessage, Command, Submission};
 pub use range::RangeMessage;
-pub use report::{FailureKind, Report, ReportEvent};
-pub use task::TaskMessage;
+pub use report::{FailureKind, Finding, Report, ReportEvent};
+pub use task::{Check, TaskMessage};
 
 use crate::id::{Class, Pool};
 

@@ -153,12 +153,23 @@ pub struct StagePolicy {
     pub attempts: u32,
     /// Delay before the second attempt; doubles with each further one, up to a minute.
     pub backoff: Millis,
+    /// Whether this stage's prover can check an artifact against the segments it covers: then an accused artifact is checked by the trusted
+    /// pool before it is made again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub check: bool,
 }
 
 impl StagePolicy {
     pub fn default_for(kind: Kind) -> Self {
         let pool = if kind.is_trusted() { Pool::trusted() } else { "cpu".parse().expect("a pool name") };
-        Self { pool, time_limit: Millis::from_secs(600), progress_limit: None, attempts: 4, backoff: Millis(500) }
+        Self {
+            pool,
+            time_limit: Millis::from_secs(600),
+            progress_limit: None,
+            attempts: 4,
+            backoff: Millis(500),
+            check: false,
+        }
     }
 
     /// Delay before attempt number `attempt`.

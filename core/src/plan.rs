@@ -113,6 +113,24 @@ impl<'p> Plan<'p> {
         }
     }
 
+    /// The first and the last segment that `node`'s artifact covers. `split` and `verify` cover all.
+    pub fn covers(&self, node: Node) -> (u32, u32) {
+        let edge = |pick: fn(&[Node]) -> Option<&Node>, witness: u32| {
+            let mut at = node;
+            loop {
+                match self.children(at) {
+                    Children::Segment(segment) => return segment,
+                    Children::Witness => return witness,
+                    Children::Nodes(children) => match pick(&children) {
+                        Some(child) => at = *child,
+                        None => return witness,
+                    },
+                }
+            }
+        };
+        (edge(<[Node]>::first, 0), edge(<[Node]>::last, self.segments - 1))
+    }
+
     /// How many children's artifacts `node` waits for: the slots of its row. 0 for leaves and `split`.
     pub fn slots(&self, node: Node) -> u32 {
         match self.pipeline.stage(node.stage).kind {
@@ -319,6 +337,14 @@ mod tests {
                     Children::Segment(index) => out.push(index),
                     Children::Nodes(children) => children.into_iter().for_each(|child| leaves(plan, child, out)),
                     Children::Witness => panic!("split is nobody's child"),
+                }
+            }
+            for stage in 1..6 {
+                for node in plan.nodes_of(stage) {
+                    let mut covered = Vec::new();
+                    leaves(&plan, node, &mut covered);
+                    prop_assert_eq!(Some(&plan.covers(node).0), covered.first());
+                    prop_assert_eq!(Some(&plan.covers(node).1), covered.last());
                 }
             }
             let mut out = Vec::new();

@@ -25,13 +25,13 @@ mod run;
 #[cfg(test)]
 mod tests;
 
-pub use block::{BlockRow, BlockStatus, Contender, EpochEnd, MAX_CONTENDERS, MAX_HISTORY};
+pub use block::{BlockRow, BlockStatus, Contender, EpochEnd, MAX_CONTENDERS, MAX_HISTORY, MAX_SUSPECTS};
 pub use chain::{ChainRow, Halt, PendingEffect};
 pub use codec::{DecodeError, Versioned};
 pub use manifest::{MANIFEST_PAGE, Manifest, ManifestPage};
 pub use outbox::{Finality, OutboxRow};
 pub use run::{
-    Artifact, FailureNote, ManifestSlot, NodeView, Run, RunView, Started, Try, Verdict, VerdictSlot, attribute,
+    Artifact, FailureNote, ManifestSlot, NodeView, Run, RunView, Started, Suspect, Try, Verdict, VerdictSlot, attribute,
 };
 
 use serde::{Deserialize, Serialize};

@@ -20,15 +20,15 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use futures::channel::mpsc::UnboundedSender;
-use push0_core::message::{ReportEvent, TaskMessage};
-use push0_core::record::{BlobRef, Manifest, Versioned as _, clip_error, control_key};
-use push0_core::{Millis, Pool, WorkerId, pipeline::Kind};
+use push0_core::message::{Finding, ReportEvent, TaskMessage};
+use push0_core::record::{BlobRef, Manifest, Verdict, Versioned as _, clip_error, control_key};
+use push0_core::{Millis, Pool, Sha256, WorkerId, pipeline::Kind};
 use push0_runtime::port::{BlobInfo, Blobs, Clock, Delivery, Queue};
 use tracing::{debug, error, info, warn};
 
 use self::report::{acknowledge, release, send_report};
 use crate::lease::{End, Held, Hold, Leases};
-use crate::prover::{Failure, Job, Outcome, Prover, Watch};
+use crate::prover::{Failure, Job, Outcome, Output, Prover, Watch};
 use crate::retry::{GaveUp, Health, persist};
 
 pub use self::report::{Start, send_starts, starts};
@@ -171,7 +171,9 @@ pub async fn prepare(env: &Env, held: Held, delivery: &Delivery) -> Prepared {
             let doublings = delivery.receive_count.saturating_sub(1).min(10);
             return Err(Turn::Avoid(Millis(env.limits.avoid_delay.0 << doublings)));
         }
-        if let Some(event) = stored_earlier(env, &task, &held).await? {
+        if task.check.is_none()
+            && let Some(event) = stored_earlier(env, &task, &held).await?
+        {
             info!(task = %task.id, "already proven by an earlier delivery");
             return Err(Turn::Report(event));
         }
@@ -200,7 +202,9 @@ fn decode(env: &Env, body: &str) -> Result<TaskMessage, String> {
 pub async fn prove(env: &Env, ready: &Ready, prover: &mut dyn Prover) -> Proved {
     let (job, watch) = (&ready.job, &ready.watch);
     let announce = || {
-        let _ = env.starts.unbounded_send(Start::new(env, &job.task));
+        if job.task.check.is_none() {
+            let _ = env.starts.unbounded_send(Start::new(env, &job.task));
+        }
     };
     supervise(&*env.clock, &env.limits, job, watch, prover, announce).await
 }
@@ -308,6 +312,10 @@ pub async fn finish(env: &Env, ready: &Ready, proved: Proved) -> Settled {
     let turn = match proved {
         Proved::Ended(end) => Turn::Ended(end),
         Proved::Hung(failure) | Proved::Outcome(Outcome::Failed(failure)) => Turn::Failed(failure),
+        Proved::Outcome(Outcome::Done(Output::Verdict { verdict, message })) if task.check.is_some() => {
+            let is_sound = verdict == Verdict::Ok;
+            Turn::Report(checked(task, if is_sound { Finding::Sound } else { Finding::Unsound }, message))
+        }
         Proved::Outcome(Outcome::Done(output)) => match upload::output(env, task, held, output).await {
             Ok(event) => Turn::Report(event),
             Err(turn) => turn,
@@ -355,11 +363,28 @@ async fn settle(env: &Env, task: &TaskMessage, held: &Hold, turn: Turn) -> Settl
             Settled::Avoided
         }
         Turn::Report(event) => send_report(env, task, held, event).await,
+        // A check that failed is no failure of the task that is checked: it only found nothing out.
+        Turn::Failed(failure) if task.check.is_some() => {
+            info!(task = %task.id, message = failure.message, "check came to nothing");
+            send_report(env, task, held, checked(task, Finding::Unknown, Some(failure.message))).await
+        }
         Turn::Failed(Failure { kind, message, children }) => {
             warn!(task = %task.id, ?kind, message, "task failed");
             let event = ReportEvent::Failed { kind, message: clip_error(&message), children };
             send_report(env, task, held, event).await
         }
+    }
+}
+
+/// What a check found.
+fn checked(task: &TaskMessage, finding: Finding, message: Option<String>) -> ReportEvent {
+    let (check, artifact) = (task.check.as_ref(), task.inputs.first());
+    ReportEvent::Checked {
+        reader: check.map_or(task.id.node, |check| check.reader),
+        slot: check.map_or(0, |check| check.slot),
+        artifact: artifact.map_or(Sha256([0; 32]), |artifact| artifact.sha256),
+        finding,
+        message: message.map(|message| clip_error(&message)),
     }
 }
 

@@ -12,10 +12,10 @@ use std::task::{Context, Poll, Waker};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use push0_core::message::{FailureKind, ReportEvent, TaskMessage, queue};
+use push0_core::message::{Check, FailureKind, Finding, ReportEvent, TaskMessage, queue};
 use push0_core::pipeline::Kind;
 use push0_core::record::{Manifest, ManifestPage, Verdict, Versioned as _, control_key};
-use push0_core::{BlockHash, Millis, Sha256};
+use push0_core::{BlockHash, Millis, Node, Sha256};
 use push0_gpu_worker::lease::Leases;
 use push0_gpu_worker::{
     Data, Env, Failure, Health, Job, Limits, Outcome, Output, Prover, Settled, Store, Watch, task as life,
@@ -387,11 +387,12 @@ fn a_silent_prover_is_killed_at_its_progress_limit_and_a_talking_one_at_its_time
 }
 
 #[test]
-fn an_input_that_is_not_the_pinned_one_accuses_its_child_and_a_missing_one_is_stale() {
+fn an_input_that_is_missing_or_not_the_pinned_one_accuses_its_child() {
     let cases = [
         (Kind::Join, "there", FailureKind::BadInput, vec![1], "not the one pinned"),
         (Kind::Split, "there", FailureKind::Retryable, vec![], "not the one pinned"),
-        (Kind::Join, "gone", FailureKind::Retryable, vec![], "stale"),
+        (Kind::Join, "gone", FailureKind::BadInput, vec![1], "not stored any more"),
+        (Kind::Split, "gone", FailureKind::Retryable, vec![], "not stored any more"),
     ];
     for (kind, key, wanted, accused, text) in cases {
         let mut world = World::new();
@@ -404,6 +405,39 @@ fn an_input_that_is_not_the_pinned_one_accuses_its_child_and_a_missing_one_is_st
         assert!(message.contains(text), "{message}");
         assert_eq!(world.prover.calls, 0);
     }
+}
+
+#[test]
+fn a_check_reports_what_it_found_to_the_trusted_queue_and_stores_nothing() {
+    let verdict = |verdict| Act::Answer(Outcome::Done(Output::Verdict { verdict, message: None }));
+    let cases = [
+        (verdict(Verdict::Ok), Finding::Sound),
+        (verdict(Verdict::BadProof), Finding::Unsound),
+        (Act::Answer(Failure::permanent("cannot check").into()), Finding::Unknown),
+    ];
+    for (act, wanted) in cases {
+        let mut world = World::new().act(act);
+        let accused = world.put("accused", "artifact");
+        let inputs = vec![accused.clone(), world.put("header", "h"), world.put("in/0", "s"), world.put("in/1", "s")];
+        let check = Check { reader: Node::new(2, 0, 0), slot: 1 };
+        let settled = world.run(&TaskMessage { check: Some(check), ..task(Kind::Map, 0, inputs) });
+        let Settled::Reported(ReportEvent::Checked { reader, slot, artifact, finding, .. }) = settled else {
+            panic!("{settled:?}")
+        };
+        assert_eq!((reader, slot, artifact, finding), (check.reader, 1, accused.sha256, wanted));
+        assert_eq!((world.reports(queue::VERDICTS).len(), world.reports(queue::RESULTS).len()), (1, 0));
+    }
+}
+
+#[test]
+fn an_accused_artifact_whose_bytes_are_damaged_is_unsound_without_asking_a_prover() {
+    let mut world = World::new();
+    world.put("there", "something else");
+    let inputs = vec![absent("there"), world.put("header", "h"), world.put("in/0", "s"), world.put("in/1", "s")];
+    let check = Check { reader: Node::new(2, 0, 0), slot: 0 };
+    let settled = world.run(&TaskMessage { check: Some(check), ..task(Kind::Map, 0, inputs) });
+    assert!(matches!(settled, Settled::Reported(ReportEvent::Checked { finding: Finding::Unsound, .. })), "{settled:?}");
+    assert_eq!(world.prover.calls, 0);
 }
 
 #[test]

@@ -25,6 +25,9 @@ pub enum DriveError {
     /// What is stored cannot be read: an operator's matter.
     #[error("stored {what} cannot be read: {error}")]
     Stored { what: String, error: DecodeError },
+    /// What `split` stored for a run is damaged or gone: the run is over, and another one makes it anew.
+    #[error("{0}")]
+    Damaged(String),
     /// The message can never be handled; it belongs in the dead-letter queue with this reason.
     #[error("{0}")]
     Poison(String),
@@ -36,7 +39,7 @@ impl DriveError {
     pub fn is_poison(&self) -> bool {
         match self {
             DriveError::Poison(_) => true,
-            DriveError::Stored { .. } | DriveError::Port(_) => false,
+            DriveError::Stored { .. } | DriveError::Damaged(_) | DriveError::Port(_) => false,
         }
     }
 }

@@ -162,7 +162,13 @@ async fn of_run(table: &dyn Table, view: RunView, with_tasks: bool) -> PortResul
         done: done[position],
         of: plan.as_ref().map(|plan| plan.stage_nodes(position as u16)),
     });
-    Ok(RunSnapshot { id: view.run.id.clone(), segments, stages: stages.collect(), tasks: open, failed: view.failed })
+    Ok(RunSnapshot {
+        id: view.run.id.clone(),
+        segments,
+        stages: stages.collect(),
+        tasks: open,
+        failed: view.failed.or(view.spoiled),
+    })
 }
 
 /// Most open tasks listed.

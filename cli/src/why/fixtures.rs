@@ -25,6 +25,8 @@ pub(crate) fn block(number: u64, status: BlockStatus) -> BlockSnapshot {
         header: None,
         final_seq: None,
         bad_proofs: 0,
+        spoiled_runs: 0,
+        suspects: Vec::new(),
         contenders: Vec::new(),
         contenders_seen: 0,
         history: Vec::new(),

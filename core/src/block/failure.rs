@@ -3,14 +3,17 @@
 //! - Only a failure of the node's current attempt moves it.
 //! - `retryable` and lost: again, later, and not on the worker that failed if another is to be had.
 //! - `permanent`: from the trusted pool the block fails; from elsewhere a second worker must say the same.
-//! - `bad_input`: from the trusted pool the accused children are revoked; from elsewhere when the same children, with the same bytes,
-//!   have been accused before. Until then it counts as retryable.
+//! - `bad_input`: from the trusted pool the accused children are revoked. From elsewhere the trusted pool checks them against the segments
+//!   they cover, where their stages' provers can (`check` of the policy), and what is unsound is revoked; where they cannot, they are
+//!   revoked when the same children, with the same bytes, are accused again, and until then it counts as retryable.
+//! - What was revoked may have been made from something unsound by an honest prover, so its own children are checked before it is made again.
+//! - `bad_input` about what `split` stored, once it is repeated by another worker: the run is spoiled, and another one splits anew.
 //! - When the attempts are used up the block fails.
 
 use std::collections::BTreeSet;
 
 use crate::id::{Attempt, Millis, Sha256, WorkerId};
-use crate::message::{FailureKind, TaskMessage};
+use crate::message::{FailureKind, Finding, TaskMessage};
 use crate::pipeline::StagePolicy;
 use crate::record::{FailureNote, MAX_ERROR, NodeView, Try};
 
@@ -39,6 +42,8 @@ pub struct Failure {
     pub children: Vec<u32>,
     /// Whether it comes from the trusted pool.
     pub trusted: bool,
+    /// Whether the trusted pool can check all accused children.
+    pub can_check: bool,
     pub at: Millis,
 }
 
@@ -48,6 +53,10 @@ pub enum Decision {
     Again(Try),
     /// Revoke these children's artifacts, and set the node's `try` to this, in one transaction.
     Revoke { children: Vec<(u32, Sha256)>, then: Try },
+    /// Set the node's `try` to this, and have the trusted pool check what its `checks` name.
+    Check(Try),
+    /// End the run for this reason: what `split` stored cannot be used.
+    Spoil(String),
     /// Fail the block for this reason.
     Fail(String),
     /// Send the current attempt again as it is: it never started.
@@ -63,13 +72,34 @@ pub fn on_failure(view: &NodeView, failure: &Failure, policy: &StagePolicy) -> R
     if is_confirmed_permanent(view, failure) {
         return Ok(Decision::Fail(reason(&note, "")));
     }
+    if spoils(view, failure, policy) {
+        return Ok(Decision::Spoil(reason(&note, "")));
+    }
     if failure.attempt.0 >= policy.attempts {
         let exhausted = format!(" ({} attempts used up)", policy.attempts);
         return Ok(Decision::Fail(reason(&note, &exhausted)));
     }
+    if !failure.trusted && failure.can_check && !note.accused.is_empty() {
+        let checks = note.accused.clone();
+        return Ok(Decision::Check(Try { checks, delay: Millis(0), ..next_try(view, note, policy) }));
+    }
     let revoked = confirmed_accusations(view, &note, failure.trusted);
     let then = next_try(view, note, policy);
     if revoked.is_empty() { Ok(Decision::Again(then)) } else { Ok(Decision::Revoke { children: revoked, then }) }
+}
+
+/// What the check of an accused artifact leads to. The artifact's accuser has been given the next attempt already; it is sent when
+/// nothing is left to check.
+pub fn on_checked(view: &NodeView, slot: u32, artifact: Sha256, finding: Finding) -> Result<Decision, Ignored> {
+    if !view.wanted.checks.contains(&(slot, artifact)) {
+        return Err(Ignored::Settled);
+    }
+    let mut then = view.wanted.clone();
+    then.checks.retain(|check| *check != (slot, artifact));
+    match finding {
+        Finding::Sound => Ok(Decision::Again(then)),
+        Finding::Unsound | Finding::Unknown => Ok(Decision::Revoke { children: vec![(slot, artifact)], then }),
+    }
 }
 
 /// What a task in the dead-letter queue leads to: one that no worker started goes out again as it is; one that was started has cost
@@ -89,7 +119,16 @@ pub fn on_dead_letter(
     };
     let message = "no worker finished it before its lease ran out, as often as the queue allows".to_owned();
     let worker = Some(started.worker.clone());
-    let lost = Failure { attempt, worker, kind: FailureKind::Lost, message, children: vec![], trusted: false, at };
+    let lost = Failure {
+        attempt,
+        worker,
+        kind: FailureKind::Lost,
+        message,
+        children: vec![],
+        trusted: false,
+        can_check: false,
+        at,
+    };
     on_failure(view, &lost, policy)
 }
 
@@ -114,23 +153,25 @@ fn reason(note: &FailureNote, suffix: &str) -> String {
     format!("{}: {}{suffix}", kind_name(note.kind), note.message)
 }
 
-/// What cannot be mended by another attempt. An input that is no child's artifact (a segment, the header) cannot be made again, so an
-/// accusation of it is as final as `permanent`, once it is repeated: a single bad read accuses, too.
+/// What no attempt can mend.
 fn is_confirmed_permanent(view: &NodeView, failure: &Failure) -> bool {
+    let by_another = |note: &FailureNote| note.kind == FailureKind::Permanent && note.worker != failure.worker;
+    failure.kind == FailureKind::Permanent && (failure.trusted || view.wanted.failures.iter().any(by_another))
+}
+
+/// An input that is no child's artifact (a segment, the header) is not made again by another attempt: only by another run. A single bad
+/// read accuses, too, so it takes a second one, by another worker unless it is the trusted pool's; or all attempts.
+fn spoils(view: &NodeView, failure: &Failure, policy: &StagePolicy) -> bool {
     let accuses_a_child = failure.children.iter().any(|slot| view.slots.contains_key(slot));
-    let earlier = |kind: FailureKind| {
-        let same = move |note: &&FailureNote| note.kind == kind && note.accused.is_empty();
-        view.wanted.failures.iter().filter(same)
-    };
-    match failure.kind {
-        FailureKind::Permanent => {
-            failure.trusted || earlier(FailureKind::Permanent).any(|note| note.worker != failure.worker)
-        }
-        FailureKind::BadInput if !accuses_a_child => {
-            earlier(FailureKind::BadInput).any(|note| failure.trusted || note.worker != failure.worker)
-        }
-        FailureKind::BadInput | FailureKind::Retryable | FailureKind::Lost => false,
+    if failure.kind != FailureKind::BadInput || accuses_a_child {
+        return false;
     }
+    let confirms = |note: &FailureNote| {
+        note.kind == FailureKind::BadInput
+            && note.accused.is_empty()
+            && (failure.trusted || note.worker != failure.worker)
+    };
+    failure.attempt.0 >= policy.attempts || view.wanted.failures.iter().any(confirms)
 }
 
 fn confirmed_accusations(view: &NodeView, note: &FailureNote, trusted: bool) -> Vec<(u32, Sha256)> {
@@ -146,7 +187,7 @@ fn next_try(view: &NodeView, note: FailureNote, policy: &StagePolicy) -> Try {
     failures.push(note);
     let surplus = failures.len().saturating_sub(MAX_NOTES);
     failures.drain(..surplus);
-    Try { attempt, delay: policy.backoff_before(attempt.0), avoid, failures }
+    Try { attempt, delay: policy.backoff_before(attempt.0), avoid, failures, checks: Vec::new() }
 }
 
 /// The rows a revocation changes, beside the reader's `try`.
@@ -159,13 +200,22 @@ pub struct Revocation {
 }
 
 /// Revokes slot `slot` of `reader` if it still holds `accused`. The child always gets a new attempt: whatever attempt it is at may have
-/// been sent and dropped as settled while the accused artifact stood.
-pub fn revoke(reader: &NodeView, slot: u32, accused: Sha256, child: &NodeView) -> Option<Revocation> {
+/// been sent and dropped as settled while the accused artifact stood. It waits for a check of those of its own children that `can_check`
+/// names by their slots.
+pub fn revoke(
+    reader: &NodeView,
+    slot: u32,
+    accused: Sha256,
+    child: &NodeView,
+    can_check: impl Fn(u32) -> bool,
+) -> Option<Revocation> {
     let artifact = reader.slots.get(&slot).filter(|artifact| artifact.blob.sha256 == accused)?;
     let floor = artifact.attempt.next();
     let attempt = child.wanted.attempt.max(artifact.attempt).next();
     let avoid = avoid(&child.wanted.avoid, Some(&artifact.worker));
-    let child = Try { attempt, delay: Millis(0), avoid, failures: child.wanted.failures.clone() };
+    let below = child.slots.iter().filter(|(slot, _)| can_check(**slot));
+    let checks = below.map(|(slot, artifact)| (*slot, artifact.blob.sha256)).collect();
+    let child = Try { attempt, delay: Millis(0), avoid, checks, ..child.wanted.clone() };
     Some(Revocation { floor, child })
 }
 
@@ -210,6 +260,7 @@ mod tests {
             message: "why".to_owned(),
             children: vec![],
             trusted: false,
+            can_check: false,
             at: Millis(9),
         }
     }
@@ -280,12 +331,12 @@ mod tests {
     #[test]
     fn a_revocation_raises_the_floor_and_the_childs_attempt_but_only_for_the_accused_bytes() {
         let child = NodeView::default();
-        let revocation = revoke(&view(), 1, Sha256([2; 32]), &child).unwrap();
+        let revocation = revoke(&view(), 1, Sha256([2; 32]), &child, |_| false).unwrap();
         assert_eq!(revocation.floor, Attempt(2));
         assert_eq!((revocation.child.attempt, revocation.child.avoid), (Attempt(2), vec![worker("w-child")]));
-        assert_eq!(revoke(&view(), 1, Sha256([9; 32]), &child), None);
+        assert_eq!(revoke(&view(), 1, Sha256([9; 32]), &child, |_| false), None);
         let ahead = NodeView { wanted: Try { attempt: Attempt(5), ..Try::default() }, ..child };
-        let revocation = revoke(&view(), 1, Sha256([2; 32]), &ahead).unwrap();
+        let revocation = revoke(&view(), 1, Sha256([2; 32]), &ahead, |_| false).unwrap();
         assert_eq!(
             revocation.child.attempt,
             Attempt(6),
@@ -294,11 +345,48 @@ mod tests {
     }
 
     #[test]
-    fn an_accusation_of_what_is_no_child_fails_the_block_when_it_is_repeated() {
-        let header =
-            |attempt| Failure { children: vec![7], trusted: true, ..failure(FailureKind::BadInput, "t", attempt) };
-        let after = again(&view(), &header(1));
-        assert!(matches!(on_failure(&after, &header(2), &policy()), Ok(Decision::Fail(_))));
+    fn an_accusation_of_what_is_no_child_spoils_the_run_when_another_worker_repeats_it() {
+        let header = |by: &str, attempt| Failure { children: vec![7], ..failure(FailureKind::BadInput, by, attempt) };
+        let after = again(&view(), &header("w1", 1));
+        assert!(matches!(on_failure(&after, &header("w1", 2), &policy()), Ok(Decision::Again(_))));
+        assert!(matches!(on_failure(&after, &header("w2", 2), &policy()), Ok(Decision::Spoil(_))));
+        let trusted = Failure { trusted: true, ..header("w1", 2) };
+        assert!(matches!(on_failure(&after, &trusted, &policy()), Ok(Decision::Spoil(_))));
+    }
+
+    #[test]
+    fn a_lone_worker_that_finds_a_segment_bad_at_every_attempt_spoils_the_run_and_does_not_fail_the_block() {
+        let mut after = NodeView::default();
+        let bad = |attempt| Failure { children: vec![0], ..failure(FailureKind::BadInput, "w1", attempt) };
+        for attempt in 1..4 {
+            after = again(&after, &bad(attempt));
+        }
+        assert!(matches!(on_failure(&after, &bad(4), &policy()), Ok(Decision::Spoil(_))));
+    }
+
+    #[test]
+    fn an_accusation_that_can_be_checked_waits_for_the_check_and_only_what_is_unsound_is_revoked() {
+        let accuse = Failure { children: vec![0, 1], can_check: true, ..failure(FailureKind::BadInput, "w1", 1) };
+        let Ok(Decision::Check(wanted)) = on_failure(&view(), &accuse, &policy()) else { panic!("not checked") };
+        let (first, second) = (Sha256([1; 32]), Sha256([2; 32]));
+        assert_eq!(wanted.checks, vec![(0, first), (1, second)]);
+        assert_eq!((wanted.attempt, &wanted.avoid), (Attempt(2), &vec![worker("w1")]));
+        let waiting = NodeView { wanted, ..view() };
+        let Ok(Decision::Again(then)) = on_checked(&waiting, 0, first, Finding::Sound) else { panic!("sound") };
+        assert_eq!((then.attempt, &then.checks), (Attempt(2), &vec![(1, second)]));
+        let left = NodeView { wanted: then, ..view() };
+        let Ok(Decision::Revoke { children, then }) = on_checked(&left, 1, second, Finding::Unsound) else {
+            panic!("unsound")
+        };
+        assert_eq!((children, then.checks), (vec![(1, second)], vec![]));
+        assert_eq!(on_checked(&left, 0, first, Finding::Unsound), Err(Ignored::Settled), "answered already");
+    }
+
+    #[test]
+    fn what_a_revoked_artifact_was_made_from_is_checked_before_it_is_made_again() {
+        let child = view();
+        let revocation = revoke(&view(), 1, Sha256([2; 32]), &child, |slot| slot == 0).unwrap();
+        assert_eq!(revocation.child.checks, vec![(0, Sha256([1; 32]))]);
     }
 
     #[test]
@@ -323,6 +411,7 @@ mod tests {
             time_limit: Millis(1),
             progress_limit: None,
             avoid: vec![],
+            check: None,
         };
         let at = Millis(5);
         assert_eq!(on_dead_letter(&view(), &task(1), &policy(), at), Ok(Decision::Resend));

@@ -1,10 +1,10 @@
 //! When a node is to be sent to a worker, and what the worker is told.
 
-use crate::id::{Attempt, Class, Node, TaskId};
-use crate::message::TaskMessage;
+use crate::id::{Attempt, Class, Node, Pool, TaskId, WorkerId};
+use crate::message::{Check, TaskMessage};
 use crate::pipeline::Kind;
 use crate::plan::{Children, Plan};
-use crate::record::{BlobRef, ManifestSlot, NodeView, Run};
+use crate::record::{Artifact, BlobRef, ManifestSlot, NodeView, Run};
 
 /// A run's task graph, with what its tasks are made of.
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +62,9 @@ impl<'r> Graph<'r> {
 /// What a node's row says is to be sent now: the wanted attempt, if it has not been and its inputs are there.
 pub fn fire(graph: &Graph<'_>, node: Node, view: &NodeView, segment: Option<&BlobRef>) -> Option<Fire> {
     let wanted = view.wanted.attempt;
+    if !view.wanted.checks.is_empty() {
+        return None;
+    }
     // The first attempt of what has no slots was sent by its range or by the dispatcher, without a mark on its own row.
     let implied = (graph.plan.slots(node) == 0).then_some(Attempt::FIRST);
     if view.fired.or(implied).is_some_and(|fired| fired >= wanted) {
@@ -76,6 +79,15 @@ pub fn fire(graph: &Graph<'_>, node: Node, view: &NodeView, segment: Option<&Blo
 pub fn fire_again(graph: &Graph<'_>, node: Node, view: &NodeView, segment: Option<&BlobRef>) -> Option<TaskMessage> {
     let inputs = graph.inputs(node, view, segment)?;
     Some(task(graph.run, node, view.wanted.attempt, inputs, view))
+}
+
+/// The task that has the trusted pool check what `reader` accuses in `slot`: the artifact of `child`, beside the header and the `ends`:
+/// the first and the last segment it covers.
+pub fn check(graph: &Graph<'_>, check: Check, accused: &Artifact, child: Node, ends: [BlobRef; 2]) -> TaskMessage {
+    let [first, last] = ends;
+    let inputs = vec![accused.blob.clone(), graph.manifest.header.clone(), first, last];
+    let prove = task(graph.run, child, accused.attempt, inputs, &NodeView::default());
+    TaskMessage { pool: Pool::trusted(), avoid: Vec::new(), check: Some(check), ..prove }
 }
 
 /// The message of one attempt at a node.
@@ -95,8 +107,24 @@ fn task(run: &Run, node: Node, attempt: Attempt, inputs: Vec<BlobRef>, view: &No
         block_hash: run.hash,
         time_limit: policy.time_limit,
         progress_limit: policy.progress_limit,
-        avoid: view.wanted.avoid.clone(),
+        avoid: avoid(run, node, view),
+        check: None,
     }
+}
+
+/// Most suspects of earlier runs avoided at a stage: with more, a small pool would have nobody left.
+const MAX_SUSPECTS: usize = 2;
+
+/// Who shall not get a node's task: who failed at it in this run, and the latest suspects of earlier runs at its stage.
+fn avoid(run: &Run, node: Node, view: &NodeView) -> Vec<WorkerId> {
+    let mut avoid = view.wanted.avoid.clone();
+    let suspects = run.suspects.iter().rev().filter(|suspect| suspect.stage == node.stage).take(MAX_SUSPECTS);
+    for suspect in suspects {
+        if !avoid.contains(&suspect.worker) {
+            avoid.push(suspect.worker.clone());
+        }
+    }
+    avoid
 }
 
 impl Run {

@@ -3,7 +3,9 @@
 use super::{ChainConfig, Change, Event, Ignored, Now, Outcome, View, WINDOW};
 use crate::id::{BlockHash, Epoch, RunId};
 use crate::message::{Command, Submission};
-use crate::record::{BlockRow, BlockStatus, ChainRow, Contender, MAX_CONTENDERS, PendingEffect, clip_error};
+use crate::record::{
+    BlockRow, BlockStatus, ChainRow, Contender, MAX_CONTENDERS, MAX_SUSPECTS, PendingEffect, Suspect, clip_error,
+};
 
 /// What `event` changes. Equal inputs, equal outputs.
 pub fn decide(view: &View, event: &Event, now: Now, config: &ChainConfig) -> Result<Change, Ignored> {
@@ -71,19 +73,39 @@ fn run_ended(view: &View, run: &RunId, outcome: &Outcome, now: Now, config: &Cha
             block.header = Some(header.clone());
             Ok(Change { block: Some(block), ..Change::default() })
         }
-        Outcome::BadProof { message } if block.bad_proofs < config.bad_proof_limit => {
+        Outcome::BadProof { message, suspects } if block.bad_proofs < config.bad_proof_limit => {
             let mut change = run_anew(view, block, None, &format!("bad proof: {message}"), now);
             if let Some(block) = &mut change.block {
                 block.bad_proofs += 1;
+                suspect(block, suspects);
             }
             Ok(change)
         }
-        Outcome::BadProof { message } => {
+        Outcome::Spoiled { message } if block.spoiled_runs < config.bad_proof_limit => {
+            let mut change = run_anew(view, block, None, message, now);
+            if let Some(block) = &mut change.block {
+                block.spoiled_runs += 1;
+            }
+            Ok(change)
+        }
+        Outcome::Spoiled { message } => {
+            let runs = block.spoiled_runs + 1;
+            Ok(failed(view, block, &format!("{message} ({runs} runs were spoiled)"), now))
+        }
+        Outcome::BadProof { message, .. } => {
             let runs = block.bad_proofs + 1;
             Ok(failed(view, block, &format!("{runs} runs ended in a bad proof; the last: {message}"), now))
         }
         Outcome::Failed { reason } => Ok(failed(view, block, reason, now)),
     }
+}
+
+/// Remembers who had a hand in a bad proof, the newest last and each once.
+fn suspect(block: &mut BlockRow, suspects: &[Suspect]) {
+    block.suspects.retain(|known| !suspects.contains(known));
+    block.suspects.extend_from_slice(suspects);
+    let surplus = block.suspects.len().saturating_sub(MAX_SUSPECTS);
+    block.suspects.drain(..surplus);
 }
 
 fn failed(view: &View, block: &BlockRow, reason: &str, now: Now) -> Change {
@@ -107,6 +129,7 @@ fn retry(view: &View, number: u64, epoch: Option<Epoch>, now: Now) -> Result<Cha
     let mut change = run_anew(view, block, None, "retried by an operator", now);
     if let Some(block) = &mut change.block {
         block.bad_proofs = 0;
+        block.spoiled_runs = 0;
     }
     Ok(change)
 }
@@ -131,6 +154,7 @@ fn replace(view: &View, submission: &Submission, now: Now, config: &ChainConfig)
     let mut change = run_anew(view, block, Some(submission), "replaced by an operator", now);
     if let Some(block) = &mut change.block {
         block.bad_proofs = 0;
+        block.spoiled_runs = 0;
     }
     Ok(change)
 }
@@ -209,6 +233,8 @@ fn admitted(submission: &Submission, now: Now) -> BlockRow {
         header: None,
         final_seq: None,
         bad_proofs: 0,
+        spoiled_runs: 0,
+        suspects: Vec::new(),
         contenders: Vec::new(),
         contenders_seen: 0,
         history: Vec::new(),

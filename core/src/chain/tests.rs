@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::id::Sha256;
 use crate::invariant;
-use crate::record::{BlockStatus, Finality, Halt};
+use crate::record::{BlockStatus, Finality, Halt, Suspect};
 
 struct World {
     config: ChainConfig,
@@ -292,7 +292,8 @@ fn a_replacement_runs_once_however_often_the_command_comes() {
 fn a_bad_proof_starts_a_new_run_a_bounded_number_of_times() {
     let mut world = World::new(4);
     world.submit(1);
-    let bad = || Outcome::BadProof { message: "wrong root".to_owned() };
+    let suspect = Suspect { stage: 1, worker: "w1".parse().unwrap() };
+    let bad = || Outcome::BadProof { message: "wrong root".to_owned(), suspects: vec![suspect.clone()] };
     for _ in 0..world.config.bad_proof_limit {
         world.end(1, bad()).unwrap();
         assert_eq!(world.status(1), "proving");
@@ -300,6 +301,22 @@ fn a_bad_proof_starts_a_new_run_a_bounded_number_of_times() {
     world.end(1, bad()).unwrap();
     assert_eq!(world.status(1), "failed");
     assert_eq!(world.started(), [(1, 1), (1, 2), (1, 3)]);
+    assert_eq!(world.blocks[&1].suspects, [suspect], "known to the next run, and once");
+}
+
+#[test]
+fn a_spoiled_run_is_followed_by_another_a_bounded_number_of_times_and_counts_apart_from_bad_proofs() {
+    let mut world = World::new(4);
+    world.submit(1);
+    let spoiled = || Outcome::Spoiled { message: "segment 3 is damaged".to_owned() };
+    world.end(1, Outcome::BadProof { message: "wrong root".to_owned(), suspects: vec![] }).unwrap();
+    for _ in 0..world.config.bad_proof_limit {
+        world.end(1, spoiled()).unwrap();
+        assert_eq!(world.status(1), "proving");
+    }
+    world.end(1, spoiled()).unwrap();
+    assert_eq!(world.status(1), "failed");
+    assert_eq!(world.started(), [(1, 1), (1, 2), (1, 3), (1, 4)]);
 }
 
 #[test]

@@ -1,8 +1,8 @@
-//! `results` and `verdicts`: what workers say. `split` and `verify` count only from `verdicts`, everything else only from `results`.
+//! `results` and `verdicts`: what workers say. `split`, `verify` and checks count only from `verdicts`, everything else only from `results`.
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{BlockHash, Millis, Sha256, TaskId, WorkerId};
+use crate::id::{BlockHash, Millis, Node, Sha256, TaskId, WorkerId};
 use crate::record::codec::versioned;
 use crate::record::{BlobRef, Verdict};
 
@@ -39,6 +39,15 @@ pub enum ReportEvent {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         message: Option<String>,
     },
+    /// A check of the artifact with digest `artifact`, which `reader` has in `slot` and accused. `task` is the one that made it.
+    Checked {
+        reader: Node,
+        slot: u32,
+        artifact: Sha256,
+        finding: Finding,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        message: Option<String>,
+    },
     Failed {
         kind: FailureKind,
         message: String,
@@ -46,6 +55,18 @@ pub enum ReportEvent {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         children: Vec<u32>,
     },
+}
+
+/// What a check of an accused artifact came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Finding {
+    /// It is what it should be: the accusation was wrong.
+    Sound,
+    /// It is not, or its bytes are not what was accepted.
+    Unsound,
+    /// It could not be found out. The artifact is made again, which costs work and no trust.
+    Unknown,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

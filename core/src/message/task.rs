@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::id::{BlockHash, Class, Millis, Pool, ProverName, Sha256, StageName, TaskId, WorkerId};
+use crate::id::{BlockHash, Class, Millis, Node, Pool, ProverName, Sha256, StageName, TaskId, WorkerId};
 use crate::pipeline::Kind;
 use crate::record::BlobRef;
 use crate::record::codec::versioned;
@@ -30,6 +30,17 @@ pub struct TaskMessage {
     pub progress_limit: Option<Millis>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub avoid: Vec<WorkerId>,
+    /// Set: nothing is to be proven. The inputs are what this task's attempt left, the header, and the first and the last segment that it
+    /// covers: is it what it should be? Asked of the trusted pool when another task's prover accused it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<Check>,
+}
+
+/// Who accused an artifact: the node that reads it, and in which slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    pub reader: Node,
+    pub slot: u32,
 }
 
 impl TaskMessage {
@@ -37,6 +48,11 @@ impl TaskMessage {
     /// (`…/manifest`, `…/header`, `…/pages/000`, `…/segments/000000`).
     pub fn artifact_key(&self) -> String {
         format!("artifacts/{}/{}", self.pool, self.id)
+    }
+
+    /// Whether only the trusted pool's word counts on it.
+    pub fn is_trusted(&self) -> bool {
+        self.check.is_some() || self.kind.is_trusted()
     }
 }
 

@@ -285,7 +285,7 @@ impl Reader {
     }
 
     fn stage_policy(&mut self, table: &Table, at: &str, kind: Kind, policy: &mut StagePolicy, is_default: bool) {
-        self.only_keys(table, at, &["pool", "time_limit_s", "progress_limit_s", "attempts", "backoff_ms"]);
+        self.only_keys(table, at, &["pool", "time_limit_s", "progress_limit_s", "attempts", "backoff_ms", "check"]);
         if let Some(pool) = self.text(table, at, "pool") {
             if !kind.is_trusted() {
                 policy.pool = pool;
@@ -307,6 +307,16 @@ impl Reader {
         }
         if let Some(backoff) = self.integer(table, at, "backoff_ms", 0..=60_000) {
             policy.backoff = Millis(backoff);
+        }
+        if let Some(value) = table.get("check") {
+            match value.as_bool() {
+                Some(_) if kind.is_trusted() && is_default => {}
+                Some(true) if kind.is_trusted() => {
+                    self.mistake(at, format_args!("`check` cannot be set: nobody accuses a `{}` stage", kind.as_str()));
+                }
+                Some(check) => policy.check = check,
+                None => self.mistake(at, "`check` must be true or false"),
+            }
         }
     }
 }

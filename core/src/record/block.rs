@@ -2,12 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::BlobRef;
 use super::codec::versioned;
+use super::{BlobRef, Suspect};
 use crate::id::{BlockHash, ChainId, Epoch, Millis, PipelineDigest};
 
 /// Contenders remembered a number; further ones are dropped, the count goes on.
 pub const MAX_CONTENDERS: usize = 8;
+
+/// Suspects remembered a number: the newest.
+pub const MAX_SUSPECTS: usize = 16;
 
 /// Ended epochs remembered a number: the newest.
 pub const MAX_HISTORY: usize = 16;
@@ -51,6 +54,12 @@ pub struct BlockRow {
     /// Runs that ended in `bad_proof`.
     #[serde(default)]
     pub bad_proofs: u32,
+    /// Runs that ended because what `split` had stored was damaged.
+    #[serde(default)]
+    pub spoiled_runs: u32,
+    /// Who had a hand in bad proofs, the newest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub suspects: Vec<Suspect>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub contenders: Vec<Contender>,
     #[serde(default)]

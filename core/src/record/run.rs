@@ -7,6 +7,7 @@
 //! | run | `manifest` | [`ManifestSlot`] | accept-first |
 //! | run | `verdict` | [`VerdictSlot`] | accept-first |
 //! | run | `failed` | the reason, text | set-if, once |
+//! | run | `spoiled` | why what `split` stored cannot be used, text: another run makes it anew | set-if, once |
 //! | run | `stopped` | `true` | set-if, once: the dispatcher |
 //! | ranges | `opened` | `true`: the fan-out was sent on | set-if, once |
 //! | ranges | `piece.{k:03}` | `true`: its tasks were sent | set-if, once |
@@ -33,6 +34,7 @@ pub mod attribute {
     pub const MANIFEST: &str = "manifest";
     pub const VERDICT: &str = "verdict";
     pub const FAILED: &str = "failed";
+    pub const SPOILED: &str = "spoiled";
     pub const STOPPED: &str = "stopped";
     pub const OPENED: &str = "opened";
     pub const TRY: &str = "try";
@@ -72,6 +74,17 @@ pub struct Run {
     pub class: Class,
     /// When the block was released: what its tasks are ranked by.
     pub released_at: Millis,
+    /// Who worked on earlier runs that ended in a bad proof.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub suspects: Vec<Suspect>,
+}
+
+/// A worker that had a hand in a proof that did not verify, and at which stage: another run prefers others there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suspect {
+    /// The stage's position.
+    pub stage: u16,
+    pub worker: WorkerId,
 }
 
 /// An accepted artifact: which attempt's, and what it is.
@@ -127,11 +140,14 @@ pub struct Try {
     /// Failures of earlier attempts, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<FailureNote>,
+    /// Accused artifacts (slot, digest) that the trusted pool is looking at: nothing is sent before it has answered.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<(u32, Sha256)>,
 }
 
 impl Default for Try {
     fn default() -> Self {
-        Self { attempt: Attempt::FIRST, delay: Millis(0), avoid: Vec::new(), failures: Vec::new() }
+        Self { attempt: Attempt::FIRST, delay: Millis(0), avoid: Vec::new(), failures: Vec::new(), checks: Vec::new() }
     }
 }
 
@@ -168,6 +184,7 @@ pub struct RunView {
     pub manifest: Option<ManifestSlot>,
     pub verdict: Option<VerdictSlot>,
     pub failed: Option<String>,
+    pub spoiled: Option<String>,
     pub stopped: bool,
 }
 
@@ -180,13 +197,14 @@ impl RunView {
             manifest: read(attributes, attribute::MANIFEST),
             verdict: read(attributes, attribute::VERDICT),
             failed: read(attributes, attribute::FAILED),
+            spoiled: read(attributes, attribute::SPOILED),
             stopped: read(attributes, attribute::STOPPED).unwrap_or(false),
         })
     }
 
     /// Nothing more is to be started for this run.
     pub fn is_over(&self) -> bool {
-        self.stopped || self.failed.is_some() || self.verdict.is_some()
+        self.stopped || self.failed.is_some() || self.spoiled.is_some() || self.verdict.is_some()
     }
 }
 

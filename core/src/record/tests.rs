@@ -106,7 +106,8 @@ prop_compose! {
             chain: submission.chain, number: submission.number, epoch: Epoch(epoch), status,
             hash: Some(submission.hash), parent_hash: submission.parent_hash, witness: Some(submission.witness),
             fork_seq: submission.fork_seq, submitted_at: at, released_at: proof.as_ref().map(|_| at), changed_at: at,
-            pipeline: digest.map(PipelineDigest), header: proof.clone(), proof, final_seq, bad_proofs: seen,
+            pipeline: digest.map(PipelineDigest), header: proof.clone(), proof, final_seq, bad_proofs: seen, spoiled_runs: seen,
+            suspects: vec![Suspect { stage: 1, worker: "w".parse().unwrap() }],
             contenders: vec![contender], contenders_seen: seen,
             history: vec![EpochEnd { epoch: Epoch(epoch), reason, at }],
         }
@@ -147,6 +148,15 @@ fn report_event() -> impl Strategy<Value = ReportEvent> {
             root: Sha256(root),
             message
         }),
+        (any::<u32>(), any::<[u8; 32]>(), option::of(".*")).prop_map(|(slot, artifact, message)| {
+            ReportEvent::Checked {
+                reader: crate::id::Node::new(3, 0, 1),
+                slot,
+                artifact: Sha256(artifact),
+                finding: crate::message::Finding::Unsound,
+                message,
+            }
+        }),
         (".*", prop::collection::vec(any::<u32>(), 0..4)).prop_map(|(message, children)| ReportEvent::Failed {
             kind: FailureKind::BadInput,
             message,
@@ -171,6 +181,7 @@ fn task_message() -> impl Strategy<Value = TaskMessage> {
             time_limit,
             progress_limit: Some(time_limit),
             avoid,
+            check: Some(crate::message::Check { reader: crate::id::Node::new(3, 0, 1), slot: 1 }),
         })
 }
 

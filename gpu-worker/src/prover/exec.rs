@@ -36,6 +36,9 @@ pub(super) async fn prove(
             command.arg("--input-path").arg(input);
         });
         command.arg("--output-path").arg(&output).env(TASK_ENV, &described);
+        if task.check {
+            command.arg("--check");
+        }
         // Its stdout is not read: nothing it prints there may block it.
         command.stdout(std::process::Stdio::null());
     };

@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use push0_core::Sha256;
-use push0_core::message::TaskMessage;
+use push0_core::message::{Finding, TaskMessage};
 use push0_core::pipeline::Kind;
 use push0_core::record::BlobRef;
 use push0_runtime::port::{ErrorKind, PortResult};
 use tracing::warn;
 
-use super::{Env, Store, Turn};
+use super::{Env, Store, Turn, checked};
 use crate::lease::Hold;
 use crate::prover::{Data, Failure};
 use crate::retry::{GaveUp, persist};
@@ -71,8 +71,8 @@ async fn input(env: &Env, task: &TaskMessage, held: &Hold, position: usize, dir:
     let (data, found) = match fetched {
         Ok(Some(fetched)) => fetched,
         Ok(None) => {
-            let message = format!("stale: input {position} is not stored any more ({})", wanted.key);
-            return Err(Turn::Failed(Failure::retryable(message)));
+            let message = format!("input {position} is not stored any more ({})", wanted.key);
+            return Err(unusable(task, position, message));
         }
         Err(GaveUp::Failed(error)) if error.kind() == ErrorKind::Corrupt => {
             return Err(not_what_was_pinned(task, position, wanted, &error.to_string()));
@@ -103,6 +103,14 @@ async fn to_memory(env: &Env, key: &str) -> PortResult<Option<(Data, Sha256)>> {
 /// A child's artifact can be made again, so the child is accused; the witness cannot.
 fn not_what_was_pinned(task: &TaskMessage, position: usize, wanted: &BlobRef, why: &str) -> Turn {
     let message = format!("input {position} ({}) is not the one pinned as {}: {why}", wanted.key, wanted.sha256);
+    unusable(task, position, message)
+}
+
+fn unusable(task: &TaskMessage, position: usize, message: String) -> Turn {
+    // What is accused in a check is its first input.
+    if task.check.is_some() && position == 0 {
+        return Turn::Report(checked(task, Finding::Unsound, Some(message)));
+    }
     Turn::Failed(match task.kind {
         // It may be a bad read; if it is not, the attempts are soon used up.
         Kind::Split => Failure::retryable(message),

@@ -4,7 +4,6 @@ use futures::StreamExt as _;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use push0_core::Millis;
 use push0_core::message::{Report, ReportEvent, TaskMessage, queue};
-use push0_core::pipeline::Kind;
 use push0_core::record::Versioned as _;
 use push0_runtime::port::{ErrorKind, Outgoing, Queue};
 use tracing::{debug, error};
@@ -13,9 +12,9 @@ use super::{Env, Settled, settle_end};
 use crate::lease::{End, Hold};
 use crate::retry::{Backoff, GaveUp, persist};
 
-/// The queue that reports on a kind of stage count from.
-fn report_queue(kind: Kind) -> &'static str {
-    if kind.is_trusted() { queue::VERDICTS } else { queue::RESULTS }
+/// The queue that reports on a task count from.
+fn report_queue(task: &TaskMessage) -> &'static str {
+    if task.is_trusted() { queue::VERDICTS } else { queue::RESULTS }
 }
 
 pub(super) fn report(env: &Env, task: &TaskMessage, event: ReportEvent) -> Report {
@@ -28,7 +27,7 @@ fn outgoing(report: &Report) -> Outgoing {
 
 pub(super) async fn send_report(env: &Env, task: &TaskMessage, held: &Hold, event: ReportEvent) -> Settled {
     let message = outgoing(&report(env, task, event.clone()));
-    let queue = report_queue(task.kind);
+    let queue = report_queue(task);
     let sent = persist(&*env.clock, &env.health, held, || env.queue.send(queue, vec![message.clone()])).await;
     match sent {
         Ok(()) => {
@@ -75,7 +74,7 @@ pub struct Start {
 
 impl Start {
     pub(super) fn new(env: &Env, task: &TaskMessage) -> Self {
-        Self { queue: report_queue(task.kind), report: report(env, task, ReportEvent::Started) }
+        Self { queue: report_queue(task), report: report(env, task, ReportEvent::Started) }
     }
 }
 

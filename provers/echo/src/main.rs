@@ -42,6 +42,28 @@ impl Prover for Echo {
             .program("echo", &hex::encode(Sha256::digest(b"push0-echo/1")))
     }
 
+    fn check(&mut self, task: &Task, _ctx: &Ctx) -> Result<TaskResult, Failure> {
+        let [artifact, header, first, last] = &task.inputs[..] else {
+            return Err(Failure::permanent("a check takes the artifact, the header, the first and the last segment"));
+        };
+        let header: Header = serde_json::from_slice(&read(header)?).map_err(Failure::permanent)?;
+        let ends = [read(first)?, read(last)?].map(|bytes| files::range(&bytes));
+        let [Ok((_, first, _)), Ok((_, _, last))] = ends else {
+            return Err(Failure::bad_input([2, 3], "the segments are none"));
+        };
+        let found = files::range(&read(artifact)?);
+        Ok(match found {
+            Ok((block, from, to)) if (&block, from, to) == (&header.hash, first, last) => {
+                TaskResult::verdict(Verdict::Ok, "")
+            }
+            Ok((block, from, to)) => TaskResult::verdict(
+                Verdict::BadProof,
+                format!("it covers {from}-{to} of block {block}, not {first}-{last}"),
+            ),
+            Err(why) => TaskResult::verdict(Verdict::BadProof, why),
+        })
+    }
+
     fn run(&mut self, task: &Task, ctx: &Ctx) -> Result<TaskResult, Failure> {
         log_task(&task.id)?;
         let params = Params::of(&task.params)?;

@@ -52,6 +52,7 @@ fn task(dir: &Path, id: &str, params: Value) -> ToProver {
         inputs: vec![dir.join("segment")],
         output: dir.join("out"),
         params,
+        check: false,
         block: BlockRef { chain: "c".to_owned(), number: 1, hash: "b".to_owned() },
     })
 }

@@ -40,6 +40,30 @@ impl Prover for Rollup {
         keys::digests().iter().fold(offer, |offer, (name, sha256)| offer.program(name, sha256))
     }
 
+    fn check(&mut self, task: &Task, _ctx: &Ctx) -> Result<TaskResult, Failure> {
+        let [artifact, _header, first, last] = inputs(task)?;
+        let segment = |at: u32, path: &Path| {
+            Segment::from_bytes(&read(path)?).map_err(|error| Failure::bad_input([at], format!("input {at}: {error}")))
+        };
+        let (first, last) = (segment(2, first)?, segment(3, last)?);
+        let bad = |message: String| Ok(TaskResult::verdict(Verdict::BadProof, message));
+        let proof = match self.verifier.verify(&read(artifact)?) {
+            Ok(proof) => proof,
+            Err(error) => return bad(error.to_string()),
+        };
+        let is_shape = matches!(
+            (task.stage.as_str(), proof.file().shape),
+            ("prove", Shape::Leaf) | ("lift", Shape::Lift) | ("join", Shape::Join)
+        );
+        if !is_shape {
+            return bad(format!("{} leaves no {}", task.stage, proof.file().shape.name()));
+        }
+        match proof.statement().runs(&first.statement, &last.statement) {
+            true => Ok(TaskResult::verdict(Verdict::Ok, "")),
+            false => bad("it is a proof of other transfers than those of its segments".to_owned()),
+        }
+    }
+
     fn run(&mut self, task: &Task, ctx: &Ctx) -> Result<TaskResult, Failure> {
         ctx.check()?;
         match task.stage.as_str() {

@@ -50,6 +50,14 @@ impl Statement {
         digests.into_iter().flat_map(|digest| digest.0).chain([F::from_noncanonical_u64(self.count)]).collect()
     }
 
+    /// Whether this runs from the beginning of `first` to the end of `last`. The commitments bind every transfer in between.
+    pub fn runs(&self, first: &Self, last: &Self) -> bool {
+        self.root_before == first.root_before
+            && self.commitment_before == first.commitment_before
+            && self.root_after == last.root_after
+            && self.commitment_after == last.commitment_after
+    }
+
     /// Whether `next` begins where this ends.
     pub fn meets(&self, next: &Self) -> bool {
         self.root_after == next.root_before && self.commitment_after == next.commitment_before

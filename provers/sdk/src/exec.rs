@@ -17,12 +17,14 @@ pub struct ExecTask {
     pub stage: String,
     pub inputs: Vec<PathBuf>,
     pub output: PathBuf,
+    /// Nothing is to be proven: see [`Task::check`].
+    pub check: bool,
 }
 
 impl ExecTask {
     /// Reads `--stage S --input-path P… --output-path P` (also `--flag=value`); says what is wrong otherwise.
     pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Result<Self, String> {
-        let (mut stage, mut inputs, mut output) = (None, Vec::new(), None);
+        let (mut stage, mut inputs, mut output, mut check) = (None, Vec::new(), None, false);
         let mut args = args.into_iter();
         while let Some(arg) = args.next() {
             let text = arg.to_string_lossy().into_owned();
@@ -34,10 +36,11 @@ impl ExecTask {
             match flag.as_str() {
                 "--stage" => stage = Some(value()?.to_string_lossy().into_owned()),
                 "--input-path" => inputs.push(PathBuf::from(value()?)),
+                "--check" => check = true,
                 "--output-path" => output = Some(PathBuf::from(value()?)),
                 other => {
                     return Err(format!(
-                        "unknown argument {other}; the exec form takes --stage, --input-path and --output-path"
+                        "unknown argument {other}; the exec form takes --stage, --input-path, --output-path and --check"
                     ));
                 }
             }
@@ -46,6 +49,7 @@ impl ExecTask {
             stage: stage.ok_or("--stage is missing")?,
             inputs,
             output: output.ok_or("--output-path is missing")?,
+            check,
         })
     }
 }
@@ -105,14 +109,14 @@ fn describe(prover: &impl Prover, args: ExecTask) -> Result<Task, String> {
             }
         }
     };
-    let ExecTask { stage, inputs, output } = args;
+    let ExecTask { stage, inputs, output, check } = args;
     if let Some(task) = told {
-        return Ok(Task { stage, inputs, output, ..task });
+        return Ok(Task { stage, inputs, output, check, ..task });
     }
     let offers = prover.hello().stages;
     let kind = offers.iter().find(|offer| offer.name == stage).map_or(Kind::Single, |offer| offer.kind);
     let block = BlockRef { chain: String::new(), number: 0, hash: String::new() };
-    Ok(Task { id: "exec".to_owned(), stage, kind, inputs, output, params: serde_json::Value::Null, block })
+    Ok(Task { id: "exec".to_owned(), stage, kind, inputs, output, params: serde_json::Value::Null, check, block })
 }
 
 #[cfg(test)]

@@ -58,6 +58,14 @@ pub trait Prover {
     /// A panic is caught and reported as `retryable` with its message; the session goes on with `self` as the panic
     /// left it, so keep half-changed state out of fields.
     fn run(&mut self, task: &Task, ctx: &Ctx) -> Result<TaskResult, Failure>;
+
+    /// Checks what a stage left. Inputs: an artifact of `task.stage`, the header, and the first and the last segment that the artifact
+    /// covers. Is it a proof of just those segments? Asked in the trusted pool when another prover has accused the artifact, and only
+    /// where the pipeline says `check = true` for the stage. Answers [`TaskResult::verdict`]: `Ok` or `BadProof`. Verify, do not prove.
+    fn check(&mut self, task: &Task, ctx: &Ctx) -> Result<TaskResult, Failure> {
+        let _ = ctx;
+        Err(Failure::permanent(format!("this prover cannot check what stage {} leaves", task.stage)))
+    }
 }
 
 /// Sends one progress message: fraction and text, both optional.

@@ -133,7 +133,8 @@ fn answer(
 
 /// Runs a task; a panic is a retryable failure: it may be the machine's, and the collector counts attempts.
 pub(crate) fn run_caught(prover: &mut impl Prover, task: &Task, ctx: &Ctx) -> Result<crate::TaskResult, Failure> {
-    catch_unwind(AssertUnwindSafe(|| prover.run(task, ctx)))
+    let run = || if task.check { prover.check(task, ctx) } else { prover.run(task, ctx) };
+    catch_unwind(AssertUnwindSafe(run))
         .unwrap_or_else(|panic| Err(Failure::retryable(format!("the prover panicked: {}", panic_text(&*panic)))))
 }
 

@@ -90,6 +90,10 @@ pub struct Task {
     pub output: PathBuf,
     #[serde(default)]
     pub params: serde_json::Value,
+    /// Nothing is to be proven: the inputs are what the stage left, the header, and the first and the last segment that it covers (the same
+    /// file twice where it covers one). Answer with a verdict.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub check: bool,
     pub block: BlockRef,
 }
 
@@ -113,7 +117,7 @@ pub struct TaskResult {
     /// `split`: the parent's hash, 64 hex digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent_hash: Option<String>,
-    /// `verify`.
+    /// `verify`, and a check: `ok`, or `bad_proof` where the artifact is not what it should be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,
     /// `verify`: why, for people.

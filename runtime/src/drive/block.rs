@@ -10,9 +10,10 @@ use push0_core::block::{self, Graph};
 use push0_core::chain::{Event, Outcome};
 use push0_core::message::{FailureKind, Report, ReportEvent, queue, work_queue};
 use push0_core::pipeline::Kind;
-use push0_core::plan::Parent;
+use push0_core::plan::{Children, Parent};
 use push0_core::record::{
-    Artifact, BlobRef, ManifestSlot, NodeView, RowKey, RunView, Started, Verdict, VerdictSlot, attribute, clip_error,
+    Artifact, BlobRef, ManifestSlot, NodeView, RowKey, RunView, Started, Suspect, Verdict, VerdictSlot, attribute,
+    clip_error,
 };
 use push0_core::{Node, RunId, Sha256, invariant};
 
@@ -37,6 +38,13 @@ pub enum Handled {
 
 /// A worker's report. `source` is the queue it came from: who may send to it decides what it can be about.
 pub async fn on_report(context: &Context, source: &str, report: &Report) -> Result<Handled, DriveError> {
+    match apply(context, source, report).await {
+        Err(DriveError::Damaged(what)) => fail::spoil_run(context, &report.task.run, &what).await,
+        handled => handled,
+    }
+}
+
+async fn apply(context: &Context, source: &str, report: &Report) -> Result<Handled, DriveError> {
     let view = load_run(context, &report.task.run).await?;
     if report.task.tag != view.run.digest.tag() {
         return Err(DriveError::Poison(format!("{} names another pipeline than its run has", report.task)));
@@ -44,7 +52,8 @@ pub async fn on_report(context: &Context, source: &str, report: &Report) -> Resu
     let node = report.task.node;
     let kind = kind_of(&view, node)?;
     let trusted = source == queue::VERDICTS;
-    if kind.is_trusted() != trusted {
+    let is_check = matches!(report.event, ReportEvent::Checked { .. });
+    if (kind.is_trusted() || is_check) != trusted {
         let kind = kind.as_str();
         return Err(DriveError::Poison(format!("a report about a `{kind}` task does not count from `{source}`")));
     }
@@ -73,6 +82,10 @@ pub async fn on_report(context: &Context, source: &str, report: &Report) -> Resu
         ReportEvent::Verified { verdict, root, message } => {
             expect_kind(kind, &[Kind::Verify], report)?;
             on_verdict(context, &view, report, *verdict, *root, message.clone()).await
+        }
+        ReportEvent::Checked { reader, slot, artifact, finding, message } => {
+            tracing::warn!(task = %report.task, %reader, ?finding, message, "accused artifact was checked");
+            fail::on_checked(context, &view, *reader, *slot, *artifact, *finding).await
         }
         ReportEvent::Failed { kind, message, children } => {
             fail::on_failed(context, &view, report, *kind, message, children, trusted).await
@@ -217,6 +230,9 @@ async fn on_verdict(
     let row = node_view(context, &view.run.id, report.task.node).await?;
     let root = row.slots.get(&0).map(|artifact| artifact.blob.clone()).filter(|blob| blob.sha256 == root);
     let Some(root) = root else { return Ok(Handled::Ignored(block::Ignored::Stale)) };
+    if verdict == Verdict::BadProof && fail::on_bad_proof(context, view, report, &row, message.as_deref()).await? {
+        return Ok(Handled::Failed);
+    }
     let slot = VerdictSlot { attempt: report.task.attempt, verdict, root, message };
     let value = serde_json::to_value(slot).unwrap_or_default();
     let at = key(RowKey::run(&view.run.id));
@@ -229,7 +245,10 @@ async fn on_verdict(
 
 /// Tells the chain how a run ended, if it has; the chain ignores what it knows.
 pub async fn tell_chain(context: &Context, view: &RunView) -> Result<(), DriveError> {
-    let Some(outcome) = outcome(view) else { return Ok(()) };
+    let Some(mut outcome) = outcome(view) else { return Ok(()) };
+    if let Outcome::BadProof { suspects, .. } = &mut outcome {
+        *suspects = on_leftmost_path(context, view).await?;
+    }
     let event = Event::RunEnded { run: view.run.id.clone(), outcome };
     match chain::drive(context, &view.run.id.chain, &event).await? {
         Ok(()) => {}
@@ -238,15 +257,37 @@ pub async fn tell_chain(context: &Context, view: &RunView) -> Result<(), DriveEr
     Ok(())
 }
 
+/// Who made the root, and what it was made from, down to the first segment. For a block of one segment that is everybody; for others
+/// the root's maker is what counts, since honest joins refuse bad children.
+async fn on_leftmost_path(context: &Context, view: &RunView) -> Result<Vec<Suspect>, DriveError> {
+    let graph = graph(view)?;
+    let mut suspects = Vec::new();
+    let mut reader = graph.plan.verify();
+    while let Children::Nodes(children) = graph.plan.children(reader) {
+        let (Some(child), row) = (children.first().copied(), node_view(context, &view.run.id, reader).await?) else {
+            break;
+        };
+        let worker = row.slots.get(&0).map(|artifact| artifact.worker.clone());
+        suspects.extend(worker.map(|worker| Suspect { stage: child.stage, worker }));
+        reader = child;
+    }
+    // The newest last: the root's maker.
+    suspects.reverse();
+    Ok(suspects)
+}
+
 fn outcome(view: &RunView) -> Option<Outcome> {
     if let Some(reason) = &view.failed {
         return Some(Outcome::Failed { reason: reason.clone() });
+    }
+    if let Some(message) = &view.spoiled {
+        return Some(Outcome::Spoiled { message: message.clone() });
     }
     let (verdict, manifest) = (view.verdict.as_ref()?, view.manifest.as_ref()?);
     let message = verdict.message.clone().unwrap_or_else(|| "the verifier gave no reason".to_owned());
     Some(match verdict.verdict {
         Verdict::BadBlock => Outcome::Failed { reason: format!("bad block: {message}") },
-        Verdict::BadProof => Outcome::BadProof { message },
+        Verdict::BadProof => Outcome::BadProof { message, suspects: Vec::new() },
         Verdict::Ok => Outcome::Proven {
             pipeline: view.run.digest,
             proof: verdict.root.clone(),

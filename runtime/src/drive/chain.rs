@@ -158,6 +158,7 @@ async fn start(context: &Context, config: &ChainConfig, block: &BlockRow) -> Res
         policy: file.policy.clone(),
         class: config.class,
         released_at: block.released_at.unwrap_or(block.changed_at),
+        suspects: block.suspects.clone(),
     };
     let at = key(RowKey::run(&run.id));
     let set = context.table.set_if(&at, attribute::RUN, None, Some(run.to_value())).await?;

@@ -1,9 +1,10 @@
 //! Records in and out of the table and the blobs.
 
+use push0_core::ErrorCode;
 use push0_core::record::{BlobRef, RowKey, Versioned};
 
 use super::{Context, DriveError};
-use crate::port::{Key, PortError, Row};
+use crate::port::{ErrorKind, Key, Row};
 
 /// Name of the author of blobs that functions write.
 const WRITER: &str = "push0";
@@ -45,15 +46,27 @@ impl From<DecodeFailure> for DriveError {
     }
 }
 
-/// A record from a blob, checked against the digest it is pinned by.
+/// A record from a blob, checked against the digest it is pinned by. `Damaged`, after a second look, if it is not that or not there.
 pub(super) async fn read_blob<T: Versioned>(context: &Context, blob: &BlobRef) -> Result<T, DriveError> {
-    let bytes = context.blobs.get(&blob.key).await?;
-    let bytes = bytes.ok_or_else(|| PortError::transient(format!("blob {} is missing", blob.key)))?;
-    if push0_core::Sha256::of(&bytes) != blob.sha256 {
-        return Err(PortError::corrupt(format!("blob {} is not the one that was accepted", blob.key)).into());
-    }
+    let bytes = match read_pinned(context, blob).await {
+        Err(DriveError::Damaged(_)) => read_pinned(context, blob).await?,
+        read => read?,
+    };
     let text = String::from_utf8_lossy(&bytes);
     T::from_json(&text).map_err(|error| DriveError::Stored { what: blob.key.clone(), error })
+}
+
+async fn read_pinned(context: &Context, blob: &BlobRef) -> Result<bytes::Bytes, DriveError> {
+    let damaged = |what: String| DriveError::Damaged(ErrorCode::SplitDamaged.says(what));
+    let bytes = match context.blobs.get(&blob.key).await {
+        Err(error) if error.kind() == ErrorKind::Corrupt => return Err(damaged(error.to_string())),
+        read => read?,
+    };
+    let bytes = bytes.ok_or_else(|| damaged(format!("blob {} is missing", blob.key)))?;
+    if push0_core::Sha256::of(&bytes) != blob.sha256 {
+        return Err(damaged(format!("blob {} is not the one that was accepted", blob.key)));
+    }
+    Ok(bytes)
 }
 
 /// Writes a small blob that any number of callers may write, all with the same bytes.

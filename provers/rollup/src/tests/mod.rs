@@ -53,6 +53,7 @@ impl Bench {
             inputs: inputs.iter().map(|name| self.path(name)).collect(),
             output: self.path(output),
             params: self.params.clone(),
+            check: false,
             block: self.block.clone(),
         };
         PROVER.lock().unwrap_or_else(PoisonError::into_inner).run(&task, &Ctx::detached())

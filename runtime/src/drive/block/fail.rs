@@ -1,10 +1,10 @@
 //! Failures: another attempt, a revocation, or the end of the run.
 
 use push0_core::block::{self, Decision, Failure, Graph, Ignored};
-use push0_core::message::{FailureKind, Report, TaskMessage, work_queue};
+use push0_core::message::{Check, FailureKind, Finding, Report, TaskMessage, work_queue};
 use push0_core::plan::Children;
 use push0_core::record::{NodeView, RowKey, RunView, Try, attribute, clip_error};
-use push0_core::{Node, RunId, Sha256};
+use push0_core::{ErrorCode, Node, RunId, Sha256};
 
 use super::{Handled, fan_out, fire, graph, load_run, node_view, send, tell_chain};
 use crate::drive::chain::task_message;
@@ -29,18 +29,89 @@ pub(super) async fn on_failed(
         message: message.to_owned(),
         children: children.to_vec(),
         trusted,
+        can_check: can_check(view, report.task.node, children),
         at: context.clock.now(),
     };
     tracing::warn!(task = %report.task, worker = %report.worker, kind = block::kind_name(kind), message, "task failed");
     apply(context, view, report.task.node, |node, policy| block::on_failure(node, &failure, policy)).await
 }
 
+/// Whether the trusted pool can check everything that a prover at `node` accuses.
+fn can_check(view: &RunView, node: Node, accused: &[u32]) -> bool {
+    let Ok(graph) = graph(view) else { return false };
+    if !graph.plan.contains(node) {
+        return false;
+    }
+    let Children::Nodes(children) = graph.plan.children(node) else {
+        return false;
+    };
+    let can = |slot: &u32| children.get(*slot as usize).is_some_and(|child| view.run.policy.stage(child.stage).check);
+    !accused.is_empty() && accused.iter().all(can)
+}
+
+/// The root does not show what the header says. Where it can be checked it is, and so is what it was made from, down to who lied; false:
+/// it cannot be, or has been and was found sound.
+pub(super) async fn on_bad_proof(
+    context: &Context,
+    view: &RunView,
+    report: &Report,
+    row: &NodeView,
+    message: Option<&str>,
+) -> Result<bool, DriveError> {
+    let node = report.task.node;
+    let Some(root) = row.slots.get(&0).map(|artifact| artifact.blob.sha256) else {
+        return Ok(false);
+    };
+    let was_accused = row.wanted.failures.iter().any(|note| note.accused.contains(&(0, root)));
+    let is_last = report.task.attempt.0 >= view.run.policy.stage(node.stage).attempts;
+    if was_accused || is_last || !can_check(view, node, &[0]) {
+        return Ok(false);
+    }
+    let failure = Failure {
+        attempt: report.task.attempt,
+        // Nobody to avoid: the trusted pool is not doubted.
+        worker: None,
+        kind: FailureKind::BadInput,
+        message: format!("bad proof: {}", message.unwrap_or("the verifier gave no reason")),
+        children: vec![0],
+        trusted: false,
+        can_check: true,
+        at: context.clock.now(),
+    };
+    tracing::warn!(task = %report.task, message = failure.message, "root is checked");
+    apply(context, view, node, |node, policy| block::on_failure(node, &failure, policy)).await?;
+    Ok(true)
+}
+
+/// The trusted pool has looked at an accused artifact.
+pub(super) async fn on_checked(
+    context: &Context,
+    view: &RunView,
+    reader: Node,
+    slot: u32,
+    artifact: Sha256,
+    finding: Finding,
+) -> Result<Handled, DriveError> {
+    super::expect_node(&graph(view)?, reader)?;
+    apply(context, view, reader, |row, _| block::on_checked(row, slot, artifact, finding)).await
+}
+
 /// A task came to its dead-letter queue.
 pub async fn on_dead_letter(context: &Context, task: &TaskMessage) -> Result<Handled, DriveError> {
+    match handle_dead_letter(context, task).await {
+        Err(DriveError::Damaged(what)) => spoil_run(context, &task.id.run, &what).await,
+        handled => handled,
+    }
+}
+
+async fn handle_dead_letter(context: &Context, task: &TaskMessage) -> Result<Handled, DriveError> {
     let view = load_run(context, &task.id.run).await?;
     if view.is_over() {
         tell_chain(context, &view).await?;
         return Ok(Handled::Over);
+    }
+    if let (Some(Check { reader, slot }), Some(accused)) = (task.check, task.inputs.first()) {
+        return on_checked(context, &view, reader, slot, accused.sha256, Finding::Unknown).await;
     }
     let now = context.clock.now();
     let decide = |node: &NodeView, policy: &_| block::on_dead_letter(node, task, policy, now);
@@ -58,6 +129,9 @@ pub async fn send_again(context: &Context, view: &RunView, node: Node) -> Result
         return Ok(());
     }
     let row = node_view(context, &view.run.id, node).await?;
+    if !row.wanted.checks.is_empty() {
+        return settle(context, view, node).await;
+    }
     let task = if node == Node::SPLIT {
         Some(view.run.split_again(&row))
     } else {
@@ -95,12 +169,16 @@ async fn apply(
                 return Ok(Handled::Ignored(ignored));
             }
             Ok(Decision::Resend) => return Ok(Handled::Noted),
+            Ok(Decision::Spoil(reason)) => {
+                let stage = &view.run.pipeline.stage(node.stage).name;
+                return spoil_run(context, run, &format!("stage {stage}, node {node}: {reason}")).await;
+            }
             Ok(Decision::Fail(reason)) => {
                 let stage = &view.run.pipeline.stage(node.stage).name;
                 return fail_run(context, run, &format!("stage {stage}, node {node}: {reason}")).await;
             }
-            Ok(Decision::Again(then)) => {
-                if set_try(context, run, node, then).await? {
+            Ok(Decision::Again(then) | Decision::Check(then)) => {
+                if set_try(context, run, node, &row.wanted, then).await? {
                     settle(context, view, node).await?;
                     return Ok(Handled::Failed);
                 }
@@ -154,18 +232,46 @@ async fn settle(context: &Context, view: &RunView, node: Node) -> Result<(), Dri
             let was_cleared = row.floors.contains_key(&slot) && !row.slots.contains_key(&slot);
             if was_cleared {
                 let child_row = node_view(context, &run.id, child).await?;
-                fire(context, &graph, child, child_row).await?;
+                proceed(context, &graph, child, child_row).await?;
             }
         }
     }
-    fire(context, &graph, node, row).await
+    proceed(context, &graph, node, row).await
 }
 
-async fn set_try(context: &Context, run: &RunId, node: Node, then: Try) -> Result<bool, DriveError> {
+/// Has the trusted pool look at what the node's row says is to be checked. Asking twice does no harm.
+async fn send_checks(context: &Context, graph: &Graph<'_>, node: Node, row: &NodeView) -> Result<(), DriveError> {
+    let Children::Nodes(children) = graph.plan.children(node) else {
+        return Ok(());
+    };
+    for (slot, _) in &row.wanted.checks {
+        let (Some(child), Some(accused)) = (children.get(*slot as usize).copied(), row.slots.get(slot)) else {
+            continue;
+        };
+        let (first, last) = graph.plan.covers(child);
+        let first = fan_out::segment(context, graph.manifest, first).await?;
+        let last = fan_out::segment(context, graph.manifest, last).await?;
+        let task = block::check(graph, Check { reader: node, slot: *slot }, accused, child, [first, last]);
+        let outgoing = task_message(&task, graph.run, push0_core::Millis(0));
+        context.queue.send(&work_queue(&task.pool, task.class), vec![outgoing]).await?;
+    }
+    Ok(())
+}
+
+/// Sends what a node's row asks for: checks of what it reads, or its task.
+async fn proceed(context: &Context, graph: &Graph<'_>, node: Node, row: NodeView) -> Result<(), DriveError> {
+    if row.wanted.checks.is_empty() {
+        fire(context, graph, node, row).await
+    } else {
+        send_checks(context, graph, node, &row).await
+    }
+}
+
+/// Sets a node's `try`, if it still is what was decided on.
+async fn set_try(context: &Context, run: &RunId, node: Node, from: &Try, then: Try) -> Result<bool, DriveError> {
     let at = key(RowKey::node(run, node));
     let before = raw_try(context, run, node).await?;
-    // The decision was made on a row read before this one: the attempt must still be the one it moved on from.
-    if wanted(before.as_ref()).attempt.next() != then.attempt {
+    if wanted(before.as_ref()) != *from {
         return Ok(false);
     }
     let set = context.table.set_if(&at, attribute::TRY, before, Some(to_value(&then))).await?;
@@ -210,7 +316,14 @@ async fn revoke(
             continue;
         };
         let child_row = node_view(context, run, child).await?;
-        let Some(revocation) = block::revoke(reader, *slot, *digest, &child_row) else {
+        let below = graph.plan.children(child);
+        let can_check = |slot: u32| match &below {
+            Children::Nodes(nodes) => {
+                nodes.get(slot as usize).is_some_and(|node| graph.run.policy.stage(node.stage).check)
+            }
+            Children::Segment(_) | Children::Witness => false,
+        };
+        let Some(revocation) = block::revoke(reader, *slot, *digest, &child_row, can_check) else {
             continue;
         };
         let (slot_name, floor_name) = (attribute::slot(*slot), attribute::floor(*slot));
@@ -231,6 +344,17 @@ async fn revoke(
 
 fn set(at: &crate::port::Key, attribute: &str, expected: Option<Value>, new: Option<Value>) -> Write {
     Write::SetIf { key: at.clone(), attribute: attribute.to_owned(), expected, new }
+}
+
+/// Ends the run because what `split` stored for it cannot be used; the chain begins another.
+pub(super) async fn spoil_run(context: &Context, run: &RunId, reason: &str) -> Result<Handled, DriveError> {
+    tracing::warn!(%run, code = %ErrorCode::SplitDamaged, reason, "run is spoiled, another one begins");
+    let at = key(RowKey::run(run));
+    let reason = clip_error(&ErrorCode::SplitDamaged.says(reason));
+    context.table.set_if(&at, attribute::SPOILED, None, Some(reason.into())).await?;
+    let view = load_run(context, run).await?;
+    tell_chain(context, &view).await?;
+    Ok(Handled::Failed)
 }
 
 /// Ends the run; the first reason stays.

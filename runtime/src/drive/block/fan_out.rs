@@ -41,6 +41,7 @@ pub async fn on_range(context: &Context, message: &RangeMessage) -> Result<(), D
             Err(error @ DriveError::Stored { .. }) => {
                 fail::fail_run(context, &message.run, &error.to_string()).await.map(|_| ())
             }
+            Err(DriveError::Damaged(what)) => fail::spoil_run(context, &message.run, &what).await.map(|_| ()),
             sent => sent,
         },
         None => Err(DriveError::Poison(format!(
