@@ -436,7 +436,10 @@ fn an_accused_artifact_whose_bytes_are_damaged_is_unsound_without_asking_a_prove
     let inputs = vec![absent("there"), world.put("header", "h"), world.put("in/0", "s"), world.put("in/1", "s")];
     let check = Check { reader: Node::new(2, 0, 0), slot: 0 };
     let settled = world.run(&TaskMessage { check: Some(check), ..task(Kind::Map, 0, inputs) });
-    assert!(matches!(settled, Settled::Reported(ReportEvent::Checked { finding: Finding::Unsound, .. })), "{settled:?}");
+    assert!(
+        matches!(settled, Settled::Reported(ReportEvent::Checked { finding: Finding::Unsound, .. })),
+        "{settled:?}"
+    );
     assert_eq!(world.prover.calls, 0);
 }
 
