@@ -7,7 +7,7 @@ use push0_core::chain::ChainConfig;
 use push0_core::message::work_queue;
 use push0_core::pipeline::StagePolicy;
 use push0_core::record::{BlockStatus, FailureNote, Halt};
-use push0_core::{Attempt, ChainId, Millis, Node, Pool, WorkerId};
+use push0_core::{Attempt, ChainId, ErrorCode, Millis, Node, Pool, WorkerId};
 use push0_runtime::drive::Catalog;
 use push0_runtime::port::QueueStats;
 use push0_runtime::snapshot::{BlockSnapshot, ChainSnapshot, RunSnapshot, TaskSnapshot};
@@ -228,7 +228,11 @@ fn failed(facts: &Facts, reason: &str, why: &mut Why) {
     why.next.push(format!("push0 retry {chain} {number}   proves it again, from the same witness"));
     why.next.push("push0 replace FILE.json   proves another block or witness under this number".to_owned());
     // The same witness would fail in the same way.
-    if reason.contains("replace the block") {
+    let code = ErrorCode::find(reason);
+    if matches!(
+        code,
+        Some(ErrorCode::HashDiffers | ErrorCode::ParentDiffers | ErrorCode::BadBlock | ErrorCode::SegmentCount)
+    ) {
         why.next.swap(0, 1);
     }
     why.next.push(format!("push0 skip {chain} {number} --reason TEXT   leaves the number out"));

@@ -12,6 +12,7 @@ pub use failure::{Decision, Failure, Revocation, on_checked, on_dead_letter, on_
 pub use ranges::{Piece, RangeStep, piece_of, pieces, range_step};
 pub use task::{Fire, Graph, check, fire, fire_again};
 
+use crate::error_code::ErrorCode;
 use crate::id::BlockHash;
 use crate::message::FailureKind;
 use crate::plan::Plan;
@@ -32,18 +33,21 @@ pub enum Ignored {
 pub fn check_split(run: &Run, slot: &ManifestSlot) -> Result<(), String> {
     if slot.hash != run.hash {
         let (found, wanted) = (slot.hash, run.hash);
-        return Err(format!("the witness holds block {found}, but {wanted} was submitted: replace the block"));
+        let what = format!("the witness holds block {found}, but {wanted} was submitted: replace the block");
+        return Err(ErrorCode::HashDiffers.says(what));
     }
     if let (Some(found), Some(wanted)) = (slot.parent_hash, run.parent_hash)
         && found != wanted
     {
         return Err(parent_differs(found, wanted));
     }
-    Plan::new(&run.pipeline, slot.segments).map(|_| ()).map_err(|error| error.to_string())
+    Plan::new(&run.pipeline, slot.segments).map(|_| ()).map_err(|error| ErrorCode::SegmentCount.says(error.to_string()))
 }
 
 fn parent_differs(found: BlockHash, wanted: BlockHash) -> String {
-    format!("the header names parent {found}, but the block was submitted with parent {wanted}: replace the block")
+    let what =
+        format!("the header names parent {found}, but the block was submitted with parent {wanted}: replace the block");
+    ErrorCode::ParentDiffers.says(what)
 }
 
 /// How a failure is called where people read it.

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error_code::ErrorCode;
 use crate::id::{BlockHash, ChainId, Class, Epoch, Millis, PipelineDigest, RunId};
 use crate::message::{Command, Submission};
 use crate::record::{BlobRef, BlockRow, ChainRow, OutboxRow, PendingEffect, Suspect};
@@ -170,6 +171,20 @@ pub enum Ignored {
     NotFailed { number: u64, status: &'static str },
     #[error("a window is 1 to 256 blocks, not {0}")]
     Window(u32),
+}
+
+impl Ignored {
+    /// Its page, where its sender has something to do about it.
+    pub fn code(&self) -> Option<ErrorCode> {
+        match self {
+            Ignored::Settled | Ignored::Stale => None,
+            Ignored::Unknown => Some(ErrorCode::UnknownBlock),
+            Ignored::BelowFirst { .. } | Ignored::TooFar { .. } => Some(ErrorCode::OutOfReach),
+            Ignored::Final { .. } => Some(ErrorCode::AlreadyFinal),
+            Ignored::NotFailed { .. } => Some(ErrorCode::NotFailed),
+            Ignored::Window(_) => Some(ErrorCode::BadRequest),
+        }
+    }
 }
 
 impl View {

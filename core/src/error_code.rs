@@ -65,6 +65,7 @@ catalogue! {
     UnknownBlob = 24, "there is no such blob";
     BrokenStream = 25, "the finalized stream does not fit together";
     UnknownTask = 26, "there is no such task";
+    SplitDiffers = 27, "two runs of split made different segments";
 
     ProverMissing = 101, "the prover's program is not there";
     ProverCrashed = 102, "the prover ended without an answer";
@@ -96,6 +97,7 @@ catalogue! {
     BadBackup = 210, "the backup cannot be used";
     ProverNotConformant = 211, "the prover does not keep to the protocol";
     BadUsage = 212, "the command line is not as it should be";
+    FileUnusable = 213, "a file cannot be read or written";
 
     Unreachable = 301, "no push0 answers";
     TokenRefused = 302, "the token is missing or unknown";
@@ -123,9 +125,22 @@ impl ErrorCode {
         if Self::at_start(text).is_some() { text.to_owned() } else { format!("{self}: {text}") }
     }
 
-    /// The first code a text names.
+    /// The first code a text names: what the whole of it is about.
     pub fn find(text: &str) -> Option<Self> {
-        text.match_indices("P0-").find_map(|(at, _)| Self::at_start(&text[at..]))
+        Self::named_in(text).next()
+    }
+
+    /// Every code a text names, in its order.
+    pub fn named_in(text: &str) -> impl Iterator<Item = Self> {
+        text.match_indices("P0-").filter_map(|(at, _)| Self::at_start(&text[at..]))
+    }
+
+    /// A text without the code in front of it, and that code.
+    pub fn split(text: &str) -> (Option<Self>, &str) {
+        match Self::at_start(text) {
+            Some(code) => (Some(code), text["P0-000".len()..].trim_start_matches(':').trim_start()),
+            None => (None, text),
+        }
     }
 
     /// The code with this number.
@@ -170,6 +185,11 @@ mod tests {
         assert_eq!(ErrorCode::AttemptsUsedUp.says(&text), text);
         assert_eq!(ErrorCode::find("stage prove: P0-9, P0-999 and P0-102: crashed"), Some(ErrorCode::ProverCrashed));
         assert_eq!(ErrorCode::find("P0-00é"), None);
+        assert_eq!(ErrorCode::split(&text), (Some(ErrorCode::BadProof), "it does not fit"));
+        assert_eq!(ErrorCode::split("P0-999: no code"), (None, "P0-999: no code"));
+        let both = ErrorCode::AttemptsUsedUp.says("prove 1.0.0: P0-102: crashed");
+        let named: Vec<_> = ErrorCode::named_in(&both).collect();
+        assert_eq!(named, [ErrorCode::AttemptsUsedUp, ErrorCode::ProverCrashed]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The collector: reports, ranges and dead letters → the block loop.
 
 use async_trait::async_trait;
+use push0_core::ErrorCode;
 use push0_core::message::{RangeMessage, Report, TaskMessage, queue};
 use push0_core::record::Versioned;
 use push0_runtime::drive::{Context, block};
@@ -39,7 +40,8 @@ impl Function for Collector {
             _ => {
                 let task = TaskMessage::from_json(body).map_err(from_decode)?;
                 let handled = block::on_dead_letter(&self.context, &task).await.map_err(from_drive)?;
-                tracing::warn!(task = %task.id, queue = source, ?handled, "task came to its dead-letter queue");
+                let code = ErrorCode::LostTask;
+                tracing::warn!(%code, task = %task.id, queue = source, ?handled, "task came to its dead-letter queue");
                 Ok(())
             }
         }

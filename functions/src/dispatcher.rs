@@ -1,6 +1,7 @@
 //! The dispatcher: `submissions.fifo` → the chain loop.
 
 use async_trait::async_trait;
+use push0_core::ErrorCode;
 use push0_core::chain::{Event, Ignored};
 use push0_core::message::ChainMessage;
 use push0_core::record::Versioned;
@@ -38,12 +39,17 @@ impl Function for Dispatcher {
 
 /// What changed nothing is done with, but what its sender would want to know of goes to the dead-letter queue, where it is seen.
 fn settled(chain: &push0_core::ChainId, event: &Event, ignored: Ignored) -> Result<(), Failure> {
+    let code = ignored.code();
     match ignored {
         Ignored::Settled | Ignored::Stale => Ok(()),
         Ignored::Final { .. } | Ignored::NotFailed { .. } | Ignored::Unknown | Ignored::Window(_) => {
-            tracing::warn!(%chain, number = event.number(), %ignored, "message changes nothing");
+            let code = code.map(tracing::field::display);
+            tracing::warn!(code, %chain, number = event.number(), %ignored, "message changes nothing");
             Ok(())
         }
-        Ignored::BelowFirst { .. } | Ignored::TooFar { .. } => Err(Failure::Poison { reason: ignored.to_string() }),
+        Ignored::BelowFirst { .. } | Ignored::TooFar { .. } => {
+            let reason = code.unwrap_or(ErrorCode::OutOfReach).says(ignored.to_string());
+            Err(Failure::Poison { reason })
+        }
     }
 }

@@ -9,15 +9,16 @@ pub use collector::Collector;
 pub use dispatcher::Dispatcher;
 pub use reaper::Reaper;
 
+use push0_core::ErrorCode;
 use push0_core::record::DecodeError;
 use push0_runtime::drive::DriveError;
 use push0_runtime::host::Failure;
 
 fn from_drive(error: DriveError) -> Failure {
-    let reason = error.to_string();
+    let reason = error.code().says(error.to_string());
     if error.is_poison() { Failure::Poison { reason } } else { Failure::Retry { reason } }
 }
 
 fn from_decode(error: DecodeError) -> Failure {
-    Failure::Poison { reason: error.to_string() }
+    Failure::Poison { reason: ErrorCode::Poison.says(error.to_string()) }
 }

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use push0_core::chain::Event;
 use push0_core::message::{queue, work_queue};
 use push0_core::record::{BlockRow, BlockStatus, RowKey, RunView, Versioned};
-use push0_core::{ChainId, RunId};
+use push0_core::{ChainId, ErrorCode, RunId};
 use push0_runtime::drive::{Context, DriveError, block, chain};
 use push0_runtime::port::Key;
 use push0_runtime::snapshot;
@@ -40,7 +40,7 @@ impl Reaper {
     pub async fn turn(&self) {
         for chain in self.context.catalog.chains.keys() {
             if let Err(error) = self.chain(chain).await {
-                tracing::warn!(%chain, %error, "reaper could not look after this chain; it will try again");
+                tracing::warn!(code = %error.code(), %chain, %error, "reaper could not look after this chain; it will try again");
             }
         }
     }
@@ -65,7 +65,8 @@ impl Reaper {
             if ranges_idle {
                 let reopened = block::reopen(&self.context, &view).await?;
                 if reopened > 0 {
-                    tracing::warn!(%run, pieces = reopened, "pieces sent again: their range message was lost");
+                    let code = ErrorCode::LostTask;
+                    tracing::warn!(%code, %run, pieces = reopened, "pieces sent again: their range message was lost");
                 }
             }
         }

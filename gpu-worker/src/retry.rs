@@ -56,7 +56,7 @@ impl Health {
 
     pub(crate) fn trouble(&self, error: &PortError) {
         if !self.down.swap(true, Ordering::Relaxed) {
-            warn!(what = self.what, %error, "backend does not answer, trying on");
+            warn!(code = %error.code(), what = self.what, %error, "backend does not answer, trying on");
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::pin::pin;
 use std::sync::Arc;
 
-use push0_core::Millis;
+use push0_core::{ErrorCode, Millis};
 use push0_runtime::port::Clock;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -102,7 +102,7 @@ impl Slot {
                     biased;
                     () = async { while closing.join_next().await.is_some() {} } => {}
                     () = self.env.clock.sleep_until(limit) => {
-                        warn!(tasks = closing.len(), "stopped before all was reported: the tasks come again");
+                        warn!(code = %ErrorCode::LostTask, tasks = closing.len(), "stopped before all was reported: the tasks come again");
                     }
                 }
             }
@@ -158,7 +158,7 @@ impl Fetch {
         match (&mut self.task).await {
             Ok(fetched) => fetched,
             Err(error) => {
-                error!(%error, "fetching a task failed");
+                error!(code = %ErrorCode::InvariantBroken, %error, "fetching a task failed");
                 None
             }
         }

@@ -22,9 +22,9 @@ use std::sync::Arc;
 use futures::channel::mpsc::UnboundedSender;
 use push0_core::message::{Finding, ReportEvent, TaskMessage};
 use push0_core::record::{BlobRef, Manifest, Verdict, Versioned as _, clip_error, control_key};
-use push0_core::{Millis, Pool, Sha256, WorkerId, pipeline::Kind};
+use push0_core::{ErrorCode, Millis, Pool, Sha256, WorkerId, pipeline::Kind};
 use push0_runtime::port::{BlobInfo, Blobs, Clock, Delivery, Queue};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, info};
 
 use self::report::{acknowledge, release, send_report};
 use crate::lease::{End, Held, Hold, Leases};
@@ -154,7 +154,7 @@ pub async fn prepare(env: &Env, held: Held, delivery: &Delivery) -> Prepared {
     let task = match decode(env, &delivery.body) {
         Ok(task) => task,
         Err(reason) => {
-            error!(queue = %held.queue, message = %delivery.id, reason, "message is no task for this worker");
+            error!(code = %ErrorCode::Poison, queue = %held.queue, message = %delivery.id, reason, "message is no task for this worker");
             release(env, &held, Millis::from_secs(1)).await;
             return Prepared::Settled(Settled::Poison(reason));
         }
@@ -227,7 +227,8 @@ pub(crate) async fn supervise(
         Bounded::Ended(end) => return Proved::Ended(end),
         Bounded::Late => {
             let limit = limits.start_limit.0;
-            return Proved::Hung(killed(prover, format!("the prover was not ready after {limit} ms and was killed")));
+            let what = format!("the prover was not ready after {limit} ms and was killed");
+            return Proved::Hung(killed(prover, ErrorCode::ProverNotReady.says(what)));
         }
     }
 
@@ -245,8 +246,8 @@ pub(crate) async fn supervise(
                 Some(limit) if ran < task.time_limit => format!("silent for {} ms, its progress limit", limit.0),
                 _ => format!("still running after {} ms, its time limit", task.time_limit.0),
             };
-            warn!(task = %task.id, ran_ms = ran.0, why, "prover killed");
-            Proved::Hung(killed(prover, format!("the prover was killed: {why}")))
+            info!(task = %task.id, ran_ms = ran.0, why, "prover killed");
+            Proved::Hung(killed(prover, ErrorCode::ProverTooSlow.says(format!("the prover was killed: {why}"))))
         }
     }
 }
@@ -349,7 +350,11 @@ impl From<GaveUp> for Turn {
     fn from(gave_up: GaveUp) -> Self {
         match gave_up {
             GaveUp::Ended(end) => Turn::Ended(end),
-            GaveUp::Failed(error) => Turn::Failed(Failure::retryable(format!("the worker's storage failed: {error}"))),
+            GaveUp::Failed(error) => {
+                let (_, message) = ErrorCode::split(error.message());
+                let what = format!("the worker's storage failed: {message}");
+                Turn::Failed(Failure::retryable(error.code().says(what)))
+            }
         }
     }
 }
@@ -369,7 +374,8 @@ async fn settle(env: &Env, task: &TaskMessage, held: &Hold, turn: Turn) -> Settl
             send_report(env, task, held, checked(task, Finding::Unknown, Some(failure.message))).await
         }
         Turn::Failed(Failure { kind, message, children }) => {
-            warn!(task = %task.id, ?kind, message, "task failed");
+            // The collector warns of it, where an operator looks.
+            info!(task = %task.id, ?kind, message, "task failed");
             let event = ReportEvent::Failed { kind, message: clip_error(&message), children };
             send_report(env, task, held, event).await
         }
@@ -419,7 +425,9 @@ async fn stored_earlier(env: &Env, task: &TaskMessage, held: &Hold) -> Result<Op
     let bytes = persist(&*env.clock, &env.health, held, || env.blobs.get(&key)).await?;
     let manifest = bytes.and_then(|bytes| Manifest::from_json(&String::from_utf8_lossy(&bytes)).ok());
     let Some(manifest) = manifest else {
-        return Err(Turn::Failed(Failure::retryable(format!("{key} is stored but is no manifest"))));
+        return Err(Turn::Failed(Failure::retryable(
+            ErrorCode::SplitDamaged.says(format!("{key} is stored but is no manifest")),
+        )));
     };
     Ok(Some(upload::split_event(blob_ref(info), manifest)))
 }
@@ -432,7 +440,7 @@ fn own(task: &TaskMessage, info: &BlobInfo) -> Result<(), Failure> {
     }
     let message =
         format!("{} was written by {:?}, which is not this task: somebody else uses its key", info.key, info.writer);
-    Err(Failure::retryable(message))
+    Err(Failure::retryable(ErrorCode::FalseReport.says(message)))
 }
 
 fn blob_ref(info: BlobInfo) -> BlobRef {

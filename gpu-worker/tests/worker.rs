@@ -11,7 +11,7 @@ use std::time::Duration;
 use push0_core::message::{FailureKind, Report, ReportEvent, TaskMessage, queue};
 use push0_core::pipeline::Kind;
 use push0_core::record::{BlobRef, Verdict};
-use push0_core::{Millis, Sha256};
+use push0_core::{ErrorCode, Millis, Sha256};
 use push0_gpu_worker::{WorkerConfig, WorkerError, run};
 use push0_runtime::engine::Engine;
 use push0_runtime::port::{Blobs, Queue, QueueStats, SystemClock};
@@ -154,12 +154,12 @@ async fn a_start_is_announced_while_the_task_is_proven() {
 async fn whatever_a_session_does_wrong_is_retryable_and_the_next_task_is_proven() {
     let worker = Worker::start(|_| {});
     let cases = [
-        ("crash", "ended with exit code 3\nout of luck"),
-        ("garbage", "not in the protocol"),
-        ("hang", "time limit"),
-        ("nothing", "wrote no output"),
+        ("crash", ErrorCode::ProverCrashed, "ended with exit code 3\nout of luck"),
+        ("garbage", ErrorCode::ProverBrokeProtocol, "not in the protocol"),
+        ("hang", ErrorCode::ProverTooSlow, "time limit"),
+        ("nothing", ErrorCode::OutputMissing, "wrote no output"),
     ];
-    for (index, (what, says)) in (0..).step_by(2).zip(cases) {
+    for (index, (what, code, says)) in (0..).step_by(2).zip(cases) {
         let mut bad = worker.map(index, json!({ "do": what })).await;
         if what == "hang" {
             bad.time_limit = Millis(300);
@@ -167,6 +167,7 @@ async fn whatever_a_session_does_wrong_is_retryable_and_the_next_task_is_proven(
         let (kind, message, _) = failed(worker.run(&bad).await);
         assert_eq!(kind, FailureKind::Retryable, "{what}: {message}");
         assert!(message.contains(says), "{what}: {message}");
+        assert_eq!(ErrorCode::split(&message).0, Some(code), "{what}: {message}");
         let good = worker.run(&worker.map(index + 1, json!({})).await).await;
         assert!(matches!(good.event, ReportEvent::Done { .. }), "after {what}: {good:?}");
     }
@@ -209,13 +210,21 @@ async fn a_prover_that_is_not_the_pinned_one_proves_nothing() {
     let good = worker.map(0, json!({})).await;
     let pinned = |byte| [("leaf".to_owned(), Sha256([byte; 32]))].into();
     let cases = [
-        (TaskMessage { programs: pinned(0x22), ..good.clone() }, "another program leaf"),
-        (TaskMessage { stage: "dance".parse().unwrap(), ..good.clone() }, "does not offer stage dance"),
-        (TaskMessage { prover: "unknown".parse().unwrap(), ..good.clone() }, "no prover named unknown"),
+        (TaskMessage { programs: pinned(0x22), ..good.clone() }, ErrorCode::ProgramDiffers, "another program leaf"),
+        (
+            TaskMessage { stage: "dance".parse().unwrap(), ..good.clone() },
+            ErrorCode::StageNotOffered,
+            "does not offer stage dance",
+        ),
+        (
+            TaskMessage { prover: "unknown".parse().unwrap(), ..good.clone() },
+            ErrorCode::StageNotOffered,
+            "no prover named unknown",
+        ),
     ];
-    for (task, says) in cases {
+    for (task, code, says) in cases {
         let (kind, message, _) = failed(worker.run(&task).await);
-        assert_eq!(kind, FailureKind::Retryable);
+        assert_eq!((kind, ErrorCode::split(&message).0), (FailureKind::Retryable, Some(code)), "{message}");
         assert!(message.contains(says), "{message}");
     }
     assert_eq!(invocations(worker.path()), 0);
@@ -235,7 +244,7 @@ async fn the_exec_form_says_the_same_by_exit_code_and_result_file() {
     let ReportEvent::Split { segments: 2, header, .. } = run(1, "split").await.event else { panic!() };
     assert_eq!(header.sha256, Sha256::of(b"head"));
     let ReportEvent::Verified { verdict: Verdict::BadProof, .. } = run(2, "verify").await.event else { panic!() };
-    assert_eq!(failed(run(3, "accuse").await), (FailureKind::BadInput, "rotten".to_owned(), vec![1]));
+    assert_eq!(failed(run(3, "accuse").await), (FailureKind::BadInput, "P0-010: rotten".to_owned(), vec![1]));
     for (index, stage, wanted, says) in [
         (4, "retry", FailureKind::Retryable, "exit code 75\nbusy"),
         (5, "refuse", FailureKind::Permanent, "exit code 2\nnever"),

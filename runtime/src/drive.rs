@@ -12,6 +12,7 @@ mod store;
 
 pub use context::{Catalog, Context};
 
+use push0_core::ErrorCode;
 use push0_core::invariant::Violation;
 use push0_core::record::DecodeError;
 
@@ -34,6 +35,24 @@ pub enum DriveError {
 }
 
 impl DriveError {
+    /// A message that can never be handled, and the page about it.
+    fn poison(code: ErrorCode, why: impl AsRef<str>) -> Self {
+        DriveError::Poison(code.says(why))
+    }
+
+    /// The page about it.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            DriveError::Port(error) => error.code(),
+            DriveError::Stored { error, .. } => match error {
+                DecodeError::Version { .. } => ErrorCode::NewerData,
+                DecodeError::Malformed { .. } => ErrorCode::DatabaseDamaged,
+            },
+            DriveError::Damaged(why) => ErrorCode::find(why).unwrap_or(ErrorCode::SplitDamaged),
+            DriveError::Poison(why) => ErrorCode::find(why).unwrap_or(ErrorCode::Poison),
+        }
+    }
+
     /// Whether delivering the message again can never help. A port's permanent error is not the message's fault: a queue that is not
     /// there, a limit; it comes again, and at last to the dead-letter queue, from where it is tried on.
     pub fn is_poison(&self) -> bool {
@@ -47,7 +66,8 @@ impl DriveError {
 /// A broken invariant stops a debug build at once; a release build counts it loudly and goes on.
 fn enforce(check: Result<(), Violation>) {
     if let Err(violation) = check {
-        tracing::error!(invariant = violation.id, what = %violation.what, "invariant broken: this is a bug in push0");
+        let code = ErrorCode::InvariantBroken;
+        tracing::error!(%code, invariant = violation.id, what = %violation.what, "invariant broken: this is a bug in push0");
         debug_assert!(false, "invariant broken: {violation}");
     }
 }

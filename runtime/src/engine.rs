@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use push0_core::Millis;
+use push0_core::{ErrorCode, Millis};
 
 use self::blobs::{Disk, Files};
 use self::commit::{Combiner, lock};
@@ -234,8 +234,10 @@ impl Engine {
 }
 
 fn own(directory: &Path) -> PortResult<Ownership> {
-    std::fs::create_dir_all(directory)
-        .map_err(|error| PortError::permanent(format!("making the data directory {}: {error}", directory.display())))?;
+    std::fs::create_dir_all(directory).map_err(|error| {
+        let what = format!("making the data directory {}: {error}", directory.display());
+        PortError::permanent(ErrorCode::DataUnusable.says(what))
+    })?;
     Ownership::take(directory)
 }
 

@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use push0_core::Millis;
 use push0_core::message::queue::POISON;
+use push0_core::{ErrorCode, Millis};
 
 use crate::port::{Delivery, Outgoing, PortError, PortResult, Queue};
 
@@ -108,11 +108,14 @@ async fn settle(
     match failure {
         None => queue.ack(&mapping.queue, &message.receipt).await,
         Some(Failure::Retry { reason }) => {
-            tracing::warn!(queue = mapping.queue, receives = message.receive_count, reason, "message will come again");
+            let code = ErrorCode::find(reason).unwrap_or(ErrorCode::StorageTrouble);
+            let receives = message.receive_count;
+            tracing::warn!(%code, queue = mapping.queue, receives, reason, "message will come again");
             queue.release(&mapping.queue, &message.receipt, back_off(message.receive_count)).await
         }
         Some(Failure::Poison { reason }) => {
-            tracing::error!(queue = mapping.queue, reason, "message cannot be handled");
+            let code = ErrorCode::find(reason).unwrap_or(ErrorCode::Poison);
+            tracing::error!(%code, queue = mapping.queue, reason, "message cannot be handled");
             let body = serde_json::json!({ "reason": reason, "queue": mapping.queue, "body": message.body });
             let outgoing = Outgoing { body: body.to_string(), group: message.group.clone(), ..Outgoing::default() };
             queue.send(POISON, vec![outgoing]).await?;
@@ -137,7 +140,7 @@ pub async fn run(
         match received {
             Ok(batch) => invoke(&*queue, &*function, &mapping, &batch).await,
             Err(error) => {
-                tracing::warn!(queue = mapping.queue, %error, "cannot receive; trying again");
+                tracing::warn!(code = %error.code(), queue = mapping.queue, %error, "cannot receive; trying again");
                 tokio::time::sleep(std::time::Duration::from_millis(500)).await;
             }
         }

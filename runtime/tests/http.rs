@@ -108,7 +108,7 @@ async fn a_worker_is_held_to_its_pool() {
     worker.ack("work-gpu-bulk", &task.receipt).await.unwrap();
 
     let error = fenced(worker.send("verdicts", vec![message("ok")]).await);
-    assert_eq!(error.message(), "a worker of pool gpu may not send to \"verdicts\"");
+    assert_eq!(error.message(), "P0-303: a worker of pool gpu may not send to \"verdicts\"");
     fenced(worker.receive("results", 1, Millis(0), LEASE).await);
     fenced(worker.receive("work-gpu-large-bulk", 1, Millis(0), LEASE).await);
     fenced(worker.put_new("artifacts/cpu/x", Bytes::new(), "w").await);

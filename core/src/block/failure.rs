@@ -12,6 +12,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::error_code::ErrorCode;
 use crate::id::{Attempt, Millis, Sha256, WorkerId};
 use crate::message::{FailureKind, Finding, TaskMessage};
 use crate::pipeline::StagePolicy;
@@ -70,14 +71,14 @@ pub fn on_failure(view: &NodeView, failure: &Failure, policy: &StagePolicy) -> R
     }
     let note = note(view, failure);
     if is_confirmed_permanent(view, failure) {
-        return Ok(Decision::Fail(reason(&note, "")));
+        return Ok(Decision::Fail(ErrorCode::PermanentFailure.says(reason(&note, ""))));
     }
     if spoils(view, failure, policy) {
-        return Ok(Decision::Spoil(reason(&note, "")));
+        return Ok(Decision::Spoil(ErrorCode::SplitDamaged.says(reason(&note, ""))));
     }
     if failure.attempt.0 >= policy.attempts {
         let exhausted = format!(" ({} attempts used up)", policy.attempts);
-        return Ok(Decision::Fail(reason(&note, &exhausted)));
+        return Ok(Decision::Fail(ErrorCode::AttemptsUsedUp.says(reason(&note, &exhausted))));
     }
     if !failure.trusted && failure.can_check && !note.accused.is_empty() {
         let checks = note.accused.clone();
@@ -117,7 +118,8 @@ pub fn on_dead_letter(
     let Some(started) = view.started.as_ref().filter(|started| started.attempt == attempt) else {
         return Ok(Decision::Resend);
     };
-    let message = "no worker finished it before its lease ran out, as often as the queue allows".to_owned();
+    let message = "no worker finished it before its lease ran out, as often as the queue allows";
+    let message = ErrorCode::LostTask.says(message);
     let worker = Some(started.worker.clone());
     let lost = Failure {
         attempt,
@@ -133,8 +135,10 @@ pub fn on_dead_letter(
 }
 
 fn note(view: &NodeView, failure: &Failure) -> FailureNote {
-    let mut end = failure.message.len().min(NOTE);
-    while !failure.message.is_char_boundary(end) {
+    // A worker of another version may name no code.
+    let message = ErrorCode::ProverReportedFailure.says(&failure.message);
+    let mut end = message.len().min(NOTE);
+    while !message.is_char_boundary(end) {
         end -= 1;
     }
     let named: BTreeSet<u32> = failure.children.iter().copied().collect();
@@ -143,7 +147,7 @@ fn note(view: &NodeView, failure: &Failure) -> FailureNote {
         attempt: failure.attempt,
         worker: failure.worker.clone(),
         kind: failure.kind,
-        message: failure.message[..end].to_owned(),
+        message: message[..end].to_owned(),
         accused: accused.take(MAX_ACCUSED).collect(),
         at: failure.at,
     }
@@ -295,7 +299,7 @@ mod tests {
         let same = on_failure(&after, &failure(FailureKind::Permanent, "w1", 2), &policy()).unwrap();
         assert!(matches!(same, Decision::Again(_)), "{same:?}");
         let second = on_failure(&after, &failure(FailureKind::Permanent, "w2", 2), &policy()).unwrap();
-        assert_eq!(second, Decision::Fail("permanent: why".to_owned()));
+        assert_eq!(second, Decision::Fail("P0-006: permanent: P0-116: why".to_owned()));
     }
 
     #[test]
@@ -311,7 +315,7 @@ mod tests {
             after = again(&after, &failure(FailureKind::Retryable, "w1", attempt));
         }
         let last = on_failure(&after, &failure(FailureKind::Retryable, "w1", 4), &policy()).unwrap();
-        assert_eq!(last, Decision::Fail("retryable: why (4 attempts used up)".to_owned()));
+        assert_eq!(last, Decision::Fail("P0-001: retryable: P0-116: why (4 attempts used up)".to_owned()));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! An event meets the state of its chain.
 
 use super::{ChainConfig, Change, Event, Ignored, Now, Outcome, View, WINDOW};
+use crate::error_code::ErrorCode;
 use crate::id::{BlockHash, Epoch, RunId};
 use crate::message::{Command, Submission};
 use crate::record::{
@@ -74,7 +75,8 @@ fn run_ended(view: &View, run: &RunId, outcome: &Outcome, now: Now, config: &Cha
             Ok(Change { block: Some(block), ..Change::default() })
         }
         Outcome::BadProof { message, suspects } if block.bad_proofs < config.bad_proof_limit => {
-            let mut change = run_anew(view, block, None, &format!("bad proof: {message}"), now);
+            let mut change =
+                run_anew(view, block, None, &ErrorCode::BadProof.says(format!("bad proof: {message}")), now);
             if let Some(block) = &mut change.block {
                 block.bad_proofs += 1;
                 suspect(block, suspects);
@@ -94,7 +96,8 @@ fn run_ended(view: &View, run: &RunId, outcome: &Outcome, now: Now, config: &Cha
         }
         Outcome::BadProof { message, .. } => {
             let runs = block.bad_proofs + 1;
-            Ok(failed(view, block, &format!("{runs} runs ended in a bad proof; the last: {message}"), now))
+            let reason = ErrorCode::BadProof.says(format!("{runs} runs ended in a bad proof; the last: {message}"));
+            Ok(failed(view, block, &reason, now))
         }
         Outcome::Failed { reason } => Ok(failed(view, block, reason, now)),
     }

@@ -20,7 +20,8 @@ pub(super) fn output_path(dir: &Path) -> PathBuf {
 pub(super) fn task(job: &Job) -> Result<(wire::Task, PathBuf), Failure> {
     let in_files: Option<Vec<PathBuf>> = job.inputs.iter().map(|data| data.path().map(Path::to_owned)).collect();
     let (Some(inputs), Some(dir)) = (in_files, &job.dir) else {
-        return Err(Failure::retryable("this prover reads and writes files, and the task's inputs are in memory"));
+        let what = "this prover reads and writes files, and the task's inputs are in memory";
+        return Err(Failure::retryable(ErrorCode::InvariantBroken.says(what)));
     };
     let TaskMessage { id, stage, kind, params, block_hash, .. } = &job.task;
     let output = output_path(dir);
@@ -76,23 +77,16 @@ struct Unusable {
     why: String,
 }
 
-impl From<String> for Unusable {
-    fn from(why: String) -> Self {
-        Self { code: ErrorCode::OutputMissing, why }
-    }
-}
-
-impl From<&str> for Unusable {
-    fn from(why: &str) -> Self {
-        why.to_owned().into()
-    }
+/// An answer that lacks what its kind needs.
+fn untold(why: impl std::fmt::Display) -> Unusable {
+    Unusable { code: ErrorCode::ProverBrokeProtocol, why: why.to_string() }
 }
 
 /// A plain file of the task's own directory: what a link leads to may be anybody's.
 fn plain_file(path: &Path, what: &str) -> Result<Data, Unusable> {
     let escapes = |why: String| Unusable { code: ErrorCode::OutputEscapes, why };
     match path.symlink_metadata() {
-        Err(_) => Err(format!("wrote no {what}").into()),
+        Err(_) => Err(Unusable { code: ErrorCode::OutputMissing, why: format!("wrote no {what}") }),
         Ok(found) if found.is_file() => Ok(Data::File(path.to_owned())),
         Ok(found) if found.is_symlink() => Err(escapes(format!("its {what} is a symbolic link"))),
         Ok(_) => Err(escapes(format!("its {what} is no plain file"))),
@@ -114,12 +108,13 @@ fn artifact(output: &Path) -> Result<Output, Unusable> {
 }
 
 fn split(output: &Path, result: wire::TaskResult) -> Result<Output, Unusable> {
-    let count = result.segments.ok_or("did not say how many segments")?;
+    let count = result.segments.ok_or_else(|| untold("did not say how many segments"))?;
     if count > MAX_SEGMENTS {
-        return Err(format!("made {count} segments, more than {MAX_SEGMENTS}").into());
+        let why = format!("made {count} segments, more than {MAX_SEGMENTS}");
+        return Err(Unusable { code: ErrorCode::SegmentCount, why });
     }
-    let hash = result.hash.ok_or("did not say the header's hash")?.parse().map_err(|error| format!("{error}"))?;
-    let parent_hash = result.parent_hash.map(|hash| hash.parse()).transpose().map_err(|error| format!("{error}"))?;
+    let hash = result.hash.ok_or_else(|| untold("did not say the header's hash"))?.parse().map_err(untold)?;
+    let parent_hash = result.parent_hash.map(|hash| hash.parse()).transpose().map_err(untold)?;
     own_directory(output, "output directory")?;
     own_directory(&output.join("segments"), "directory segments")?;
     let file = |name: String| plain_file(&output.join(&name), &name);
@@ -129,7 +124,7 @@ fn split(output: &Path, result: wire::TaskResult) -> Result<Output, Unusable> {
 }
 
 fn verdict(result: wire::TaskResult) -> Result<Output, Unusable> {
-    let verdict = match result.verdict.ok_or("gave no verdict")? {
+    let verdict = match result.verdict.ok_or_else(|| untold("gave no verdict"))? {
         wire::Verdict::Ok => Verdict::Ok,
         wire::Verdict::BadProof => Verdict::BadProof,
         wire::Verdict::BadBlock => Verdict::BadBlock,
@@ -140,6 +135,9 @@ fn verdict(result: wire::TaskResult) -> Result<Output, Unusable> {
 /// What `failed` comes to. An accusation names inputs that exist; where there is only one, it needs no naming.
 pub(super) fn failed(job: &Job, failure: wire::Failure) -> Outcome {
     let wire::Failure { kind, message, mut children } = failure;
+    let code =
+        if kind == wire::FailureKind::BadInput { ErrorCode::ArtifactAccused } else { ErrorCode::ProverReportedFailure };
+    let message = code.says(message);
     match kind {
         wire::FailureKind::Retryable => Failure::retryable(message).into(),
         wire::FailureKind::Permanent => Failure::permanent(message).into(),
@@ -151,7 +149,8 @@ pub(super) fn failed(job: &Job, failure: wire::Failure) -> Outcome {
                 children.push(0);
             }
             if children.is_empty() {
-                return Failure::retryable(format!("bad input, but no input is named: {message}")).into();
+                let what = format!("bad input, but no input is named: {}", ErrorCode::split(&message).1);
+                return Failure::retryable(ErrorCode::ProverReportedFailure.says(what)).into();
             }
             Failure::new(FailureKind::BadInput, message, children).into()
         }

@@ -2,11 +2,15 @@
 
 use std::path::Path;
 
+use push0_core::ErrorCode;
 use push0_core::pipeline::ProverCommand;
 use push0_prover::wire::{self, EXIT_RETRYABLE, FromProver, TASK_ENV};
 
 use super::process::{Log, describe};
 use super::{Failure, Job, Launcher, Outcome, Watch, answer};
+
+/// Never reported: the task has ended.
+const CANCELLED: &str = "cancelled";
 
 /// Largest `result.json` read, bytes.
 const MAX_RESULT: u64 = 1 << 20;
@@ -22,8 +26,10 @@ pub(super) async fn prove(
     let told = answer::task(job).and_then(|(task, output)| {
         let described = output.with_file_name("task.json");
         let further = launcher.onlooker().map(|onlooker| onlooker.further_fields()).unwrap_or_default();
-        std::fs::write(&described, answer::message(task.clone(), further).to_string())
-            .map_err(|error| Failure::retryable(format!("cannot write {}: {error}", described.display())))?;
+        std::fs::write(&described, answer::message(task.clone(), further).to_string()).map_err(|error| {
+            let what = format!("cannot write {}: {error}", described.display());
+            Failure::retryable(ErrorCode::ScratchUnusable.says(what))
+        })?;
         Ok((task, output, described))
     });
     let (task, output, described) = match told {
@@ -50,9 +56,10 @@ pub(super) async fn prove(
     tokio::select! {
         biased;
         status = process.wait() => if let Err(error) = status {
-            return Failure::retryable(format!("cannot wait for prover {}: {error}", job.task.prover)).into();
+            let what = format!("cannot wait for prover {}: {error}", job.task.prover);
+            return Failure::retryable(ErrorCode::ProverCrashed.says(what)).into();
         },
-        () = watch.cancelled() => return Failure::retryable("cancelled").into(),
+        () = watch.cancelled() => return Failure::retryable(CANCELLED).into(),
     }
     let (status, last_words) = process.end(watch.clock()).await;
     let result = read_result(&output.with_file_name("result.json"));
@@ -61,16 +68,17 @@ pub(super) async fn prove(
             Ok(Some(Answer::Result(result))) => answer::done(job, &output, result),
             Ok(None) => answer::done(job, &output, wire::TaskResult::default()),
             Ok(Some(Answer::Failed(failure))) => answer::failed(job, failure),
-            Err(why) => Failure::retryable(why).into(),
+            Err(why) => Failure::retryable(ErrorCode::ProverBrokeProtocol.says(why)).into(),
         },
         code => {
             if let Ok(Some(Answer::Failed(failure))) = result {
                 return answer::failed(job, failure);
             }
             let how = format!("prover {} {}\n{last_words}", job.task.prover, describe(status));
+            let how = ErrorCode::ProverCrashed.says(how.trim_end());
             match code {
-                None | Some(EXIT_RETRYABLE) => Failure::retryable(how.trim_end()).into(),
-                Some(_) => Failure::permanent(how.trim_end()).into(),
+                None | Some(EXIT_RETRYABLE) => Failure::retryable(how).into(),
+                Some(_) => Failure::permanent(how).into(),
             }
         }
     }

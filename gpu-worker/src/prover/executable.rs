@@ -39,7 +39,7 @@ pub(super) async fn suits(name: &ProverName, prover: &ProverCommand, task: &Task
         if program != EXECUTABLE {
             return Err(differs(name, program, None, pinned));
         }
-        let found = digest(prover).await.map_err(Failure::retryable)?;
+        let found = digest(prover).await.map_err(|why| Failure::retryable(ErrorCode::ProverMissing.says(why)))?;
         if found != *pinned {
             return Err(differs(name, program, Some(&found.to_string()), pinned));
         }

@@ -12,14 +12,14 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use push0_core::pipeline::ProverCommand;
-use push0_core::{Millis, ProverName};
+use push0_core::{ErrorCode, Millis, ProverName};
 use push0_runtime::port::Clock;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::{Onlooker, Seen};
 use crate::shim;
@@ -82,10 +82,11 @@ impl Launcher {
         further: impl FnOnce(&mut Command),
     ) -> Result<Process, String> {
         let Some((program, arguments)) = prover.command.split_first() else {
-            return Err(format!("prover {name} has an empty command"));
+            return Err(ErrorCode::ProverMissing.says(format!("prover {name} has an empty command")));
         };
-        let path =
-            find_program(program).ok_or_else(|| format!("prover {name}: no program {program} on this worker"))?;
+        let path = find_program(program).ok_or_else(|| {
+            ErrorCode::ProverMissing.says(format!("prover {name}: no program {program} on this worker"))
+        })?;
         let mut command = match self.shim.split_first() {
             None => Command::new(&path),
             Some((shim, shim_arguments)) => {
@@ -105,10 +106,12 @@ impl Launcher {
 
         let (answer, started) = oneshot::channel();
         let request = Request { command, runtime: Handle::current(), answer };
-        let gone = "the thread that starts provers is gone";
-        self.requests.send(request).map_err(|_| gone.to_owned())?;
-        let child = started.await.map_err(|_| gone.to_owned())?;
-        let child = child.map_err(|error| format!("cannot start prover {name} ({}): {error}", path.display()))?;
+        let gone = || ErrorCode::InvariantBroken.says("the thread that starts provers is gone");
+        self.requests.send(request).map_err(|_| gone())?;
+        let child = started.await.map_err(|_| gone())?;
+        let child = child.map_err(|error| {
+            ErrorCode::ProverMissing.says(format!("cannot start prover {name} ({}): {error}", path.display()))
+        })?;
         Ok(Process::new(name, child, self.onlooker.clone()))
     }
 }
@@ -270,7 +273,7 @@ async fn follow(name: ProverName, stderr: ChildStderr, log: Log) {
                 debug!(prover = %name, line = %String::from_utf8_lossy(&line).trim_end(), "prover says");
             }
             Err(error) => {
-                warn!(prover = %name, %error, "cannot read a prover's stderr");
+                debug!(prover = %name, %error, "cannot read a prover's stderr");
                 return;
             }
         }

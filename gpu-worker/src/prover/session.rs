@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use push0_core::message::TaskMessage;
 use push0_core::pipeline::ProverCommand;
-use push0_core::{ProverName, Sha256};
+use push0_core::{ErrorCode, ProverName, Sha256};
 use push0_prover::wire::{self, FromProver, Hello, PROTOCOL_VERSION, ToProver};
 use push0_runtime::port::Clock;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -61,7 +61,8 @@ impl Session {
         let mut process = launcher.launch(name, prover, piped).await.map_err(Failure::retryable)?;
         started(process.log());
         let (Some(stdin), Some(stdout)) = (process.take_stdin(), process.take_stdout()) else {
-            return Err(Failure::retryable(format!("prover {name} has no stdin or stdout")));
+            let what = format!("prover {name} has no stdin or stdout");
+            return Err(Failure::retryable(ErrorCode::InvariantBroken.says(what)));
         };
         let (say, mut said) = mpsc::channel(READ_AHEAD);
         tokio::spawn(listen(stdout, say, launcher.onlooker().cloned()));
@@ -69,15 +70,15 @@ impl Session {
         let hello = match said.recv().await {
             Some(Said::Message(FromProver::Hello(hello))) => hello,
             Some(Said::Message(_)) => {
-                return Err(Failure::retryable(format!("prover {name} did not begin with hello")));
+                return Err(broke_protocol(format!("prover {name} did not begin with hello")));
             }
             Some(Said::Garbage(line)) => {
-                return Err(Failure::retryable(format!("prover {name} said what is not in the protocol: {line}")));
+                return Err(broke_protocol(format!("prover {name} said what is not in the protocol: {line}")));
             }
             None => return Err(crashed(name, &mut process, &*clock).await),
         };
         if hello.protocol != PROTOCOL_VERSION {
-            return Err(Failure::retryable(format!(
+            return Err(broke_protocol(format!(
                 "prover {name} speaks protocol {}, this worker {PROTOCOL_VERSION}",
                 hello.protocol
             )));
@@ -104,13 +105,10 @@ impl Session {
     pub(super) fn suits(&self, task: &TaskMessage) -> Result<(), Failure> {
         let wanted = wire::StageOffer { name: task.stage.to_string(), kind: answer::wire_kind(task.kind) };
         if !self.hello.stages.contains(&wanted) {
-            return Err(Failure::retryable(format!(
-                "prover {} {} on this worker does not offer stage {} of kind {}",
-                self.name,
-                self.hello.version,
-                task.stage,
-                task.kind.as_str()
-            )));
+            let (name, version, stage) = (&self.name, &self.hello.version, &task.stage);
+            let kind = task.kind.as_str();
+            let what = format!("prover {name} {version} on this worker does not offer stage {stage} of kind {kind}");
+            return Err(Failure::retryable(ErrorCode::StageNotOffered.says(what)));
         }
         for (program, pinned) in &task.programs {
             let offered = match program.as_str() {
@@ -163,11 +161,11 @@ impl Session {
                 }
                 Some(Said::Message(_)) => {
                     let why = format!("prover {} answered what it was not asked, and was killed", self.name);
-                    return (Failure::retryable(why).into(), None);
+                    return (broke_protocol(why).into(), None);
                 }
                 Some(Said::Garbage(line)) => {
                     let why = format!("prover {} said what is not in the protocol, and was killed: {line}", self.name);
-                    return (Failure::retryable(why).into(), None);
+                    return (broke_protocol(why).into(), None);
                 }
                 None => return (self.crash().await, None),
             }
@@ -197,7 +195,11 @@ async fn crashed(name: &ProverName, process: &mut Process, clock: &dyn Clock) ->
     let (status, last_words) = process.end(clock).await;
     let how = describe(status);
     info!(prover = %name, how, "prover crashed");
-    Failure::retryable(format!("prover {name} {how}\n{last_words}").trim_end())
+    Failure::retryable(ErrorCode::ProverCrashed.says(format!("prover {name} {how}\n{last_words}").trim_end()))
+}
+
+fn broke_protocol(what: String) -> Failure {
+    Failure::retryable(ErrorCode::ProverBrokeProtocol.says(what))
 }
 
 /// Reads stdout line by line, until it ends or is no longer listened to.

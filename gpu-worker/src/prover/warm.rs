@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use push0_core::message::TaskMessage;
 use push0_core::pipeline::{Form, ProverCommand};
-use push0_core::{Millis, ProverName};
+use push0_core::{ErrorCode, Millis, ProverName};
 use push0_runtime::port::Clock;
 use tracing::debug;
 
@@ -57,7 +57,10 @@ impl Provers {
     }
 
     fn command(&self, name: &ProverName) -> Result<&ProverCommand, Failure> {
-        self.commands.get(name).ok_or_else(|| Failure::retryable(format!("this worker has no prover named {name}")))
+        self.commands.get(name).ok_or_else(|| {
+            let what = format!("this worker has no prover named {name}");
+            Failure::retryable(ErrorCode::StageNotOffered.says(what))
+        })
     }
 
     /// Takes the running session of that name, if there is one.
@@ -120,7 +123,8 @@ impl Prover for Provers {
             return exec::prove(&self.launcher, &command, job, watch, |new| *log = Some(new)).await;
         }
         let Some(session) = self.take(name) else {
-            return Failure::retryable(format!("prover {name} ended before it was given the task")).into();
+            let what = format!("prover {name} ended before it was given the task");
+            return Failure::retryable(ErrorCode::ProverCrashed.says(what)).into();
         };
         // The session is not in `self` while it proves: if this future is dropped, it goes too, and is killed.
         let crashes = self.crashes.insert(name.clone(), self.crashes.get(name).copied().unwrap_or(0) + 1);

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use push0_core::Sha256;
 use push0_core::message::{Finding, TaskMessage};
 use push0_core::pipeline::Kind;
 use push0_core::record::BlobRef;
+use push0_core::{ErrorCode, Sha256};
 use push0_runtime::port::{ErrorKind, PortResult};
 use tracing::warn;
 
@@ -39,7 +39,7 @@ impl TaskDir {
 impl Drop for TaskDir {
     fn drop(&mut self) {
         if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            warn!(dir = %self.0.display(), %error, "could not remove a task's directory");
+            warn!(code = %ErrorCode::ScratchUnusable, dir = %self.0.display(), %error, "could not remove a task's directory");
         }
     }
 }
@@ -49,7 +49,8 @@ pub(super) async fn inputs(env: &Env, task: &TaskMessage, held: &Hold) -> Result
     let dir = match &env.store {
         Store::Memory => None,
         Store::Disk(scratch) => Some(TaskDir::new(scratch).map_err(|error| {
-            Turn::Failed(Failure::retryable(format!("cannot use the scratch directory {}: {error}", scratch.display())))
+            let what = format!("cannot use the scratch directory {}: {error}", scratch.display());
+            Turn::Failed(Failure::retryable(ErrorCode::ScratchUnusable.says(what)))
         })?),
     };
     let at = dir.as_ref().map(TaskDir::path);
@@ -72,10 +73,10 @@ async fn input(env: &Env, task: &TaskMessage, held: &Hold, position: usize, dir:
         Ok(Some(fetched)) => fetched,
         Ok(None) => {
             let message = format!("input {position} is not stored any more ({})", wanted.key);
-            return Err(unusable(task, position, message));
+            return Err(unusable(task, position, ErrorCode::InputMissing, message));
         }
         Err(GaveUp::Failed(error)) if error.kind() == ErrorKind::Corrupt => {
-            return Err(not_what_was_pinned(task, position, wanted, &error.to_string()));
+            return Err(not_what_was_pinned(task, position, wanted, ErrorCode::split(error.message()).1));
         }
         Err(gave_up) => return Err(gave_up.into()),
     };
@@ -103,10 +104,16 @@ async fn to_memory(env: &Env, key: &str) -> PortResult<Option<(Data, Sha256)>> {
 /// A child's artifact can be made again, so the child is accused; the witness cannot.
 fn not_what_was_pinned(task: &TaskMessage, position: usize, wanted: &BlobRef, why: &str) -> Turn {
     let message = format!("input {position} ({}) is not the one pinned as {}: {why}", wanted.key, wanted.sha256);
-    unusable(task, position, message)
+    let code = match task.kind {
+        Kind::Split => ErrorCode::WitnessDamaged,
+        Kind::Map => ErrorCode::SplitDamaged,
+        Kind::Join | Kind::Single | Kind::Verify => ErrorCode::ArtifactDamaged,
+    };
+    unusable(task, position, code, message)
 }
 
-fn unusable(task: &TaskMessage, position: usize, message: String) -> Turn {
+fn unusable(task: &TaskMessage, position: usize, code: ErrorCode, message: String) -> Turn {
+    let message = code.says(message);
     // What is accused in a check is its first input.
     if task.check.is_some() && position == 0 {
         return Turn::Report(checked(task, Finding::Unsound, Some(message)));

@@ -36,7 +36,7 @@ pub(super) async fn send_report(env: &Env, task: &TaskMessage, held: &Hold, even
         }
         Err(GaveUp::Ended(end)) => settle_end(env, task, held, end).await,
         Err(GaveUp::Failed(error)) => {
-            error!(task = %task.id, queue, %error, "report was refused");
+            error!(code = %error.code(), task = %task.id, queue, %error, "report was refused");
             Settled::Unreported(error.to_string())
         }
     }

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use push0_core::ErrorCode;
 use push0_core::message::{ReportEvent, TaskMessage};
 use push0_core::pipeline::{Kind, MAX_SEGMENTS};
 use push0_core::record::{BlobRef, MANIFEST_PAGE, Manifest, ManifestPage, Versioned as _, clip_error};
@@ -49,7 +50,7 @@ pub(super) async fn output(env: &Env, task: &TaskMessage, held: &Hold, output: O
             uploader.check_size(&header, MAX_HEADER, "header")?;
             if segments.is_empty() || segments.len() > MAX_SEGMENTS as usize {
                 let message = format!("split into {} segments; 1 to {MAX_SEGMENTS} are possible", segments.len());
-                return Err(Turn::Failed(Failure::permanent(message)));
+                return Err(Turn::Failed(Failure::permanent(ErrorCode::SegmentCount.says(message))));
             }
             let key = task.artifact_key();
             let segment_refs: Vec<BlobRef> = stream::iter(0..segments.len())
@@ -69,11 +70,14 @@ pub(super) async fn output(env: &Env, task: &TaskMessage, held: &Hold, output: O
                 let message = message.map(|message| clip_error(&message));
                 Ok(ReportEvent::Verified { verdict, root: root.sha256, message })
             }
-            None => Err(Turn::Failed(Failure::permanent("a verify task without a root to verify"))),
+            None => {
+                let what = ErrorCode::InvariantBroken.says("a verify task without a root to verify");
+                Err(Turn::Failed(Failure::permanent(what)))
+            }
         },
         (_, kind) => {
             let message = format!("the prover's result is none of a {} stage", kind.as_str());
-            Err(Turn::Failed(Failure::retryable(message)))
+            Err(Turn::Failed(Failure::retryable(ErrorCode::ProverBrokeProtocol.says(message))))
         }
     }
 }
@@ -109,12 +113,15 @@ impl Uploader<'_> {
     async fn part(&self, key: String, data: &Data) -> Result<BlobRef, Turn> {
         let (stored, found) = self.put(&key, data).await?;
         if found {
-            let unreadable = |error| Turn::Failed(Failure::retryable(format!("cannot read the output again: {error}")));
+            let unreadable = |error| {
+                let what = ErrorCode::OutputMissing.says(format!("cannot read the output again: {error}"));
+                Turn::Failed(Failure::retryable(what))
+            };
             let ours = data.digest().await.map_err(unreadable)?;
             if stored.sha256 != ours {
                 let message =
                     format!("an earlier run of this attempt left another {key}: the next attempt starts afresh");
-                return Err(Turn::Failed(Failure::retryable(message)));
+                return Err(Turn::Failed(Failure::retryable(ErrorCode::SplitDiffers.says(message))));
             }
         }
         Ok(stored)
@@ -142,14 +149,16 @@ impl Uploader<'_> {
         };
         if size > most {
             let message = format!("the {what} has {size} bytes; at most {most} are possible");
-            return Err(Failure::permanent(message));
+            return Err(Failure::permanent(ErrorCode::OutputTooLarge.says(message)));
         }
         Ok(())
     }
 }
 
 fn file_size(path: &Path) -> Result<u64, Failure> {
-    let missing =
-        |error| Failure::retryable(format!("the prover said done but {} is not there: {error}", path.display()));
+    let missing = |error| {
+        let what = format!("the prover said done but {} is not there: {error}", path.display());
+        Failure::retryable(ErrorCode::OutputMissing.says(what))
+    };
     std::fs::metadata(path).map(|metadata| metadata.len()).map_err(missing)
 }

@@ -15,7 +15,7 @@ use push0_core::record::{
     Artifact, BlobRef, ManifestSlot, NodeView, RowKey, RunView, Started, Suspect, Verdict, VerdictSlot, attribute,
     clip_error,
 };
-use push0_core::{Node, RunId, Sha256, invariant};
+use push0_core::{ErrorCode, Node, RunId, Sha256, invariant};
 
 use super::chain::task_message;
 use super::store::key;
@@ -47,7 +47,10 @@ pub async fn on_report(context: &Context, source: &str, report: &Report) -> Resu
 async fn apply(context: &Context, source: &str, report: &Report) -> Result<Handled, DriveError> {
     let view = load_run(context, &report.task.run).await?;
     if report.task.tag != view.run.digest.tag() {
-        return Err(DriveError::Poison(format!("{} names another pipeline than its run has", report.task)));
+        return Err(DriveError::poison(
+            ErrorCode::FalseReport,
+            format!("{} names another pipeline than its run has", report.task),
+        ));
     }
     let node = report.task.node;
     let kind = kind_of(&view, node)?;
@@ -55,7 +58,10 @@ async fn apply(context: &Context, source: &str, report: &Report) -> Result<Handl
     let is_check = matches!(report.event, ReportEvent::Checked { .. });
     if (kind.is_trusted() || is_check) != trusted {
         let kind = kind.as_str();
-        return Err(DriveError::Poison(format!("a report about a `{kind}` task does not count from `{source}`")));
+        return Err(DriveError::poison(
+            ErrorCode::FalseReport,
+            format!("a report about a `{kind}` task does not count from `{source}`"),
+        ));
     }
     if view.is_over() {
         tell_chain(context, &view).await?;
@@ -97,18 +103,23 @@ fn expect_kind(kind: Kind, allowed: &[Kind], report: &Report) -> Result<(), Driv
     if allowed.contains(&kind) {
         return Ok(());
     }
-    Err(DriveError::Poison(format!("{} is a `{}` task; the report is about another kind", report.task, kind.as_str())))
+    Err(DriveError::poison(
+        ErrorCode::FalseReport,
+        format!("{} is a `{}` task; the report is about another kind", report.task, kind.as_str()),
+    ))
 }
 
 fn kind_of(view: &RunView, node: Node) -> Result<Kind, DriveError> {
     let stage = view.run.pipeline.stages.get(usize::from(node.stage));
-    stage.map(|stage| stage.kind).ok_or_else(|| DriveError::Poison(format!("there is no stage {}", node.stage)))
+    stage
+        .map(|stage| stage.kind)
+        .ok_or_else(|| DriveError::poison(ErrorCode::FalseReport, format!("there is no stage {}", node.stage)))
 }
 
 pub(super) async fn load_run(context: &Context, run: &RunId) -> Result<RunView, DriveError> {
     let row = context.table.get(&key(RowKey::run(run))).await?;
     let view = row.as_ref().and_then(|row| RunView::read(&row.attributes));
-    view.ok_or_else(|| DriveError::Poison(format!("there is no run {run}")))
+    view.ok_or_else(|| DriveError::poison(ErrorCode::Poison, format!("there is no run {run}")))
 }
 
 async fn node_view(context: &Context, run: &RunId, node: Node) -> Result<NodeView, DriveError> {
@@ -161,7 +172,10 @@ async fn on_done(
     let node = report.task.node;
     let wanted = node_view(context, &view.run.id, node).await?.wanted.attempt;
     if report.task.attempt > wanted {
-        return Err(DriveError::Poison(format!("{} was never sent: the node's attempt is {}", report.task, wanted.0)));
+        return Err(DriveError::poison(
+            ErrorCode::FalseReport,
+            format!("{} was never sent: the node's attempt is {}", report.task, wanted.0),
+        ));
     }
     if let Some(lie) = what_is_wrong(context, view, report, artifact).await? {
         return fail::on_failed(context, view, report, FailureKind::Retryable, &lie, &[], false).await;
@@ -185,18 +199,21 @@ async fn on_done(
 pub(super) fn graph(view: &RunView) -> Result<Graph<'_>, DriveError> {
     let manifest = view.manifest.as_ref();
     let graph = manifest.and_then(|manifest| Graph::new(&view.run, manifest));
-    graph.ok_or_else(|| DriveError::Poison(format!("{} has not been split yet", view.run.id)))
+    graph.ok_or_else(|| DriveError::poison(ErrorCode::Poison, format!("{} has not been split yet", view.run.id)))
 }
 
 fn expect_node(graph: &Graph<'_>, node: Node) -> Result<(), DriveError> {
-    let missing = || DriveError::Poison(format!("{} has no node {node}", graph.run.id));
+    let missing = || DriveError::poison(ErrorCode::FalseReport, format!("{} has no node {node}", graph.run.id));
     graph.plan.contains(node).then_some(()).ok_or_else(missing)
 }
 
 fn parent_of(graph: &Graph<'_>, report: &Report) -> Result<Parent, DriveError> {
     let node = report.task.node;
     expect_node(graph, node)?;
-    graph.plan.parent(node).ok_or_else(|| DriveError::Poison(format!("{node} leaves no artifact")))
+    graph
+        .plan
+        .parent(node)
+        .ok_or_else(|| DriveError::poison(ErrorCode::FalseReport, format!("{node} leaves no artifact")))
 }
 
 /// A worker's artifact stands under its stage's pool and the task's own identity, is stored, and is what the report says: what is
@@ -209,14 +226,13 @@ async fn what_is_wrong(
 ) -> Result<Option<String>, DriveError> {
     let pool = &view.run.policy.stage(report.task.node.stage).pool;
     if artifact.key != format!("artifacts/{pool}/{}", report.task) {
-        return Ok(Some(format!(
-            "the worker reported {}, which is not the key of its task",
-            clip_error(&artifact.key)
-        )));
+        let what = format!("the worker reported {}, which is not the key of its task", clip_error(&artifact.key));
+        return Ok(Some(ErrorCode::FalseReport.says(what)));
     }
     let stored = context.blobs.head(&artifact.key).await?;
     let is_so = stored.is_some_and(|info| info.sha256 == artifact.sha256 && info.size == artifact.size);
-    Ok((!is_so).then(|| format!("the worker reported {}, which is not stored as it says", artifact.key)))
+    let lie = || format!("the worker reported {}, which is not stored as it says", artifact.key);
+    Ok((!is_so).then(|| ErrorCode::FalseReport.says(lie())))
 }
 
 async fn on_verdict(
@@ -286,7 +302,7 @@ fn outcome(view: &RunView) -> Option<Outcome> {
     let (verdict, manifest) = (view.verdict.as_ref()?, view.manifest.as_ref()?);
     let message = verdict.message.clone().unwrap_or_else(|| "the verifier gave no reason".to_owned());
     Some(match verdict.verdict {
-        Verdict::BadBlock => Outcome::Failed { reason: format!("bad block: {message}") },
+        Verdict::BadBlock => Outcome::Failed { reason: ErrorCode::BadBlock.says(format!("bad block: {message}")) },
         Verdict::BadProof => Outcome::BadProof { message, suspects: Vec::new() },
         Verdict::Ok => Outcome::Proven {
             pipeline: view.run.digest,

@@ -7,7 +7,7 @@ use push0_core::message::{queue, work_queue};
 use push0_core::record::{
     BlockRow, ChainRow, OutboxRow, PendingEffect, RowKey, Run, Versioned, attribute, control_key, proof_key,
 };
-use push0_core::{ChainId, invariant};
+use push0_core::{ChainId, ErrorCode, invariant};
 
 use super::store::{Loaded, key, load, put_blob};
 use super::{Context, DriveError, enforce};
@@ -22,7 +22,8 @@ pub type Answer = Result<(), Ignored>;
 /// in which `advance` finds nothing to do.
 pub async fn drive(context: &Context, chain: &ChainId, event: &Event) -> Result<Answer, DriveError> {
     let config = context.catalog.chains.get(chain);
-    let config = config.ok_or_else(|| DriveError::Poison(format!("chain {chain} is not configured here")))?;
+    let config = config
+        .ok_or_else(|| DriveError::poison(ErrorCode::UnknownChain, format!("chain {chain} is not configured here")))?;
     let mut answer = None;
     loop {
         let loaded = State::load(context, config, event).await?;
@@ -147,7 +148,10 @@ async fn start(context: &Context, config: &ChainConfig, block: &BlockRow) -> Res
         return Ok(());
     };
     let file = context.catalog.pipelines.get(&config.pipeline);
-    let file = file.ok_or_else(|| PortError::transient(format!("pipeline {} is not configured", config.pipeline)))?;
+    let file = file.ok_or_else(|| {
+        let what = format!("pipeline {} is not configured", config.pipeline);
+        PortError::transient(ErrorCode::BadConfiguration.says(what))
+    })?;
     let run = Run {
         id: push0_core::RunId { chain: block.chain.clone(), number: block.number, epoch: block.epoch },
         hash,
@@ -195,7 +199,8 @@ async fn publish(context: &Context, view: &View, seq: u64) -> Result<(), DriveEr
     let chain = &view.chain.chain;
     enforce(invariant::published(&view.chain, seq));
     let row: Option<Loaded<OutboxRow>> = load(context, RowKey::outbox(chain, seq)).await?;
-    let row = row.ok_or_else(|| PortError::transient(format!("outbox row {seq} of {chain} is missing")))?.record;
+    let missing = || ErrorCode::DatabaseDamaged.says(format!("outbox row {seq} of {chain} is missing"));
+    let row = row.ok_or_else(|| PortError::transient(missing()))?.record;
     let json = row.to_json();
     put_blob(context, &proof_key(chain, row.number), json.clone()).await?;
     let outgoing = Outgoing {

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use push0_core::Sha256;
+use push0_core::{ErrorCode, Sha256};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use sha2::Digest as _;
 
@@ -191,7 +191,7 @@ impl Store {
         let Some((info, mut source)) = self.open(key).await? else {
             return Ok(None);
         };
-        let here = |error: io::Error| PortError::transient(format!("{}: {error}", path.display()));
+        let here = |error: io::Error| PortError::io(path.display(), &error);
         let mut target = File::create_new(path).map_err(here)?;
         let copied = copy_hashed(&mut source, &mut target, u64::MAX);
         let problem = match copied {
@@ -290,7 +290,7 @@ impl Store {
 }
 
 fn reading(key: &str, error: &io::Error) -> PortError {
-    PortError::transient(format!("reading blob {key}: {error}"))
+    PortError::io(format!("reading blob {key}"), error)
 }
 
 enum Source {
@@ -346,7 +346,7 @@ impl Disk {
     /// Prepares the directories, and removes what a crash left: temporary files, and files whose row was never written.
     pub(super) fn open(directory: &Path, durability: Durability, db: &Connection) -> PortResult<Self> {
         let disk = Self { directory: directory.to_owned(), durability, next: AtomicU64::new(1) };
-        let failed = |error: io::Error| PortError::transient(format!("{}: {error}", directory.display()));
+        let failed = |error: io::Error| PortError::io(directory.display(), &error);
         if disk.temporary().exists() {
             fs::remove_dir_all(disk.temporary()).map_err(failed)?;
         }
@@ -367,7 +367,7 @@ impl Disk {
 
     /// Removes files without a row below `folder`; returns the highest number in use.
     fn sweep(&self, folder: &Path, prefix: String, db: &Connection) -> PortResult<u64> {
-        let failed = |error: io::Error| PortError::transient(format!("{}: {error}", folder.display()));
+        let failed = |error: io::Error| PortError::io(folder.display(), &error);
         let mut highest = 0;
         for entry in fs::read_dir(folder).map_err(failed)? {
             let entry = entry.map_err(failed)?;
@@ -414,7 +414,7 @@ impl Disk {
         source: &mut (dyn Read + Send),
         limit: u64,
     ) -> PortResult<Placed> {
-        let storing = |error: io::Error| PortError::transient(format!("storing blob {key}: {error}"));
+        let storing = |error: io::Error| PortError::io(format!("storing blob {key}"), &error);
         let mut target = File::create_new(temporary).map_err(storing)?;
         let (size, sha256) = copy_hashed(source, &mut target, limit).map_err(|error| match error {
             CopyError::Read(error) => PortError::transient(format!("reading what to store as {key}: {error}")),
@@ -449,7 +449,7 @@ impl Disk {
             && error.kind() != ErrorKind::NotFound
         {
             // Without a row it is unreachable, and the next open tries again.
-            tracing::warn!(file = %path.display(), %error, "removing a blob file failed");
+            tracing::warn!(code = %ErrorCode::StorageTrouble, file = %path.display(), %error, "removing a blob file failed");
         }
     }
 }

@@ -17,7 +17,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::task::{Context, Poll, Waker};
 
-use push0_core::Millis;
+use push0_core::{ErrorCode, Millis};
 use rusqlite::Connection;
 
 use super::waiting::Queues;
@@ -224,7 +224,7 @@ impl Store {
         let mut wakers = match &outcome {
             Ok(()) => queues.deliver(),
             Err(error) => {
-                tracing::warn!(requests = requests.len(), %error, "batch failed");
+                tracing::warn!(code = %error.code(), requests = requests.len(), %error, "batch failed");
                 queues.undo(now)
             }
         };
@@ -245,7 +245,7 @@ fn in_transaction(db: &Connection, work: impl FnOnce() -> Result<(), rusqlite::E
         && !db.is_autocommit()
         && let Err(error) = run(db, "ROLLBACK")
     {
-        tracing::error!(%error, "rollback failed");
+        tracing::error!(code = %ErrorCode::StorageTrouble, %error, "rollback failed");
     }
     outcome
 }
@@ -256,13 +256,15 @@ fn run(db: &Connection, sql: &str) -> rusqlite::Result<()> {
 
 /// The database's error as a port error. Everything but damage is worth another try: a full disk can be emptied.
 pub(super) fn storage_error(error: &rusqlite::Error, may_have_happened: bool) -> PortError {
-    use rusqlite::ErrorCode::{DatabaseCorrupt, DiskFull, NotADatabase};
-    let kind = match error.sqlite_error_code() {
-        Some(DatabaseCorrupt | NotADatabase) => ErrorKind::Corrupt,
-        Some(DiskFull) => ErrorKind::Transient { after: Millis(1000) },
-        _ => ErrorKind::Transient { after: Millis(100) },
+    use rusqlite::ErrorCode::{CannotOpen, DatabaseCorrupt, DiskFull, NotADatabase, PermissionDenied, ReadOnly};
+    let again = |after| ErrorKind::Transient { after: Millis(after) };
+    let (kind, code) = match error.sqlite_error_code() {
+        Some(DatabaseCorrupt | NotADatabase) => (ErrorKind::Corrupt, ErrorCode::DatabaseDamaged),
+        Some(DiskFull) => (again(1000), ErrorCode::DiskFull),
+        Some(CannotOpen | PermissionDenied | ReadOnly) => (again(100), ErrorCode::DataUnusable),
+        _ => (again(100), ErrorCode::StorageTrouble),
     };
-    PortError::new(kind, may_have_happened, format!("embedded engine: {error}"))
+    PortError::new(kind, may_have_happened, code.says(format!("embedded engine: {error}")))
 }
 
 /// A request on its way; see [`Combiner::submit`].

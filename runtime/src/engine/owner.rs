@@ -4,6 +4,8 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::path::Path;
 
+use push0_core::ErrorCode;
+
 use crate::port::{PortError, PortResult};
 
 pub(super) struct Ownership {
@@ -13,7 +15,9 @@ pub(super) struct Ownership {
 impl Ownership {
     pub(super) fn take(directory: &Path) -> PortResult<Self> {
         let path = directory.join("owner.lock");
-        let failed = |error: std::io::Error| PortError::transient(format!("{}: {error}", path.display()));
+        let failed = |error: std::io::Error| {
+            PortError::transient(ErrorCode::DataUnusable.says(format!("{}: {error}", path.display())))
+        };
         let mut file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
         match file.try_lock() {
@@ -22,10 +26,8 @@ impl Ownership {
                 let mut owner = String::new();
                 let _ = file.read_to_string(&mut owner);
                 let owner = if owner.trim().is_empty() { "unknown" } else { owner.trim() };
-                return Err(PortError::permanent(format!(
-                    "the data directory {} is in use by process {owner}: stop that push0 first, or use another directory",
-                    directory.display()
-                )));
+                let what = format!("the data directory {} is in use by process {owner}", directory.display());
+                return Err(PortError::permanent(ErrorCode::DataInUse.says(what)));
             }
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
+use push0_core::ErrorCode;
 use rusqlite::Connection;
 
 use super::Durability;
@@ -94,9 +95,9 @@ fn prepare(db: &Connection, on_disk: bool, durability: Durability) -> PortResult
     match found {
         VERSION => Ok(()),
         0 => db.execute_batch(&format!("BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")).map_err(failed),
-        newer => Err(PortError::permanent(format!(
+        newer => Err(PortError::permanent(ErrorCode::NewerData.says(format!(
             "the data directory has schema version {newer}, this push0 knows version {VERSION}: use the push0 that wrote it, or a newer one"
-        ))),
+        )))),
     }
 }
 
@@ -118,7 +119,7 @@ impl Checkpointer {
                 while woken.recv().is_ok() {
                     // (busy, pages in the log, pages moved): whatever is left is moved next time.
                     if let Err(error) = db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
-                        tracing::warn!(%error, "checkpoint failed");
+                        tracing::warn!(code = %ErrorCode::StorageTrouble, %error, "checkpoint failed");
                     }
                 }
             })

@@ -15,7 +15,7 @@ use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use push0_core::{Pool, Sha256};
+use push0_core::{ErrorCode, Pool, Sha256};
 
 use super::server::refusal;
 use super::wire::Call;
@@ -56,7 +56,7 @@ impl Role {
         if allowed {
             return Ok(());
         }
-        Err(PortError::fenced(format!("{} may not {}", self.describe(), what())))
+        Err(PortError::fenced(ErrorCode::RoleForbids.says(format!("{} may not {}", self.describe(), what()))))
     }
 
     /// Whether the role may take messages from the queue. Class names have no `-`: pool `gpu` has no share in `work-gpu-large-bulk`.
@@ -148,7 +148,7 @@ pub(super) async fn authenticate(State(access): State<Access>, mut request: Requ
             next.run(request).await
         }
         Err(problem) => {
-            let mut response = refusal(PortError::fenced(problem)).into_response();
+            let mut response = refusal(PortError::fenced(ErrorCode::TokenRefused.says(problem))).into_response();
             *response.status_mut() = axum::http::StatusCode::UNAUTHORIZED;
             response
         }

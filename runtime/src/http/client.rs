@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use push0_core::{Millis, Sha256};
+use push0_core::{ErrorCode, Millis, Sha256};
 use reqwest::{Body, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use sha2::Digest as _;
@@ -69,7 +69,7 @@ impl Client {
         } else {
             let problem =
                 format!("{:?} is not a place to connect to: unix:/path/to.sock or http://HOST:PORT", config.connect);
-            return Err(PortError::permanent(problem));
+            return Err(PortError::permanent(ErrorCode::BadUsage.says(problem)));
         };
         let http = builder.build().map_err(|error| PortError::permanent(format!("making an HTTP client: {error}")))?;
         Ok(Self { http, base, token: config.token, timeout: config.timeout })
@@ -135,7 +135,7 @@ impl Client {
         let sending = self.blob(reqwest::Method::GET, query).send();
         let response = match tokio::time::timeout(self.timeout, sending).await {
             Ok(response) => response.map_err(|error| network(&error))?,
-            Err(_) => return Err(PortError::unknown("the server does not answer")),
+            Err(_) => return Err(PortError::unknown(ErrorCode::Unreachable.says("the server does not answer"))),
         };
         if response.status() == StatusCode::OK {
             return Ok(Some(response));
@@ -151,7 +151,7 @@ impl Client {
     async fn next_piece(&self, response: &mut Response) -> PortResult<Option<Bytes>> {
         match tokio::time::timeout(self.timeout, response.chunk()).await {
             Ok(piece) => piece.map_err(|error| network(&error)),
-            Err(_) => Err(PortError::unknown("the download stalled")),
+            Err(_) => Err(PortError::unknown(ErrorCode::Unreachable.says("the download stalled"))),
         }
     }
 
@@ -172,11 +172,11 @@ fn network(error: &reqwest::Error) -> PortError {
         cause = error.source();
     }
     if error.is_connect() {
-        PortError::transient(message)
+        PortError::transient(ErrorCode::Unreachable.says(message))
     } else if error.is_builder() {
-        PortError::permanent(message)
+        PortError::permanent(ErrorCode::BadUsage.says(message))
     } else {
-        PortError::unknown(message)
+        PortError::unknown(ErrorCode::Unreachable.says(message))
     }
 }
 
@@ -191,7 +191,9 @@ async fn read_answer<T: DeserializeOwned>(response: Response) -> PortResult<Opti
     let body = response.bytes().await.map_err(|error| network(&error))?;
     if is_value {
         let parsed = serde_json::from_slice(&body);
-        return parsed.map(Some).map_err(|error| PortError::unknown(format!("an answer that does not parse: {error}")));
+        return parsed.map(Some).map_err(|error| {
+            PortError::unknown(ErrorCode::OtherVersion.says(format!("an answer that does not parse: {error}")))
+        });
     }
     match serde_json::from_slice::<Failure>(&body) {
         Ok(failure) => match failure.into_error() {
@@ -201,7 +203,7 @@ async fn read_answer<T: DeserializeOwned>(response: Response) -> PortResult<Opti
         Err(_) => {
             let text = String::from_utf8_lossy(&body);
             let shown: String = text.chars().take(200).collect();
-            Err(PortError::unknown(format!("the server answered {status}: {shown}")))
+            Err(PortError::unknown(ErrorCode::OtherVersion.says(format!("the server answered {status}: {shown}"))))
         }
     }
 }
@@ -304,7 +306,9 @@ impl Blobs for Client {
     }
 
     async fn put_file(&self, key: &str, path: &Path, writer: &str) -> PortResult<PutOutcome> {
-        let here = |error: std::io::Error| PortError::permanent(format!("{}: {error}", path.display()));
+        let here = |error: std::io::Error| {
+            PortError::permanent(ErrorCode::FileUnusable.says(format!("{}: {error}", path.display())))
+        };
         let hashed = path.to_owned();
         let (size, sha256) = tokio::task::spawn_blocking(move || hash_file(&hashed))
             .await
@@ -339,7 +343,7 @@ impl Blobs for Client {
             return Ok(None);
         };
         let info = info_of(key, &response)?;
-        let here = |error: std::io::Error| PortError::transient(format!("{}: {error}", path.display()));
+        let here = |error: std::io::Error| PortError::io(path.display(), &error);
         let mut file = tokio::fs::File::create_new(path).await.map_err(here)?;
         let mut unfinished = Unfinished(Some(path));
         let mut hasher = sha2::Sha256::new();

@@ -15,7 +15,7 @@ use axum::routing::{get, post, put};
 use axum::serve::{Listener, ListenerExt as _};
 use axum::{Router, middleware};
 use bytes::Bytes;
-use push0_core::Millis;
+use push0_core::{ErrorCode, Millis};
 use serde::Serialize;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::watch;
@@ -93,7 +93,8 @@ pub struct Server {
 impl Server {
     pub fn new(ports: Ports, config: ServerConfig) -> PortResult<Self> {
         if config.tokens.iter().any(|(token, _)| token.len() < 16) {
-            return Err(PortError::permanent("a token is at least 16 bytes: make one with `openssl rand -hex 16`"));
+            let what = "a token is at least 16 bytes: make one with `openssl rand -hex 16`";
+            return Err(PortError::permanent(ErrorCode::BadConfiguration.says(what)));
         }
         transfer::prepare_spool(&config.spool)?;
         let (closing, _) = watch::channel(false);
@@ -154,7 +155,7 @@ impl Server {
         tokio::select! {
             served = serving => {
                 if let Err(error) = served {
-                    tracing::error!(%error, "serving failed");
+                    tracing::error!(code = %ErrorCode::CannotListen, %error, "serving failed");
                 }
             }
             () = overdue => tracing::warn!("calls were still open at shutdown"),
@@ -165,10 +166,13 @@ impl Server {
 /// A socket only this user can open. Replaces one that nobody listens on any more.
 pub async fn bind_unix(path: &Path) -> PortResult<UnixListener> {
     use std::os::unix::fs::PermissionsExt as _;
-    let failed = |error: std::io::Error| PortError::permanent(format!("listening on {}: {error}", path.display()));
+    let failed = |error: std::io::Error| {
+        PortError::permanent(ErrorCode::CannotListen.says(format!("listening on {}: {error}", path.display())))
+    };
     if path.exists() {
         if UnixStream::connect(path).await.is_ok() {
-            return Err(PortError::permanent(format!("somebody listens on {} already", path.display())));
+            let what = format!("somebody listens on {} already", path.display());
+            return Err(PortError::permanent(ErrorCode::CannotListen.says(what)));
         }
         std::fs::remove_file(path).map_err(failed)?;
     }
@@ -179,7 +183,8 @@ pub async fn bind_unix(path: &Path) -> PortResult<UnixListener> {
 
 /// `address` is `HOST:PORT`; port 0 takes a free one.
 pub async fn bind_tcp(address: &str) -> PortResult<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| PortError::permanent(format!("listening on {address}: {error}")))
+    let failed = |error| PortError::permanent(ErrorCode::CannotListen.says(format!("listening on {address}: {error}")));
+    TcpListener::bind(address).await.map_err(failed)
 }
 
 /// An error as an answer.

@@ -31,7 +31,7 @@ const PIECE: u64 = 1 << 20;
 const SUFFIX: &str = "upload";
 
 pub(super) fn prepare_spool(spool: &Path) -> PortResult<()> {
-    let failed = |error: std::io::Error| PortError::transient(format!("{}: {error}", spool.display()));
+    let failed = |error: std::io::Error| PortError::io(spool.display(), &error);
     std::fs::create_dir_all(spool).map_err(failed)?;
     for entry in std::fs::read_dir(spool).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
@@ -148,7 +148,7 @@ impl Spooled {
     }
 
     async fn fill(&self, bytes: &mut Incoming) -> PortResult<()> {
-        let failed = |error: std::io::Error| PortError::transient(format!("{}: {error}", self.path.display()));
+        let failed = |error: std::io::Error| PortError::io(self.path.display(), &error);
         let mut file = tokio::fs::File::create_new(&self.path).await.map_err(failed)?;
         while let Some(piece) = bytes.next().await? {
             file.write_all(&piece).await.map_err(failed)?;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use push0_core::Millis;
+use push0_core::{ErrorCode, Millis};
 
 pub type PortResult<T> = Result<T, PortError>;
 
@@ -54,6 +54,15 @@ impl PortError {
         Self::new(ErrorKind::Corrupt, false, message)
     }
 
+    /// A file that could not be read or written for now; `what` says which.
+    pub fn io(what: impl fmt::Display, error: &std::io::Error) -> Self {
+        let code = match error.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorCode::DiskFull,
+            _ => ErrorCode::StorageTrouble,
+        };
+        Self::transient(code.says(format!("{what}: {error}")))
+    }
+
     pub fn new(kind: ErrorKind, may_have_happened: bool, message: impl Into<String>) -> Self {
         Self { kind, may_have_happened, message: message.into() }
     }
@@ -69,6 +78,16 @@ impl PortError {
 
     pub fn message(&self) -> &str {
         &self.message
+    }
+
+    /// The page about it: the one its message names, which the wire carries along, or else its kind's.
+    pub fn code(&self) -> ErrorCode {
+        ErrorCode::split(&self.message).0.unwrap_or(match self.kind {
+            ErrorKind::Transient { .. } => ErrorCode::StorageTrouble,
+            ErrorKind::Conflict | ErrorKind::Permanent => ErrorCode::BadRequest,
+            ErrorKind::Fenced => ErrorCode::RoleForbids,
+            ErrorKind::Corrupt => ErrorCode::BlobDamaged,
+        })
     }
 
     pub fn is_conflict(&self) -> bool {

@@ -32,7 +32,9 @@ pub(super) async fn on_failed(
         can_check: can_check(view, report.task.node, children),
         at: context.clock.now(),
     };
-    tracing::warn!(task = %report.task, worker = %report.worker, kind = block::kind_name(kind), message, "task failed");
+    let code = ErrorCode::find(message).unwrap_or(ErrorCode::ProverReportedFailure);
+    let kind_name = block::kind_name(kind);
+    tracing::warn!(%code, task = %report.task, worker = %report.worker, kind = kind_name, message, "task failed");
     apply(context, view, report.task.node, |node, policy| block::on_failure(node, &failure, policy)).await
 }
 
@@ -72,13 +74,13 @@ pub(super) async fn on_bad_proof(
         // Nobody to avoid: the trusted pool is not doubted.
         worker: None,
         kind: FailureKind::BadInput,
-        message: format!("bad proof: {}", message.unwrap_or("the verifier gave no reason")),
+        message: ErrorCode::BadProof.says(format!("bad proof: {}", message.unwrap_or("the verifier gave no reason"))),
         children: vec![0],
         trusted: false,
         can_check: true,
         at: context.clock.now(),
     };
-    tracing::warn!(task = %report.task, message = failure.message, "root is checked");
+    tracing::warn!(code = %ErrorCode::BadProof, task = %report.task, message = failure.message, "root is checked");
     apply(context, view, node, |node, policy| block::on_failure(node, &failure, policy)).await?;
     Ok(true)
 }
@@ -143,7 +145,7 @@ pub async fn send_again(context: &Context, view: &RunView, node: Node) -> Result
         block::fire_again(&graph, node, &row, segment.as_ref())
     };
     let Some(task) = task else { return Ok(()) };
-    tracing::warn!(task = %task.id, "task sent again: nothing was heard of it");
+    tracing::warn!(code = %ErrorCode::LostTask, task = %task.id, "task sent again: nothing was heard of it");
     let outgoing = task_message(&task, &view.run, push0_core::Millis(0));
     context.queue.send(&work_queue(&task.pool, task.class), vec![outgoing]).await?;
     Ok(())
@@ -171,11 +173,14 @@ async fn apply(
             Ok(Decision::Resend) => return Ok(Handled::Noted),
             Ok(Decision::Spoil(reason)) => {
                 let stage = &view.run.pipeline.stage(node.stage).name;
+                let (_, reason) = ErrorCode::split(&reason);
                 return spoil_run(context, run, &format!("stage {stage}, node {node}: {reason}")).await;
             }
             Ok(Decision::Fail(reason)) => {
                 let stage = &view.run.pipeline.stage(node.stage).name;
-                return fail_run(context, run, &format!("stage {stage}, node {node}: {reason}")).await;
+                let (code, reason) = ErrorCode::split(&reason);
+                let code = code.unwrap_or(ErrorCode::AttemptsUsedUp);
+                return fail_run(context, run, &code.says(format!("stage {stage}, node {node}: {reason}"))).await;
             }
             Ok(Decision::Again(then) | Decision::Check(then)) => {
                 if set_try(context, run, node, &row.wanted, then).await? {
@@ -205,7 +210,7 @@ async fn is_accepted(context: &Context, view: &RunView, node: Node) -> Result<bo
     }
     let graph = graph(view)?;
     if !graph.plan.contains(node) {
-        return Err(DriveError::Poison(format!("{} has no node {node}", view.run.id)));
+        return Err(DriveError::poison(ErrorCode::FalseReport, format!("{} has no node {node}", view.run.id)));
     }
     let Some(parent) = graph.plan.parent(node) else {
         return Ok(false);
@@ -304,7 +309,7 @@ async fn revoke(
     let run = &graph.run.id;
     let at = key(RowKey::node(run, node));
     let Children::Nodes(children) = graph.plan.children(node) else {
-        return Err(DriveError::Poison(format!("{node} reads no artifacts of other tasks")));
+        return Err(DriveError::poison(ErrorCode::FalseReport, format!("{node} reads no artifacts of other tasks")));
     };
     let before = raw_try(context, run, node).await?;
     if wanted(before.as_ref()) != reader.wanted {
@@ -336,7 +341,7 @@ async fn revoke(
             return Err(PortError::conflict("the child's attempt moved").into());
         }
         writes.push(set(&child_at, attribute::TRY, child_before, Some(to_value(&revocation.child))));
-        tracing::warn!(run = %run, %node, %child, "artifact revoked");
+        tracing::warn!(code = %ErrorCode::ArtifactAccused, run = %run, %node, %child, "artifact revoked");
     }
     context.table.transact(writes).await?;
     Ok(())

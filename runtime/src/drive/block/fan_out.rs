@@ -1,11 +1,11 @@
 //! Sending a block's leaves, in pieces: each message of `ranges` divides a range or sends one piece, never more.
 
-use push0_core::RunId;
 use push0_core::block::{self, Piece, RangeStep};
 use push0_core::message::{RangeMessage, queue, work_queue};
 use push0_core::record::{
     BlobRef, DecodeError, MANIFEST_PAGE, Manifest, ManifestPage, ManifestSlot, RowKey, RunView, Versioned, attribute,
 };
+use push0_core::{ErrorCode, RunId};
 
 use super::{fail, load_run};
 use crate::drive::chain::task_message;
@@ -32,22 +32,24 @@ pub async fn on_range(context: &Context, message: &RangeMessage) -> Result<(), D
         return Ok(());
     }
     let Some(manifest) = &view.manifest else {
-        return Err(DriveError::Poison(format!("{} has not been split yet", message.run)));
+        return Err(DriveError::poison(ErrorCode::Poison, format!("{} has not been split yet", message.run)));
     };
     match block::range_step(message.from, message.to, manifest.segments) {
         Some(RangeStep::Divide(parts)) => send_ranges(context, &message.run, &parts).await,
         Some(RangeStep::Send(piece)) => match send_piece(context, &view, manifest, piece).await {
             // Its bytes are those that were accepted, so no time will mend it.
             Err(error @ DriveError::Stored { .. }) => {
-                fail::fail_run(context, &message.run, &error.to_string()).await.map(|_| ())
+                let reason = ErrorCode::SplitDamaged.says(error.to_string());
+                fail::fail_run(context, &message.run, &reason).await.map(|_| ())
             }
             Err(DriveError::Damaged(what)) => fail::spoil_run(context, &message.run, &what).await.map(|_| ()),
             sent => sent,
         },
-        None => Err(DriveError::Poison(format!(
-            "{}..{} is not a range of a block of {} segments",
-            message.from, message.to, manifest.segments
-        ))),
+        None => {
+            let (from, to, segments) = (message.from, message.to, manifest.segments);
+            let why = format!("{from}..{to} is not a range of a block of {segments} segments");
+            Err(DriveError::poison(ErrorCode::Poison, why))
+        }
     }
 }
 
