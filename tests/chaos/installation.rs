@@ -31,6 +31,7 @@ impl Default for Options {
 pub struct Installation {
     pub directory: tempfile::TempDir,
     up: Option<Child>,
+    workers: Vec<Child>,
 }
 
 /// A program of this workspace, built beside the test.
@@ -90,10 +91,20 @@ reaper_ms = 500
         fs::write(at.join("echo.toml"), pipeline).expect("the directory is writable");
         fs::write(at.join("push0.toml"), config).expect("the directory is writable");
         fs::create_dir(at.join("blocks")).expect("the directory is writable");
-        Self { directory, up: None }
+        Self { directory, up: None, workers: Vec::new() }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    /// One with files of its own: `push0.toml`, pipelines, whatever they need.
+    pub fn of(files: &[(&str, &str)]) -> Self {
+        let directory = tempfile::Builder::new().prefix("p0").tempdir().expect("a temporary directory");
+        for (name, content) in files {
+            fs::write(directory.path().join(name), content).expect("the directory is writable");
+        }
+        fs::create_dir(directory.path().join("blocks")).expect("the directory is writable");
+        Self { directory, up: None, workers: Vec::new() }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
@@ -120,6 +131,44 @@ reaper_ms = 500
         let mut command = Command::new(program("push0"));
         command.current_dir(self.directory.path()).args(args).stdin(Stdio::null());
         command
+    }
+
+    /// Starts a worker beside those of `up`, by a configuration of its own.
+    pub fn start_worker(&mut self, id: &str, pool: &str, config: &str) -> u32 {
+        let log = fs::File::options().create(true).append(true).open(self.path(&format!("{id}.log"))).expect("a log");
+        let scratch = self.path("scratch");
+        let worker = self
+            .command(&["worker", "--pool", pool, "--id", id, "--config", config, "--scratch"])
+            .arg(scratch)
+            .env("PUSH0_DATA", self.path("data"))
+            .env("PUSH0_ECHO_LOG", self.path("invocations"))
+            .env("PUSH0_ECHO_STATE", self.path("echo-state"))
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("push0 starts");
+        let pid = worker.id();
+        self.workers.push(worker);
+        pid
+    }
+
+    /// The file that a blob's bytes lie in.
+    pub fn file_of(&self, key: &str) -> PathBuf {
+        let (folder, name) = key.rsplit_once('/').expect("keys have parts");
+        let folder = self.path("data/blobs").join(folder);
+        let files = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        let is_it =
+            |path: &PathBuf| path.file_name().and_then(|n| n.to_str()?.split_once('@')).is_some_and(|(_, n)| n == name);
+        files.flatten().map(|entry| entry.path()).find(is_it).unwrap_or_else(|| panic!("no file for {key}"))
+    }
+
+    /// Flips one bit in the middle of a stored blob.
+    pub fn damage(&self, key: &str) {
+        let file = self.file_of(key);
+        let mut bytes = fs::read(&file).expect("the file was found");
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(&file, bytes).expect("the file is writable");
     }
 
     /// Runs a command of the CLI.
@@ -186,9 +235,14 @@ reaper_ms = 500
 
     /// Worker processes of the pool `cpu`.
     pub fn workers(&self) -> Vec<u32> {
+        self.workers_of("cpu")
+    }
+
+    /// Worker processes of a pool that `up` started.
+    pub fn workers_of(&self, pool: &str) -> Vec<u32> {
         let up = self.up_pid();
         let children = parents().into_iter().filter(|(_, parent)| *parent == up).map(|(child, _)| child);
-        children.filter(|pid| command_line(*pid).contains("cpu")).collect()
+        children.filter(|pid| command_line(*pid).contains(pool)).collect()
     }
 
     /// SIGKILL for every process of the tree, `up` first.
@@ -225,6 +279,10 @@ reaper_ms = 500
 
 impl Drop for Installation {
     fn drop(&mut self) {
+        for worker in &mut self.workers {
+            let _ = worker.kill();
+            let _ = worker.wait();
+        }
         if self.up.is_some() {
             self.kill_tree();
         }
