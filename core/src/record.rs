@@ -107,11 +107,24 @@ pub fn proof_key(chain: &ChainId, number: u64) -> String {
     format!("proofs/{chain}/{number:020}")
 }
 
-/// Cuts a text for people down to [`MAX_ERROR`] bytes, on a character boundary.
-pub fn clip_error(text: &str) -> String {
-    let mut end = text.len().min(MAX_ERROR);
-    while !text.is_char_boundary(end) {
-        end -= 1;
+/// Cuts a text down to `most` bytes, out of its middle: an error says at its beginning what happened, and at its end (a traceback, a log) why.
+pub fn clip_middle(text: &str, most: usize) -> String {
+    const MARK: &str = " … ";
+    if text.len() <= most {
+        return text.to_owned();
     }
-    text[..end].to_owned()
+    let most = most.max(MARK.len());
+    let (mut head, mut tail) = ((most - MARK.len()) / 3, text.len() - (most - MARK.len()) * 2 / 3);
+    while !text.is_char_boundary(head) {
+        head -= 1;
+    }
+    while !text.is_char_boundary(tail) {
+        tail += 1;
+    }
+    format!("{}{MARK}{}", &text[..head], &text[tail..])
+}
+
+/// Cuts a text for people down to [`MAX_ERROR`] bytes: see [`clip_middle`].
+pub fn clip_error(text: &str) -> String {
+    clip_middle(text, MAX_ERROR)
 }

@@ -16,7 +16,7 @@ use crate::error_code::ErrorCode;
 use crate::id::{Attempt, Millis, Sha256, WorkerId};
 use crate::message::{FailureKind, Finding, TaskMessage};
 use crate::pipeline::StagePolicy;
-use crate::record::{FailureNote, MAX_ERROR, NodeView, Try};
+use crate::record::{FailureNote, MAX_ERROR, NodeView, Try, clip_middle};
 
 use super::{Ignored, kind_name};
 
@@ -137,17 +137,13 @@ pub fn on_dead_letter(
 fn note(view: &NodeView, failure: &Failure) -> FailureNote {
     // A worker of another version may name no code.
     let message = ErrorCode::ProverReportedFailure.says(&failure.message);
-    let mut end = message.len().min(NOTE);
-    while !message.is_char_boundary(end) {
-        end -= 1;
-    }
     let named: BTreeSet<u32> = failure.children.iter().copied().collect();
     let accused = named.into_iter().filter_map(|slot| Some((slot, view.slots.get(&slot)?.blob.sha256)));
     FailureNote {
         attempt: failure.attempt,
         worker: failure.worker.clone(),
         kind: failure.kind,
-        message: message[..end].to_owned(),
+        message: clip_middle(&message, NOTE),
         accused: accused.take(MAX_ACCUSED).collect(),
         at: failure.at,
     }

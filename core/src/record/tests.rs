@@ -195,6 +195,14 @@ fn survives<T: Versioned + PartialEq + std::fmt::Debug>(record: &T) {
 
 proptest! {
     #[test]
+    fn long_texts_keep_their_beginning_and_their_end(text in "[^…]{0,300}") {
+        let clipped = clip_middle(&text, 100);
+        prop_assert!(clipped.len() <= 100);
+        let (head, tail) = clipped.split_once(" … ").unwrap_or((&clipped, ""));
+        prop_assert!(text.starts_with(head) && text.ends_with(tail) && (tail.is_empty() == (clipped == text)));
+    }
+
+    #[test]
     fn rows_survive_text(chain in chain_row(), block in block_row(), outbox in outbox_row()) {
         survives(&chain);
         survives(&block);
@@ -235,9 +243,4 @@ proptest! {
         prop_assert_eq!(RowKey::parse_node(&RowKey::node(&run, x).sort), Some(x));
     }
 
-    #[test]
-    fn errors_are_clipped_on_a_character(text in "\\PC{0,3000}") {
-        let clipped = clip_error(&text);
-        prop_assert!(clipped.len() <= MAX_ERROR && text.starts_with(&clipped));
-    }
 }

@@ -31,7 +31,7 @@ const TAIL: usize = 4096;
 const LOG_LINE: u64 = 8 * 1024;
 
 /// How long the process that has closed its stdout may take to end, and its last words to arrive.
-const LAST_MOMENTS: Millis = Millis(2_000);
+pub(super) const LAST_MOMENTS: Millis = Millis(2_000);
 
 /// Environment a prover does not inherit: it has no business with the queues.
 const SECRETS: [&str; 1] = ["PUSH0_TOKEN"];

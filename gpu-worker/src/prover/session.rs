@@ -14,7 +14,7 @@ use tokio::process::{ChildStdin, ChildStdout};
 use tokio::sync::mpsc;
 use tracing::{debug, info};
 
-use super::process::{Log, Process, describe};
+use super::process::{LAST_MOMENTS, Log, Process, describe};
 use super::{EXECUTABLE, Failure, Job, Launcher, Onlooker, Outcome, Seen, Watch, answer, executable};
 
 /// Longest line taken from a prover, bytes.
@@ -67,7 +67,7 @@ impl Session {
         let (say, mut said) = mpsc::channel(READ_AHEAD);
         tokio::spawn(listen(stdout, say, launcher.onlooker().cloned()));
 
-        let hello = match said.recv().await {
+        let hello = match hear(&mut said, &mut process, &*clock).await {
             Some(Said::Message(FromProver::Hello(hello))) => hello,
             Some(Said::Message(_)) => {
                 return Err(broke_protocol(format!("prover {name} did not begin with hello")));
@@ -137,7 +137,7 @@ impl Session {
         loop {
             let said = tokio::select! {
                 biased;
-                said = self.said.recv() => said,
+                said = hear(&mut self.said, &mut self.process, &*self.clock) => said,
                 () = watch.cancelled(), if !cancelled => {
                     cancelled = true;
                     debug!(task = id, "cancelling");
@@ -188,6 +188,21 @@ impl Session {
         let Self { mut process, stdin, said, clock, .. } = self;
         drop((stdin, said));
         process.end(&*clock).await;
+    }
+}
+
+/// What the prover says next; `None` when it has ended. Its end counts, not only its stdout's: what it forked may hold that open.
+async fn hear(said: &mut mpsc::Receiver<Said>, process: &mut Process, clock: &dyn Clock) -> Option<Said> {
+    tokio::select! {
+        biased;
+        said = said.recv() => return said,
+        _ = process.wait() => {}
+    }
+    // What it said last may still be on its way.
+    tokio::select! {
+        biased;
+        said = said.recv() => said,
+        () = clock.sleep_until(clock.now().plus(LAST_MOMENTS)) => None,
     }
 }
 
