@@ -1,6 +1,8 @@
 //! Lying and damaged parts, one by one: each is found and named; what can be made again is made again by somebody else, without an
 //! operator; where the block itself is bad, its chain stops there and others go on.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use std::fs;
 use std::process::Command;
 
