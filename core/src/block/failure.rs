@@ -58,8 +58,8 @@ pub enum Decision {
     Check(Try),
     /// End the run for this reason: what `split` stored cannot be used.
     Spoil(String),
-    /// Fail the block for this reason.
-    Fail(String),
+    /// Set the node's `try` to this, which only remembers the last failure, then fail the block for this reason.
+    Fail { reason: String, then: Try },
     /// Send the current attempt again as it is: it never started.
     Resend,
 }
@@ -71,14 +71,14 @@ pub fn on_failure(view: &NodeView, failure: &Failure, policy: &StagePolicy) -> R
     }
     let note = note(view, failure);
     if is_confirmed_permanent(view, failure) {
-        return Ok(Decision::Fail(ErrorCode::PermanentFailure.says(reason(&note, ""))));
+        return Ok(fail(view, note, ErrorCode::PermanentFailure, ""));
     }
     if spoils(view, failure, policy) {
         return Ok(Decision::Spoil(ErrorCode::SplitDamaged.says(reason(&note, ""))));
     }
     if failure.attempt.0 >= policy.attempts {
         let exhausted = format!(" ({} attempts used up)", policy.attempts);
-        return Ok(Decision::Fail(ErrorCode::AttemptsUsedUp.says(reason(&note, &exhausted))));
+        return Ok(fail(view, note, ErrorCode::AttemptsUsedUp, &exhausted));
     }
     if !failure.trusted && failure.can_check && !note.accused.is_empty() {
         let checks = note.accused.clone();
@@ -149,6 +149,21 @@ fn note(view: &NodeView, failure: &Failure) -> FailureNote {
     }
 }
 
+/// The last failure is remembered like those before it: for people. A redelivered report is remembered once.
+fn fail(view: &NodeView, note: FailureNote, code: ErrorCode, suffix: &str) -> Decision {
+    let reason = code.says(reason(&note, suffix));
+    let mut wanted = view.wanted.clone();
+    wanted.failures.retain(|known| known.attempt != note.attempt);
+    Decision::Fail { reason, then: Try { failures: remembered(wanted.failures, note), ..wanted } }
+}
+
+fn remembered(mut failures: Vec<FailureNote>, note: FailureNote) -> Vec<FailureNote> {
+    failures.push(note);
+    let surplus = failures.len().saturating_sub(MAX_NOTES);
+    failures.drain(..surplus);
+    failures
+}
+
 fn reason(note: &FailureNote, suffix: &str) -> String {
     format!("{}: {}{suffix}", kind_name(note.kind), note.message)
 }
@@ -183,10 +198,7 @@ fn confirmed_accusations(view: &NodeView, note: &FailureNote, trusted: bool) -> 
 fn next_try(view: &NodeView, note: FailureNote, policy: &StagePolicy) -> Try {
     let attempt = view.wanted.attempt.next();
     let avoid = avoid(&view.wanted.avoid, note.worker.as_ref());
-    let mut failures = view.wanted.failures.clone();
-    failures.push(note);
-    let surplus = failures.len().saturating_sub(MAX_NOTES);
-    failures.drain(..surplus);
+    let failures = remembered(view.wanted.failures.clone(), note);
     Try { attempt, delay: policy.backoff_before(attempt.0), avoid, failures, checks: Vec::new() }
 }
 
@@ -295,13 +307,18 @@ mod tests {
         let same = on_failure(&after, &failure(FailureKind::Permanent, "w1", 2), &policy()).unwrap();
         assert!(matches!(same, Decision::Again(_)), "{same:?}");
         let second = on_failure(&after, &failure(FailureKind::Permanent, "w2", 2), &policy()).unwrap();
-        assert_eq!(second, Decision::Fail("P0-006: permanent: P0-116: why".to_owned()));
+        let Decision::Fail { reason, then } = second else { panic!("{second:?}") };
+        assert_eq!(reason, "P0-006: permanent: P0-116: why");
+        assert_eq!((then.attempt, then.failures.len()), (Attempt(2), 2), "the last failure is remembered, too");
+        let again = NodeView { wanted: then.clone(), ..after };
+        let redelivered = on_failure(&again, &failure(FailureKind::Permanent, "w2", 2), &policy()).unwrap();
+        assert_eq!(redelivered, Decision::Fail { reason, then }, "and once only");
     }
 
     #[test]
     fn the_trusted_pools_permanent_fails_the_block_at_once() {
         let failure = Failure { trusted: true, ..failure(FailureKind::Permanent, "t", 1) };
-        assert!(matches!(on_failure(&view(), &failure, &policy()), Ok(Decision::Fail(_))));
+        assert!(matches!(on_failure(&view(), &failure, &policy()), Ok(Decision::Fail { .. })));
     }
 
     #[test]
@@ -311,7 +328,8 @@ mod tests {
             after = again(&after, &failure(FailureKind::Retryable, "w1", attempt));
         }
         let last = on_failure(&after, &failure(FailureKind::Retryable, "w1", 4), &policy()).unwrap();
-        assert_eq!(last, Decision::Fail("P0-001: retryable: P0-116: why (4 attempts used up)".to_owned()));
+        let Decision::Fail { reason, .. } = last else { panic!("{last:?}") };
+        assert_eq!(reason, "P0-001: retryable: P0-116: why (4 attempts used up)");
     }
 
     #[test]

@@ -176,7 +176,10 @@ async fn apply(
                 let (_, reason) = ErrorCode::split(&reason);
                 return spoil_run(context, run, &format!("stage {stage}, node {node}: {reason}")).await;
             }
-            Ok(Decision::Fail(reason)) => {
+            Ok(Decision::Fail { reason, then }) => {
+                if !set_try(context, run, node, &row.wanted, then).await? {
+                    continue;
+                }
                 let stage = &view.run.pipeline.stage(node.stage).name;
                 let (code, reason) = ErrorCode::split(&reason);
                 let code = code.unwrap_or(ErrorCode::AttemptsUsedUp);
