@@ -11,7 +11,7 @@ const AFTER: &str = "\
 Exit codes: 0 done; 1 failed or refused; 2 wrong usage or configuration; 3 no push0 answers; 4 no such chain, block or blob; \
 5 not in time.
 Data goes to stdout, the rest to stderr. NO_COLOR is obeyed. PUSH0_LOG sets the log (like `info` or `push0_runtime=debug`).
-docs/cli.md has more.";
+Errors name a code: `push0 explain CODE` prints its page. docs/cli.md has more.";
 
 /// Proves blocks: witnesses in, finalized proofs out, strictly in chain order.
 #[derive(Debug, Parser)]
@@ -59,6 +59,8 @@ pub enum Command {
     Watch(Watch),
     /// What a block waits for, and what to do about it.
     Why(BlockArgs),
+    /// What an error code means and what to do about it; without a code: all of them.
+    Explain(Explain),
     /// The finalized stream of a chain, as JSON lines.
     Finalized(Finalized),
     /// Fetch a blob.
@@ -187,6 +189,12 @@ pub struct Status {
 pub struct BlockArgs {
     pub chain: ChainId,
     pub number: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// Like P0-012.
+    pub code: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use push0_core::ErrorCode;
 use push0_core::record::BlobRef;
 
 use crate::args;
@@ -13,6 +14,7 @@ pub async fn get(args: &args::Get, remote: &Remote, output: Output) -> anyhow::R
     let missing = || {
         Trouble::absent(format!("there is no blob {}", args.key))
             .next("`push0 block CHAIN NUMBER` names the blobs of a block")
+            .coded(ErrorCode::UnknownBlob)
     };
     if args.output.as_os_str() == "-" {
         let bytes = remote.blobs.get(&args.key).await?.ok_or_else(missing)?;
@@ -23,6 +25,7 @@ pub async fn get(args: &args::Get, remote: &Remote, output: Output) -> anyhow::R
     if args.output.exists() {
         return Err(Trouble::usage(format!("{} is there already", args.output.display()))
             .next("name another file with -o")
+            .coded(ErrorCode::FileExists)
             .into());
     }
     let info = remote.blobs.get_file(&args.key, &args.output).await?.ok_or_else(missing)?;
@@ -32,8 +35,13 @@ pub async fn get(args: &args::Get, remote: &Remote, output: Output) -> anyhow::R
 
 /// Fetches a blob into a new file; an error if its bytes are not the pinned ones.
 pub async fn fetch(remote: &Remote, blob: &BlobRef, path: &Path) -> Result<(), Trouble> {
-    let what = |problem: String| Trouble::failed(format!("blob {}: {problem}", blob.key));
-    let info = remote.blobs.get_file(&blob.key, path).await.map_err(|error| what(error.to_string()))?;
+    let what = |problem: String| {
+        Trouble::failed(format!("blob {}: {problem}", blob.key))
+            .next("keep the data directory as it is: a final block's blobs are never removed")
+            .coded(ErrorCode::BlobDamaged)
+    };
+    let info = remote.blobs.get_file(&blob.key, path).await;
+    let info = info.map_err(|error| Trouble::of_port(format!("blob {}", blob.key), &error))?;
     let info = info.ok_or_else(|| what("it is missing".to_owned()))?;
     if info.sha256 != blob.sha256 || info.size != blob.size {
         return Err(what(format!(

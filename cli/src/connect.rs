@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use push0_core::ChainId;
 use push0_core::chain::ChainConfig;
+use push0_core::{ChainId, ErrorCode};
 use push0_runtime::drive::Catalog;
 use push0_runtime::http::{Client, ClientConfig};
 use push0_runtime::port::{Blobs, ErrorKind, PortError, Queue, Table};
@@ -46,7 +46,12 @@ impl Where {
 
     fn client_with(&self, mut config: ClientConfig) -> anyhow::Result<Client> {
         config.token.clone_from(&self.token);
-        Client::new(config).map_err(|error| Trouble::usage(error.to_string()).into())
+        Client::new(config).map_err(|error| {
+            Trouble::usage(error.to_string())
+                .next("--connect (or PUSH0_CONNECT) is unix:/path/push0.sock or http://HOST:PORT")
+                .coded(ErrorCode::BadUsage)
+                .into()
+        })
     }
 
     /// Connects and reads what is configured there.
@@ -57,6 +62,7 @@ impl Where {
         let Some(notice) = notice else {
             return Err(Trouble::failed(format!("the push0 at {} has said nothing of itself", self.address()))
                 .next("is it of another version than this one? compare `push0 --version`")
+                .coded(ErrorCode::OtherVersion)
                 .into());
         };
         let catalog = notice.catalog();
@@ -72,20 +78,25 @@ impl Where {
 
     fn explain(&self, error: &PortError) -> Trouble {
         let address = self.address();
+        let (_, message) = ErrorCode::split(error.message());
         match error.kind() {
+            _ if error.code() == ErrorCode::OtherVersion => Trouble::of_port(format!("at {address}"), error),
             ErrorKind::Transient { .. } => Trouble::new(
                 Code::Unreachable,
-                format!("no push0 answers at {address} ({error})"),
+                format!("no push0 answers at {address} ({message})"),
             )
             .next(
-                "start it with `push0 up`, or say where it is with --data DIR or --connect unix:/path|http://host:port",
-            ),
+                "start it with `push0 up`, or say where it is with --data DIR or --connect unix:/path|http://host:port; \
+                 one that runs but is frozen (`ps -o pid,stat`: T): `kill -CONT PID`",
+            )
+            .coded(ErrorCode::Unreachable),
             ErrorKind::Fenced => {
-                Trouble::failed(format!("the push0 at {address} does not let this command in: {error}"))
+                Trouble::failed(format!("the push0 at {address} does not let this command in: {message}"))
                     .next("use --token (or PUSH0_TOKEN) with an operator's token")
+                    .coded(error.code())
             }
             ErrorKind::Conflict | ErrorKind::Permanent | ErrorKind::Corrupt => {
-                Trouble::failed(format!("the push0 at {address} cannot answer: {error}"))
+                Trouble::of_port(format!("the push0 at {address} cannot answer"), error)
             }
         }
     }
@@ -108,6 +119,7 @@ impl Remote {
             let known: Vec<String> = self.catalog.chains.keys().map(ToString::to_string).collect();
             Trouble::absent(format!("chain {id} is not configured there"))
                 .next(format!("it has: {}; or add a [[chain]] to push0.toml and restart `push0 up`", known.join(", ")))
+                .coded(ErrorCode::UnknownChain)
                 .into()
         })
     }

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use push0_core::ChainId;
 use push0_core::record::{BlockStatus, Finality, OutboxRow};
+use push0_core::{ChainId, ErrorCode};
 use push0_runtime::snapshot;
 
 use crate::args::{self, Pipeline};
@@ -48,7 +48,7 @@ pub async fn run(args: &args::Demo, output: Output) -> anyhow::Result<()> {
     let mut up = Up::start(args, &dir)?;
     let outcome = tokio::select! {
         outcome = play(args, &dir, &made, &mut up, begun, output) => outcome,
-        _ = tokio::signal::ctrl_c() => Err(Trouble::failed("interrupted").into()),
+        _ = tokio::signal::ctrl_c() => Err(Trouble::failed("interrupted").next("run it again when it may go on to its end").into()),
     };
     if args.keep && outcome.is_ok() {
         output.note(&format!("it stays up until ctrl-c: push0 status --data {}", dir.join("data").display()));
@@ -73,6 +73,7 @@ fn directory(args: &args::Demo) -> anyhow::Result<PathBuf> {
     if std::fs::read_dir(dir)?.next().is_some() {
         return Err(Trouble::usage(format!("{} is not empty", dir.display()))
             .next("name a new directory with --dir, or none")
+            .coded(ErrorCode::FileExists)
             .into());
     }
     Ok(std::path::absolute(dir)?)
@@ -101,7 +102,10 @@ async fn play(
     in_order(&rows, made)?;
     let findings = verify::chain(&remote, remote.chain(&chain)?, None).await?;
     if findings.bad > 0 || findings.verified != made.numbers.len() {
-        return Err(Trouble::failed(format!("what was finalized does not hold:\n{}", verify::text(&findings))).into());
+        return Err(Trouble::failed(format!("what was finalized does not hold:\n{}", verify::text(&findings)))
+            .next(format!("keep {} as it is, and report this", dir.display()))
+            .coded(ErrorCode::NotVerified)
+            .into());
     }
     let proofs = dir.join("proofs");
     export(&remote, &rows, &proofs).await?;
@@ -152,7 +156,10 @@ async fn watch(
             _ => None,
         });
         if let Some((number, reason)) = failed {
-            return Err(Trouble::failed(format!("block {number} failed: {reason}")).into());
+            return Err(Trouble::failed(format!("block {number} failed: {reason}"))
+                .next("the log below says more; a prover that was not built: `cargo build --release`, then again")
+                .coded(ErrorCode::find(&reason).unwrap_or(ErrorCode::BadBlock))
+                .into());
         }
         if made.numbers.iter().all(|number| *number < snapshot.chain.next_final)
             && snapshot.published as usize >= made.numbers.len()
@@ -163,6 +170,7 @@ async fn watch(
         if begun.elapsed() > Duration::from_secs(args.timeout) {
             return Err(Trouble::new(Code::Timeout, format!("not done within {} s", args.timeout))
                 .next("a slow machine? give it longer with --timeout")
+                .coded(ErrorCode::NotInTime)
                 .into());
         }
         up.is_running()?;
@@ -180,6 +188,8 @@ fn in_order(rows: &[OutboxRow], made: &Made) -> anyhow::Result<()> {
             list(&numbers),
             list(&seqs)
         ))
+        .next("keep the directory as it is, and report this")
+        .coded(ErrorCode::BrokenStream)
         .into());
     }
     Ok(())
@@ -252,7 +262,10 @@ impl Up {
     fn is_running(&mut self) -> anyhow::Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
-            Some(status) => Err(Trouble::failed(format!("push0 up ended ({status})")).into()),
+            Some(status) => Err(Trouble::failed(format!("push0 up ended ({status})"))
+                .next("its log says why")
+                .coded(ErrorCode::HelperFailed)
+                .into()),
         }
     }
 
@@ -274,13 +287,19 @@ impl Up {
                 return if status.success() {
                     Ok(())
                 } else {
-                    Err(Trouble::failed(format!("push0 up did not end well: {status}")).into())
+                    Err(Trouble::failed(format!("push0 up did not end well: {status}"))
+                        .next(format!("its log {} says why", self.log.display()))
+                        .coded(ErrorCode::HelperFailed)
+                        .into())
                 };
             }
             tokio::time::sleep(POLL).await;
         }
         self.child.kill()?;
         self.child.wait()?;
-        Err(Trouble::failed("push0 up did not stop within a minute, and was killed").into())
+        Err(Trouble::failed("push0 up did not stop within a minute, and was killed")
+            .next(format!("its log {} says what it waited for", self.log.display()))
+            .coded(ErrorCode::HelperFailed)
+            .into())
     }
 }

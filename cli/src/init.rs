@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use push0_core::ErrorCode;
 use serde::Serialize;
 
 use crate::args::{self, Pipeline};
@@ -41,12 +42,14 @@ pub fn run(args: &args::Init, output: Output) -> anyhow::Result<()> {
     if let Some((there, _)) = files.iter().find(|(path, _)| path.exists() && !args.force) {
         return Err(Trouble::usage(format!("{} is there already", there.display()))
             .next("use --force to write over it, or name another directory")
+            .coded(ErrorCode::FileExists)
             .into());
     }
-    std::fs::create_dir_all(&args.dir)?;
+    let made = std::fs::create_dir_all(&args.dir);
+    made.map_err(|error| Trouble::of_file(format!("cannot make {}", args.dir.display()), &error))?;
     for (path, text) in &files {
         std::fs::write(path, text)
-            .map_err(|error| Trouble::failed(format!("cannot write {}: {error}", path.display())))?;
+            .map_err(|error| Trouble::of_file(format!("cannot write {}", path.display()), &error))?;
     }
     let written = Written { files: files.into_iter().map(|(path, _)| path).collect() };
     output.show(&written, || {

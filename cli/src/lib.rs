@@ -4,6 +4,7 @@
 //! - [`connect`]: how every other command reaches a running `up`: over its socket, through the ports.
 //! - [`submit`], [`operate`]: what changes a chain. [`view`] reads, [`why`] explains, [`render`] draws.
 //! - [`verify`]: checks what was finalized, with the pipeline's own prover and nothing of push0's decisions.
+//! - [`error`]: what went wrong, with its page; [`explain`] prints the pages.
 //! - [`demo`]: all of it, once.
 
 pub mod args;
@@ -11,6 +12,7 @@ pub mod blobs;
 pub mod connect;
 pub mod demo;
 pub mod error;
+pub mod explain;
 pub mod init;
 pub mod notice;
 pub mod operate;

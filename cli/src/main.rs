@@ -4,11 +4,13 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use clap::error::ErrorKind;
 use push0::args::{Cli, Command};
-use push0::error::{self, Trouble};
+use push0::error::{Report, Trouble};
 use push0::output::Output;
 use push0::settings::{Settings, Sources};
-use push0::{blobs, demo, init, operate, submit, up, verify, view, worker};
+use push0::{blobs, demo, explain, init, operate, submit, up, verify, view, worker};
+use push0_core::ErrorCode;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -16,7 +18,11 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|arg| arg == "shim") {
         push0_gpu_worker::shim_main(std::env::args_os().skip(2));
     }
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
+    let json = cli.json;
     start_log(&cli.command);
     let outcome = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -26,11 +32,30 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let (text, code) = error::report(&error);
-            eprintln!("{text}");
-            ExitCode::from(code)
+            let report = Report::new(&error);
+            eprintln!("{}", if json { report.json() } else { report.text() });
+            ExitCode::from(report.exit)
         }
     }
+}
+
+/// Help and version are answers; everything else is an error, told as it was asked for: the flag itself may be what was not understood.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let is_answer = matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    );
+    if !is_answer && std::env::args_os().any(|argument| argument == "--json") {
+        let text = error.to_string();
+        let what = text.trim().strip_prefix("error: ").unwrap_or(text.trim()).to_owned();
+        let next = "`push0 --help` lists the commands, `push0 COMMAND --help` a command's flags";
+        let report = Report::new(&Trouble::usage(what).next(next).coded(ErrorCode::BadUsage).into());
+        eprintln!("{}", report.json());
+    } else {
+        // Nobody to tell if that fails.
+        let _ = error.print();
+    }
+    ExitCode::from(error.exit_code() as u8)
 }
 
 async fn run(cli: Cli) -> anyhow::Result<()> {
@@ -56,6 +81,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Block(args) => view::block(args, &location.open().await?, output).await,
         Command::Watch(args) => view::watch(args, &location.open().await?, output).await,
         Command::Why(args) => view::why(args, &location.open().await?, output).await,
+        Command::Explain(args) => explain::run(args, output),
         Command::Finalized(args) => view::finalized(args, &location.open().await?, output).await,
         Command::Get(args) => blobs::get(args, &location.open().await?, output).await,
         Command::Verify(args) => verify::run(args, &location.open().await?, output).await,
@@ -74,6 +100,7 @@ fn settings(sources: &Sources) -> Result<Settings, Trouble> {
             mistakes.0.iter().map(|mistake| format!("  {}", mistake.trim_end().replace('\n', "\n  "))).collect();
         Trouble::usage(format!("the configuration has mistakes:\n{}", lines.join("\n")))
             .next("examples/push0.toml has every key with its meaning; `push0 init` writes one to start from")
+            .coded(ErrorCode::BadConfiguration)
     })
 }
 

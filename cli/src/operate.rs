@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
-use push0_core::ChainId;
 use push0_core::message::{ChainMessage, Command, queue};
 use push0_core::record::{BlockStatus, ChainRow, Versioned as _};
+use push0_core::{ChainId, ErrorCode};
 use push0_runtime::port::{Clock as _, Outgoing, SystemClock};
 use push0_runtime::snapshot::{self, BlockSnapshot};
 use serde::Serialize;
@@ -66,7 +66,8 @@ fn not_final(block: &BlockSnapshot) -> Result<(), Trouble> {
             "block {} of {} is final (seq {seq}): what is final stays final",
             row.number, row.chain
         ))
-        .next("nothing: consumers may have it already")),
+        .next("nothing: consumers may have it already")
+        .coded(ErrorCode::AlreadyFinal)),
     }
 }
 
@@ -82,6 +83,7 @@ pub async fn retry(args: &args::Retry, remote: &Remote, output: Output) -> anyho
             .next(format!(
                 "see `push0 why {chain} {number}` for what it waits for; `--force` gives up a run that is going on"
             ))
+            .coded(ErrorCode::NotFailed)
             .into());
     }
     let epoch = before.block.epoch;
@@ -111,7 +113,10 @@ pub async fn replace(args: &args::Replace, remote: &Remote, output: Output) -> a
     {
         let what =
             format!("block {number} of {chain} is this very block already, from this very witness ({})", told(block));
-        return Err(Trouble::failed(what).next(format!("see `push0 why {chain} {number}`")).into());
+        return Err(Trouble::failed(what)
+            .next(format!("see `push0 why {chain} {number}`"))
+            .coded(ErrorCode::AlreadySo)
+            .into());
     }
     let epoch = before.as_ref().map(|block| block.block.epoch);
     let identity = format!(
@@ -140,13 +145,17 @@ pub async fn skip(args: &args::Skip, remote: &Remote, output: Output) -> anyhow:
             "block {number} is out of reach: the chain's first is {}, its cursor {}",
             row.first, row.next_final
         );
-        return Err(Trouble::failed(what).next(format!("`push0 status {chain}` shows where the chain is")).into());
+        return Err(Trouble::failed(what)
+            .next(format!("`push0 status {chain}` shows where the chain is"))
+            .coded(ErrorCode::OutOfReach)
+            .into());
     }
     if let Some(block) = &before
         && matches!(block.block.status, BlockStatus::Skipped { .. })
     {
         return Err(Trouble::failed(format!("block {number} of {chain} is skipped already"))
             .next(format!("see `push0 why {chain} {number}`"))
+            .coded(ErrorCode::AlreadySo)
             .into());
     }
     let epoch = before.as_ref().map_or(0, |block| block.block.epoch.0);
@@ -209,6 +218,7 @@ async fn on_chain(
                 format!("chain {chain}: sent, but its effect was not seen within {} s", wait.wait),
             )
             .next("look at `push0 status`, and at the log of `push0 up`")
+            .coded(ErrorCode::NotInTime)
             .into());
         }
         tokio::time::sleep(Duration::from_millis(50)).await;

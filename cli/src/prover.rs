@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use push0_core::Sha256;
 use push0_core::pipeline::{Form, ProverCommand};
+use push0_core::{ErrorCode, Sha256};
 use push0_prover::wire::{self, FromProver, Hello, TASK_ENV, TaskResult, ToProver};
 use std::collections::BTreeMap;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
@@ -162,4 +162,5 @@ pub fn find(program: &str) -> Option<PathBuf> {
 pub fn missing(program: &str) -> Trouble {
     Trouble::failed(format!("the program {program} is neither beside push0 nor in PATH"))
         .next("build it: `cargo build` in the repository builds all of push0's own provers")
+        .coded(ErrorCode::ProverMissing)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use push0_core::message::{ChainMessage, Submission, queue};
 use push0_core::record::{BlobRef, BlockStatus, Versioned as _};
-use push0_core::{BlockHash, ChainId, Sha256};
+use push0_core::{BlockHash, ChainId, ErrorCode, Sha256};
 use push0_runtime::port::{Clock as _, Outgoing, SystemClock};
 use push0_runtime::snapshot::{self, BlockSnapshot};
 use serde::{Deserialize, Serialize};
@@ -50,8 +50,11 @@ pub struct Receipt {
 impl Candidate {
     /// Reads a submission file.
     pub fn read(path: &Path) -> Result<Self, Trouble> {
-        let what = |problem: String| Trouble::usage(format!("{}: {problem}", path.display()));
-        let bytes = std::fs::read(path).map_err(|error| what(format!("cannot read it: {error}")))?;
+        let what =
+            |problem: String| Trouble::usage(format!("{}: {problem}", path.display())).coded(ErrorCode::BadSubmission);
+        let bytes = std::fs::read(path).map_err(|error| {
+            what(format!("cannot read it: {error}")).next("name a submission file that is there and may be read")
+        })?;
         let mut candidate: Self = serde_json::from_slice(&bytes).map_err(|error| {
             what(format!("it is no submission: {error}")).next(
                 "a submission is {\"chain\", \"number\", \"hash\", \"parent_hash\", \"witness\": path}, as `push0-rollup` writes it; \
@@ -75,7 +78,8 @@ impl Candidate {
         };
         let [witness] = &args.files[..] else {
             return Err(Trouble::usage("with --chain one witness is submitted, not several")
-                .next("run `push0 submit` once a witness, or use submission files"));
+                .next("run `push0 submit` once a witness, or use submission files")
+                .coded(ErrorCode::BadUsage));
         };
         let (parent_hash, fork_seq) = (args.parent_hash, args.fork_seq);
         Ok(vec![Self { chain: chain.clone(), number, hash, parent_hash, fork_seq, witness: witness.clone() }])
@@ -87,6 +91,7 @@ impl Candidate {
         let (sha256, size) = digest(path).map_err(|error| {
             Trouble::usage(format!("cannot read the witness {}: {error}", path.display()))
                 .next("the path is relative to the submission file")
+                .coded(ErrorCode::BadWitness)
         })?;
         Ok(BlobRef { key: format!("witnesses/{}/{}-{sha256}", self.chain, self.number), sha256, size })
     }
@@ -130,6 +135,7 @@ pub async fn run(args: &args::Submit, remote: &Remote, output: Output) -> anyhow
             "another block is there as block {number} of {chain}: yours is recorded as a contender"
         ))
         .next("if yours is the right one: push0 replace FILE.json; a submitter who knows of a fork uses --fork-seq")
+        .coded(ErrorCode::Contender)
         .into()),
     }
 }
@@ -152,6 +158,7 @@ pub async fn upload(remote: &Remote, candidate: &Candidate) -> anyhow::Result<Su
     if *number < row.first {
         return Err(Trouble::usage(format!("block {number} is below the first of chain {chain}, {}", row.first))
             .next("submit blocks from the first on; the first is set in push0.toml")
+            .coded(ErrorCode::OutOfReach)
             .into());
     }
     if *number > row.next_final.saturating_add(config.distance) {
@@ -159,7 +166,10 @@ pub async fn upload(remote: &Remote, candidate: &Candidate) -> anyhow::Result<Su
             "block {number} is more than {} ahead of the cursor of {chain}, {}",
             config.distance, row.next_final
         );
-        return Err(Trouble::failed(what).next("submit it later, or raise `distance` in push0.toml").into());
+        return Err(Trouble::failed(what)
+            .next("submit it later, or raise `distance` in push0.toml")
+            .coded(ErrorCode::OutOfReach)
+            .into());
     }
     let there = snapshot::block(&*remote.table, chain, *number).await?;
     if let Some(there) = &there
@@ -170,6 +180,7 @@ pub async fn upload(remote: &Remote, candidate: &Candidate) -> anyhow::Result<Su
             "block {number} of {chain} is final with another hash: what is final stays final"
         ))
         .next(format!("see `push0 block {chain} {number}`"))
+        .coded(ErrorCode::AlreadyFinal)
         .into());
     }
     let witness = candidate.witness()?;
@@ -177,6 +188,7 @@ pub async fn upload(remote: &Remote, candidate: &Candidate) -> anyhow::Result<Su
     if stored.sha256 != witness.sha256 {
         return Err(Trouble::failed(format!("blob {} is there with other bytes", witness.key))
             .next("the witness changed while it was uploaded? submit it again")
+            .coded(ErrorCode::BadWitness)
             .into());
     }
     Ok(Submission {
@@ -218,6 +230,7 @@ async fn admitted(remote: &Remote, submission: &Submission) -> anyhow::Result<St
             format!("block {number} of {chain} was sent, but not admitted within {} s", ADMISSION.as_secs()),
         )
         .next("`push0 status` shows whether submissions.fifo is worked on; the log of `push0 up` says why not")
+        .coded(ErrorCode::NotInTime)
         .into(),
         Ok(trouble) => trouble.into(),
         Err(error) => error,

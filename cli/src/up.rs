@@ -11,10 +11,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use push0_core::message::work_queue;
 use push0_core::topology::Topology;
-use push0_core::{Class, Pool};
+use push0_core::{Class, ErrorCode, Pool};
 use push0_runtime::drive::Context;
 use push0_runtime::engine::{Engine, EngineConfig, Location, QueueSpec};
 use push0_runtime::http::{Ports, Role, Server, ServerConfig, bind_tcp, bind_unix};
@@ -67,7 +66,11 @@ pub async fn run(settings: &Settings, output: Output) -> anyhow::Result<()> {
     let (close, closed) = watch::channel(false);
     let socket = settings.socket();
     let mut servers = tokio::task::JoinSet::new();
-    let unix = bind_unix(&socket).await?;
+    let unix = bind_unix(&socket).await.map_err(|error| {
+        Trouble::failed(error.to_string())
+            .next(format!("look at `ls -l {}` and who may write there", socket.display()))
+            .coded(error.code())
+    })?;
     let until = |mut closed: watch::Receiver<bool>| async move {
         let _ = closed.wait_for(|closed| *closed).await;
     };
@@ -75,7 +78,9 @@ pub async fn run(settings: &Settings, output: Output) -> anyhow::Result<()> {
     servers.spawn(async move { serving.serve_unix(unix, end).await });
     if let Some(address) = &settings.listen {
         let tcp = bind_tcp(address).await.map_err(|error| {
-            Trouble::failed(error.to_string()).next("choose another address with --listen HOST:PORT")
+            Trouble::failed(error.to_string())
+                .next("choose another address with --listen HOST:PORT, or see who listens: `ss -ltnp`")
+                .coded(ErrorCode::CannotListen)
         })?;
         let (serving, end) = (server.clone(), until(closed));
         servers.spawn(async move { serving.serve_tcp(tcp, end).await });
@@ -102,17 +107,33 @@ pub async fn run(settings: &Settings, output: Output) -> anyhow::Result<()> {
 
 fn open(settings: &Settings, queues: Vec<QueueSpec>) -> anyhow::Result<Engine> {
     let socket = settings.socket();
-    std::fs::create_dir_all(&settings.data)
-        .with_context(|| format!("cannot make the data directory {}", settings.data.display()))?;
+    let unusable = |what: String, next: &str| Trouble::failed(what).next(next).coded(ErrorCode::DataUnusable);
+    std::fs::create_dir_all(&settings.data).map_err(|error| {
+        let what = format!("cannot make the data directory {}: {error}", settings.data.display());
+        unusable(what, "name another with --data, or give this user the right to write there")
+    })?;
     if socket.as_os_str().len() > SOCKET_PATH {
         return Err(Trouble::usage(format!("the socket's path {} is longer than the system allows", socket.display()))
             .next("use a data directory with a shorter path (--data)")
+            .coded(ErrorCode::SocketPath)
             .into());
     }
     let location = Location::Directory(settings.data.clone());
     let config = EngineConfig { durability: settings.durability, ..EngineConfig::new(location, queues) };
     Engine::open(config).map_err(|error| {
-        Trouble::failed(error.to_string()).next("see `push0 status --data DIR` for what runs there").into()
+        let directory = settings.data.display();
+        let next = match error.code() {
+            ErrorCode::DataInUse => format!(
+                "one push0 at a time: `push0 status --data {directory}` shows what runs there; use another --data for a second"
+            ),
+            ErrorCode::NewerData => "use the push0 that wrote it, or a newer one".to_owned(),
+            ErrorCode::DiskFull => format!("make room on the disk of {directory}, then start it again"),
+            ErrorCode::DatabaseDamaged => {
+                format!("keep {directory} as it is; start on a copy or a backup, in another directory (--data)")
+            }
+            _ => format!("look whether this user may write in {directory} (`ls -ld`), or name another with --data"),
+        };
+        Trouble::failed(error.to_string()).next(next).coded(error.code()).into()
     })
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use push0_core::chain::ChainConfig;
 use push0_core::pipeline::{Kind, PipelineFile};
 use push0_core::record::{BlobRef, Finality, OutboxRow, Versioned as _, proof_key};
-use push0_core::{BlockHash, PipelineDigest};
+use push0_core::{BlockHash, ErrorCode, PipelineDigest};
 use push0_prover::wire::{self, Verdict};
 use push0_runtime::snapshot;
 use serde::Serialize;
@@ -59,14 +59,40 @@ pub async fn run(args: &args::Verify, remote: &Remote, output: Output) -> anyhow
             Some(number) => format!("block {number} of {} is not final: there is nothing to verify", args.chain),
             None => format!("nothing of chain {} is final: there is nothing to verify", args.chain),
         };
-        return Err(Trouble::absent(what).next(format!("`push0 status {}` shows how far it is", args.chain)).into());
+        return Err(Trouble::absent(what)
+            .next(format!("`push0 status {}` shows how far it is", args.chain))
+            .coded(ErrorCode::UnknownBlock)
+            .into());
     }
     if findings.bad > 0 {
+        let (code, next) = worst(&findings);
         return Err(Trouble::failed(format!("{} of {} rows do not hold", findings.bad, findings.rows.len()))
-            .next("keep the data directory as it is and report this: push0 must never finalize what does not verify")
+            .next(next)
+            .coded(code)
             .into());
     }
     Ok(())
+}
+
+/// The page about the worst of it, and what to do: what could not be checked is only doubtful.
+fn worst(findings: &Findings) -> (ErrorCode, &'static str) {
+    let problems = findings.rows.iter().flat_map(|row| &row.problems);
+    let codes: Vec<ErrorCode> = problems.filter_map(|problem| ErrorCode::find(problem)).collect();
+    let rank = |code: &ErrorCode| match code {
+        ErrorCode::NotVerified => 0,
+        ErrorCode::BrokenStream => 1,
+        ErrorCode::BlobDamaged => 2,
+        _ => 3,
+    };
+    match codes.into_iter().min_by_key(rank) {
+        Some(code) if rank(&code) == 3 => {
+            (code, "nothing is known to be wrong: make the check possible, then verify again")
+        }
+        code => (
+            code.unwrap_or(ErrorCode::NotVerified),
+            "keep the data directory as it is and report this: push0 must never finalize what does not verify",
+        ),
+    }
 }
 
 /// Checks a chain's whole stream, or the row of one block.
@@ -165,7 +191,7 @@ impl Links {
         if matches!(row.finality, Finality::Proof { .. }) {
             problems.extend(misfit);
         }
-        problems
+        problems.iter().map(|problem| ErrorCode::BrokenStream.says(problem)).collect()
     }
 }
 
@@ -174,10 +200,18 @@ async fn handed_on(remote: &Remote, row: &OutboxRow) -> Option<String> {
     let key = proof_key(&row.chain, row.number);
     match remote.blobs.get(&key).await {
         Ok(Some(bytes)) if *bytes == *row.to_json().as_bytes() => None,
-        Ok(Some(_)) => Some(format!("blob {key} says something else than the stream")),
-        Ok(None) => Some(format!("blob {key} is missing (a block finalized a moment ago may not have it yet)")),
-        Err(error) => Some(format!("blob {key}: {error}")),
+        Ok(Some(_)) => Some(ErrorCode::BrokenStream.says(format!("blob {key} says something else than the stream"))),
+        Ok(None) => Some(
+            ErrorCode::BrokenStream
+                .says(format!("blob {key} is missing (a block finalized a moment ago may not have it yet)")),
+        ),
+        Err(error) => Some(error.code().says(format!("blob {key}: {}", ErrorCode::split(error.message()).1))),
     }
+}
+
+/// A trouble among the findings about a row.
+fn told(trouble: Trouble) -> String {
+    trouble.page.unwrap_or(ErrorCode::NotChecked).says(trouble.what)
 }
 
 /// Checks proofs with the provers of their pipelines.
@@ -195,21 +229,21 @@ impl Proofs<'_> {
         proof: &BlobRef,
         header: &BlobRef,
     ) -> Result<(), String> {
-        let hash = row.hash.ok_or("it has a proof, but no hash")?;
+        let hash = row.hash.ok_or_else(|| ErrorCode::BrokenStream.says("it has a proof, but no hash"))?;
         let dir = self.dir.join(row.seq.to_string());
-        std::fs::create_dir_all(&dir).map_err(|error| error.to_string())?;
+        std::fs::create_dir_all(&dir).map_err(|error| ErrorCode::NotChecked.says(error.to_string()))?;
         let inputs = vec![dir.join("proof"), dir.join("header")];
         for (blob, path) in [proof, header].into_iter().zip(&inputs) {
-            blobs::fetch(self.remote, blob, path).await.map_err(|trouble| trouble.what)?;
+            blobs::fetch(self.remote, blob, path).await.map_err(told)?;
         }
         let remote = self.remote;
         let file = remote.catalog.pipelines.get(pipeline).ok_or_else(|| {
-            format!(
+            ErrorCode::NotChecked.says(format!(
                 "it was proven with pipeline {pipeline}, which is not configured any more: add it to check this proof"
-            )
+            ))
         })?;
         if !self.runners.contains_key(pipeline) {
-            self.runners.insert(*pipeline, runner(file).map_err(|trouble| trouble.what)?);
+            self.runners.insert(*pipeline, runner(file).map_err(told)?);
         }
         let runner = self.runners.get_mut(pipeline).expect("it was just put there");
         let stage = file.pipeline.stage(file.pipeline.verify_position());
@@ -223,14 +257,20 @@ impl Proofs<'_> {
             check: false,
             block: wire::BlockRef { chain: row.chain.to_string(), number: row.number, hash: hash.to_string() },
         };
-        let result = runner.run(task).await.map_err(|why| format!("the prover could not check it: {why}"))?;
+        let result = runner.run(task).await;
+        let result =
+            result.map_err(|why| ErrorCode::NotChecked.says(format!("the prover could not check it: {why}")))?;
         let _ = std::fs::remove_dir_all(&dir);
         let said = result.message.unwrap_or_default();
         match result.verdict {
             Some(Verdict::Ok) => Ok(()),
-            Some(Verdict::BadProof) => Err(format!("the proof does not show what the header says: {said}")),
-            Some(Verdict::BadBlock) => Err(format!("the header is not this block's: {said}")),
-            None => Err("the prover gave no verdict".to_owned()),
+            Some(Verdict::BadProof) => {
+                Err(ErrorCode::NotVerified.says(format!("the proof does not show what the header says: {said}")))
+            }
+            Some(Verdict::BadBlock) => {
+                Err(ErrorCode::NotVerified.says(format!("the header is not this block's: {said}")))
+            }
+            None => Err(ErrorCode::NotChecked.says("the prover gave no verdict")),
         }
     }
 }
@@ -240,7 +280,11 @@ fn runner(file: &PipelineFile) -> Result<Runner, Trouble> {
     let stage = file.pipeline.stage(position);
     debug_assert_eq!(stage.kind, Kind::Verify);
     let command = file.provers.get(&stage.prover);
-    let command = command.ok_or_else(|| Trouble::failed(format!("prover {} is not described", stage.prover)))?;
+    let command = command.ok_or_else(|| {
+        Trouble::failed(format!("prover {} is not described", stage.prover))
+            .next("add its [prover] table to the pipeline in push0.toml there, and restart `push0 up`")
+            .coded(ErrorCode::BadConfiguration)
+    })?;
     let programs = file.pipeline.programs.get(&stage.prover).cloned().unwrap_or_default();
     Runner::new(command, programs, Duration::from_millis(file.policy.stage(position).time_limit.0))
 }

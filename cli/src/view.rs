@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use push0_core::chain::ChainConfig;
 use push0_core::record::{BlockStatus, Started};
-use push0_core::{Attempt, ChainId, Millis, Node, WorkerId};
+use push0_core::{Attempt, ChainId, ErrorCode, Millis, Node, WorkerId};
 use push0_runtime::port::{Clock as _, QueueStats, SystemClock};
 use push0_runtime::snapshot::{self, BlockSnapshot, ChainSnapshot};
 use serde::Serialize;
@@ -130,6 +130,7 @@ pub async fn find(remote: &Remote, chain: &ChainId, number: u64) -> anyhow::Resu
     block.ok_or_else(|| {
         Trouble::absent(format!("nothing was ever submitted as block {number} of {chain}"))
             .next(format!("submit it, or ask `push0 why {chain} {number}` what that means for the chain"))
+            .coded(ErrorCode::UnknownBlock)
             .into()
     })
 }
@@ -188,6 +189,7 @@ pub async fn wait_for_block(
                 );
                 return Err(Trouble::new(Code::Timeout, what)
                     .next(format!("look with `push0 why {chain} {number}`, and at the log of `push0 up`"))
+                    .coded(ErrorCode::NotInTime)
                     .into());
             }
             _ => tokio::time::sleep(Duration::from_millis(50)).await,

@@ -1,10 +1,10 @@
 //! What a block waits for, and what to do about it: from snapshots alone, without asking anybody.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use push0_core::block::kind_name;
 use push0_core::chain::ChainConfig;
-use push0_core::message::work_queue;
+use push0_core::message::{FailureKind, work_queue};
 use push0_core::pipeline::StagePolicy;
 use push0_core::record::{BlockStatus, FailureNote, Halt};
 use push0_core::{Attempt, ChainId, ErrorCode, Millis, Node, Pool, WorkerId};
@@ -38,10 +38,14 @@ pub struct Why {
     pub status: String,
     /// In one sentence.
     pub answer: String,
+    /// The page about what stands in its way, where something does.
+    pub code: Option<ErrorCode>,
     /// What else is to be known, a line each.
     pub facts: Vec<String>,
     pub stages: Vec<String>,
     pub tasks: Vec<Task>,
+    /// Failed attempts at its tasks, in graph order, the oldest first.
+    pub failures: Vec<Failure>,
     /// Open tasks that are not listed.
     pub more_tasks: usize,
     /// Earlier runs.
@@ -65,6 +69,20 @@ pub struct Task {
     pub last_error: Option<String>,
 }
 
+/// A failed attempt.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Failure {
+    pub stage: String,
+    pub node: Node,
+    pub attempt: Attempt,
+    pub worker: Option<WorkerId>,
+    pub kind: FailureKind,
+    pub code: Option<ErrorCode>,
+    /// Whole, without the code.
+    pub message: String,
+    pub at: Millis,
+}
+
 /// Most tasks on the screen.
 const TASKS: usize = 12;
 
@@ -79,6 +97,7 @@ pub fn explain(facts: &Facts) -> Why {
         None => absent(facts, &mut why),
         Some(block) => {
             about(block, facts.now, &mut why);
+            why.failures = failures(block);
             match &block.block.status {
                 BlockStatus::Parked => parked(facts, &mut why),
                 BlockStatus::Proving => proving(facts, block, &mut why),
@@ -92,6 +111,34 @@ pub fn explain(facts: &Facts) -> Why {
     why
 }
 
+fn failures(block: &BlockSnapshot) -> Vec<Failure> {
+    let tasks = block.run.iter().flat_map(|run| &run.tasks);
+    let notes = tasks.flat_map(|task| task.failures.iter().map(move |note| (task, note)));
+    let failure = |(task, note): (&TaskSnapshot, &FailureNote)| {
+        let (code, message) = ErrorCode::split(&note.message);
+        Failure {
+            stage: task.stage.clone(),
+            node: task.node,
+            attempt: note.attempt,
+            worker: note.worker.clone(),
+            kind: note.kind,
+            code,
+            message: message.to_owned(),
+            at: note.at,
+        }
+    };
+    notes.map(failure).collect()
+}
+
+/// Names the pages about what a text says went wrong.
+fn pages(text: &str, why: &mut Why) {
+    why.code = ErrorCode::find(text);
+    let mut named = BTreeSet::new();
+    for code in ErrorCode::named_in(text).filter(|code| named.insert(*code)) {
+        why.next.push(format!("push0 explain {code}   {}", code.title()));
+    }
+}
+
 fn chain_of(facts: &Facts) -> &ChainId {
     &facts.config.chain
 }
@@ -103,6 +150,7 @@ fn absent(facts: &Facts, why: &mut Why) {
         return;
     }
     why.answer = "nothing was submitted under this number".to_owned();
+    why.code = Some(ErrorCode::UnknownBlock);
     if number == row.next_release {
         let behind = facts.chain.blocks.iter().filter(|block| block.block.number > number).count();
         why.facts.push(format!("it is the next the chain wants: {behind} submitted blocks wait behind it"));
@@ -194,16 +242,20 @@ fn proven(facts: &Facts, why: &mut Why) {
     match &row.halt {
         Some(Halt::ParentMismatch { number: halted, names, last }) if *halted == number => {
             why.answer = "it is proven, but it names another parent than the block that is final before it".to_owned();
+            why.code = Some(ErrorCode::ParentMismatch);
             why.facts.push(format!("it names {names}; final is {last}"));
             why.next.push("push0 replace FILE.json   with the block that follows the final one".to_owned());
             why.next.push(format!("push0 skip {chain} {number} --reason TEXT   leaves the number out"));
+            why.next.push(format!("push0 explain {}", ErrorCode::ParentMismatch));
         }
         Some(Halt::OrphanParent { number: halted, names }) if *halted == number => {
             why.answer =
                 "it is proven, but it is built on a block that was skipped for being of another branch".to_owned();
+            why.code = Some(ErrorCode::OrphanParent);
             why.facts.push(format!("it names {names}"));
             why.next.push("push0 replace FILE.json   with the block that belongs here".to_owned());
             why.next.push(format!("push0 skip {chain} {number} --reason TEXT   leaves the number out, too"));
+            why.next.push(format!("push0 explain {}", ErrorCode::OrphanParent));
         }
         _ if row.next_final == number => {
             why.answer = "it is proven and about to become final".to_owned();
@@ -236,6 +288,7 @@ fn failed(facts: &Facts, reason: &str, why: &mut Why) {
         why.next.swap(0, 1);
     }
     why.next.push(format!("push0 skip {chain} {number} --reason TEXT   leaves the number out"));
+    pages(reason, why);
 }
 
 fn skipped(facts: &Facts, block: &BlockSnapshot, reason: &str, why: &mut Why) {
@@ -266,6 +319,7 @@ fn proving(facts: &Facts, block: &BlockSnapshot, why: &mut Why) {
     };
     if let Some(reason) = &run.failed {
         why.answer = format!("its run has failed, and the chain is being told: {reason}");
+        pages(reason, why);
         return;
     }
     why.stages = run.stages.iter().map(crate::render::stage).collect();
@@ -280,8 +334,12 @@ fn proving(facts: &Facts, block: &BlockSnapshot, why: &mut Why) {
         }
     };
     lonely_pools(facts, &tasks, why);
+    let last = block.run.iter().flat_map(|run| &run.tasks).filter_map(|task| task.failures.last());
+    let codes: BTreeSet<ErrorCode> = last.filter_map(|note| ErrorCode::find(&note.message)).collect();
+    why.code = why.code.or(codes.first().copied());
     if tasks.iter().any(|task| task.last_error.is_some()) {
         why.next.push(format!("push0 block {chain} {}   shows every failure of its open tasks", facts.number));
+        why.next.extend(codes.iter().map(|code| format!("push0 explain {code}   {}", code.title())));
     }
     why.more_tasks = tasks.len().saturating_sub(TASKS);
     // Troubled ones first, then those in hand.
@@ -349,6 +407,8 @@ fn lonely_pools(facts: &Facts, tasks: &[Task], why: &mut Why) {
         ));
         if stats.visible > 0 && stats.in_flight == 0 && stats.oldest.is_some_and(|age| age > Millis::from_secs(2)) {
             why.facts.push(format!("nobody takes tasks of pool {pool}"));
+            why.code = Some(ErrorCode::NobodyTakesTasks);
+            why.next.push(format!("push0 explain {}", ErrorCode::NobodyTakesTasks));
             why.next.push(format!("push0 worker --connect {} --pool {pool}   starts a worker", facts.connect));
         }
     }

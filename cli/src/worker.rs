@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use push0_core::{Pool, WorkerId};
-use push0_gpu_worker::WorkerConfig;
+use push0_core::{ErrorCode, Pool, WorkerId};
+use push0_gpu_worker::{WorkerConfig, WorkerError};
 use push0_runtime::port::{Blobs, Queue, SystemClock};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -46,9 +46,30 @@ pub async fn run(args: &args::Worker, location: &Where, settings: &Settings) -> 
     };
     let working = push0_gpu_worker::run(config, queue, blobs, Arc::new(SystemClock), shutdown);
     tokio::select! {
-        ended = working => ended.map_err(|error| Trouble::failed(error.to_string()).into()),
-        () = twice(again) => Err(Trouble::failed("stopped at once; its tasks come again when their leases end").into()),
+        ended = working => ended.map_err(|error| explain(&error).into()),
+        () = twice(again) => Err(Trouble::failed("stopped at once; its tasks come again when their leases end")
+            .next("nothing: other workers take them; start this one again when it may work")
+            .into()),
     }
+}
+
+fn explain(error: &WorkerError) -> Trouble {
+    let (next, page) = match error {
+        WorkerError::Scratch { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+            ("make room on that disk, or name another directory with --scratch DIR", ErrorCode::DiskFull)
+        }
+        WorkerError::Scratch { .. } => {
+            ("name a directory this user may write to with --scratch DIR", ErrorCode::ScratchUnusable)
+        }
+        WorkerError::Taken { .. } => ("give this one another name with --id", ErrorCode::WorkerNameTaken),
+        WorkerError::Thread(_) => {
+            ("look at the limits of this user (`ulimit -u`) and the machine's memory", ErrorCode::HelperFailed)
+        }
+        WorkerError::Panicked(_) => {
+            ("start it again, and report this: its tasks come again when their leases end", ErrorCode::InvariantBroken)
+        }
+    };
+    Trouble::failed(error.to_string()).next(next).coded(page)
 }
 
 /// Completes at the second ctrl-c.

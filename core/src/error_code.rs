@@ -3,18 +3,21 @@
 //! A code is written `P0-012`. Texts that are stored or travel (the reason a block failed, a task's failure) carry it in front, so that
 //! whoever shows them can name it: [`ErrorCode::says`] puts it there, [`ErrorCode::find`] finds it. Logs carry it as the field `code`.
 //!
-//! | codes | what about |
-//! |---|---|
-//! | 001–099 | blocks, chains, proofs |
-//! | 101–199 | provers and workers |
-//! | 201–299 | what is given to push0: files, flags, configuration, the data directory |
-//! | 301–399 | reaching a running push0, and what it lets in |
-//! | 401–499 | storage |
-//! | 901–999 | defects of push0 |
-//!
-//! A number is never used for another thing. Pages and codes are held together by a test.
+//! [`GROUPS`] says which numbers are for what. A number is never used for another thing. Codes, pages and their index are held together by
+//! a test of the command line (`cli/src/explain/tests.rs`).
 
 use std::fmt;
+use std::ops::RangeInclusive;
+
+/// Numbers and what they are about.
+pub const GROUPS: [(RangeInclusive<u16>, &str); 6] = [
+    (1..=99, "blocks, chains, proofs"),
+    (101..=199, "provers and workers"),
+    (201..=299, "what is given to push0: files, flags, configuration, the data directory"),
+    (301..=399, "reaching a running push0, and what it lets in"),
+    (401..=499, "storage"),
+    (901..=999, "defects of push0"),
+];
 
 macro_rules! catalogue {
     ($($name:ident = $number:literal, $title:literal;)+) => {
@@ -66,6 +69,7 @@ catalogue! {
     BrokenStream = 25, "the finalized stream does not fit together";
     UnknownTask = 26, "there is no such task";
     SplitDiffers = 27, "two runs of split made different segments";
+    AlreadySo = 28, "the block is so already";
 
     ProverMissing = 101, "the prover's program is not there";
     ProverCrashed = 102, "the prover ended without an answer";
@@ -98,6 +102,7 @@ catalogue! {
     ProverNotConformant = 211, "the prover does not keep to the protocol";
     BadUsage = 212, "the command line is not as it should be";
     FileUnusable = 213, "a file cannot be read or written";
+    HelperFailed = 214, "a program that push0 started did not work";
 
     Unreachable = 301, "no push0 answers";
     TokenRefused = 302, "the token is missing or unknown";
@@ -207,7 +212,9 @@ mod tests {
     }
 
     #[test]
-    fn numbers_rise_and_titles_differ() {
+    fn numbers_rise_within_their_groups_and_titles_differ() {
+        let is_grouped = |code: &ErrorCode| GROUPS.iter().any(|(numbers, _)| numbers.contains(&code.number()));
+        assert!(ErrorCode::ALL.iter().all(is_grouped));
         assert!(ErrorCode::ALL.is_sorted_by(|a, b| a.number() < b.number()));
         let titles: std::collections::BTreeSet<&str> = ErrorCode::ALL.iter().map(|code| code.title()).collect();
         assert_eq!(titles.len(), ErrorCode::ALL.len());

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::Context as _;
 use push0_core::record::OutboxRow;
-use push0_core::{BlockHash, Sha256};
+use push0_core::{BlockHash, ErrorCode, Sha256};
 use serde_json::{Value, json};
 
 use super::CHAIN;
@@ -62,7 +62,10 @@ fn rollup(arguments: &[&str]) -> anyhow::Result<Value> {
         Command::new(&program).args(arguments).output().with_context(|| format!("cannot run {}", program.display()))?;
     if !ended.status.success() {
         let said = String::from_utf8_lossy(&ended.stderr);
-        return Err(Trouble::failed(format!("{ROLLUP} {}: {}", arguments.join(" "), said.trim())).into());
+        return Err(Trouble::failed(format!("{ROLLUP} {}: {}", arguments.join(" "), said.trim()))
+            .next(format!("run it yourself: {} {}", program.display(), arguments.join(" ")))
+            .coded(ErrorCode::HelperFailed)
+            .into());
     }
     serde_json::from_slice(&ended.stdout).with_context(|| format!("{ROLLUP} answered no JSON"))
 }

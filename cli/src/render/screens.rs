@@ -1,8 +1,8 @@
 //! The screens of `status` and `watch`, `block`, and `why`.
 
-use push0_core::Millis;
 use push0_core::block::kind_name;
 use push0_core::record::{BlockStatus, Halt};
+use push0_core::{ErrorCode, Millis};
 use push0_runtime::snapshot::{BlockSnapshot, ChainSnapshot};
 
 use super::{Paint, ago, columns, duration, stage};
@@ -199,7 +199,19 @@ pub fn block(snapshot: &BlockSnapshot, now: Millis, paint: Paint) -> String {
             ));
         }
     }
+    let pages = pages(&text);
+    if !pages.is_empty() {
+        text.push_str(&format!("{}\n{pages}", paint.bold("what it means")));
+    }
     text
+}
+
+/// What a text says went wrong, as the pages to read.
+fn pages(text: &str) -> String {
+    let mut codes: Vec<ErrorCode> = ErrorCode::named_in(text).collect();
+    codes.sort_unstable();
+    codes.dedup();
+    codes.iter().map(|code| format!("  push0 explain {code}   {}\n", code.title())).collect()
 }
 
 pub fn why(why: &Why, paint: Paint) -> String {

@@ -15,7 +15,7 @@ use anyhow::Context as _;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
-use push0_core::{Pool, WorkerId};
+use push0_core::{ErrorCode, Pool, WorkerId};
 use tracing::{error, warn};
 
 use crate::settings::Settings;
@@ -185,7 +185,7 @@ fn keep(spec: &Spec, slot: &Slot) {
                     Some(pid)
                 }
                 Err(error) => {
-                    error!(worker = %spec.id, %error, "cannot start a local worker");
+                    error!(code = %ErrorCode::WorkerEnded, worker = %spec.id, %error, "cannot start a local worker");
                     None
                 }
             }
@@ -199,7 +199,8 @@ fn keep(spec: &Spec, slot: &Slot) {
             return;
         }
         let how = ended.as_deref().unwrap_or("not started");
-        warn!(worker = %spec.id, how, pause_ms = pause.as_millis() as u64, "local worker ended; it is started again");
+        let (code, pause_ms) = (ErrorCode::WorkerEnded, pause.as_millis() as u64);
+        warn!(%code, worker = %spec.id, how, pause_ms, "local worker ended; it is started again");
         drop(slot.changed.wait_timeout_while(state, pause, |state| !state.stopping));
         pause = (pause * 2).min(LONGEST_PAUSE);
     }

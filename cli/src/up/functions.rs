@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use push0_core::topology::Topology;
-use push0_core::{Millis, Pool};
+use push0_core::{ErrorCode, Millis, Pool};
 use push0_functions::{Collector, Dispatcher, Reaper};
 use push0_runtime::drive::Context;
 use push0_runtime::engine::Engine;
@@ -25,7 +25,7 @@ impl Running {
     pub(super) async fn finish(mut self) {
         while let Some(ended) = self.0.join_next().await {
             if let Err(error) = ended {
-                warn!(%error, "a function ended badly");
+                warn!(code = %ErrorCode::InvariantBroken, %error, "a function ended badly");
             }
         }
     }

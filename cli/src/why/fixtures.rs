@@ -47,7 +47,7 @@ pub(crate) fn proving(number: u64) -> BlockSnapshot {
         attempt: Attempt(1),
         worker: Some("gpu-8".parse().unwrap()),
         kind: FailureKind::Retryable,
-        message: "out of memory\nat line 7".to_owned(),
+        message: "P0-102: out of memory\nat line 7".to_owned(),
         accused: Vec::new(),
         at: Millis(996_000),
     };

@@ -60,7 +60,7 @@ fn a_parked_block_waits_for_a_missing_one_a_pause_or_the_window() {
 fn a_block_being_proven_says_who_holds_what_and_what_went_wrong() {
     let why = check(&facts(1, vec![proving(1)]), "(3 segments): 1 tasks in hand, 1 waiting", &["push0 block demo 1"]);
     let [troubled, held] = &why.tasks[..] else { panic!("{:#?}", why.tasks) };
-    assert_eq!(troubled.last_error.as_deref(), Some("attempt 1 on gpu-8, retryable: out of memory"));
+    assert_eq!(troubled.last_error.as_deref(), Some("attempt 1 on gpu-8, retryable: P0-102: out of memory"));
     assert_eq!((troubled.attempt, troubled.attempts), (Attempt(2), 4));
     assert_eq!(held.state, "with gpu-7 for 3.0 s");
     let text = render::why(&why, Paint(false));
@@ -106,6 +106,31 @@ fn a_failed_block_names_the_reason_its_past_and_all_three_ways_out() {
     let why = check(&facts(1, vec![failed]), "it failed: no prover could", &ways);
     assert!(why.history[0].contains("retried by an operator"));
     assert!(why.facts.iter().any(|fact| fact.contains(&BlockHash([9; 32]).to_string())));
+}
+
+#[test]
+fn a_failed_block_names_its_pages_and_every_failure_of_its_tasks_as_data() {
+    let reason = "P0-001: stage prove, node 1.0.2: retryable: P0-102: out of memory (4 attempts used up)";
+    let failed = BlockSnapshot { run: proving(1).run, ..block(1, BlockStatus::Failed { reason: reason.to_owned() }) };
+    let why = check(&facts(1, vec![failed]), reason, &["push0 retry", "push0 explain P0-001", "push0 explain P0-102"]);
+    assert!(why.next[0].starts_with("push0 retry"), "{:#?}", why.next);
+    let json = serde_json::to_value(&why).unwrap();
+    assert_eq!(json["code"], "P0-001");
+    let failure = serde_json::json!({
+        "stage": "prove", "node": why.failures[0].node, "attempt": 1, "worker": "gpu-8", "kind": "retryable",
+        "code": "P0-102", "message": "out of memory\nat line 7", "at": 996_000
+    });
+    assert_eq!(json["failures"], serde_json::json!([failure]));
+}
+
+#[test]
+fn where_the_same_witness_would_fail_again_replacing_comes_first() {
+    for code in [ErrorCode::HashDiffers, ErrorCode::ParentDiffers, ErrorCode::BadBlock, ErrorCode::SegmentCount] {
+        let failed = block(1, BlockStatus::Failed { reason: code.says("whatever it says") });
+        let why = explain(&facts(1, vec![failed]));
+        assert!(why.next[0].starts_with("push0 replace"), "{code}: {:#?}", why.next);
+        assert_eq!(why.code, Some(code));
+    }
 }
 
 #[test]
