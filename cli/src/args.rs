@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use push0_core::{BlockHash, ChainId, Pool, WorkerId};
+use push0_core::pipeline::{Form, Kind};
+use push0_core::{BlockHash, ChainId, Pool, ProverName, StageName, WorkerId};
 
 use crate::connect::Where;
 
@@ -49,6 +50,9 @@ pub enum Command {
     Up(Up),
     /// Run a worker for an `up`, here or on another machine.
     Worker(Worker),
+    /// For who writes a prover: check one, begin one.
+    #[command(subcommand)]
+    Prover(Prover),
     /// Submit blocks.
     Submit(Submit),
     /// Chains, blocks in the making, queues, workers.
@@ -153,6 +157,94 @@ pub struct Worker {
     /// For inputs and outputs of tasks in hand [default: push0-worker under the system's temporary directory].
     #[arg(long, value_name = "DIR")]
     pub scratch: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Prover {
+    /// Run a prover as a worker would and see whether it keeps to docs/prover-protocol.md: honest work, damaged inputs, cancelling.
+    Check(Box<Check>),
+    /// Write a prover to begin with, its pipeline, a configuration, and what makes blocks for it.
+    New(New),
+}
+
+#[derive(Debug, Args)]
+pub struct Check {
+    /// The prover: program and arguments (behind `--` where they begin with a dash). Without it: --pipeline.
+    #[arg(value_name = "COMMAND", required_unless_present = "pipeline", conflicts_with = "pipeline")]
+    pub command: Vec<String>,
+    /// The form of COMMAND.
+    #[arg(long, value_parser = form, requires = "command", required_unless_present = "pipeline")]
+    pub form: Option<Form>,
+    /// A stage of COMMAND's pipeline, in order [default: what its `hello` offers; for the exec form split, prove, join, verify].
+    #[arg(long, value_name = "NAME=KIND", value_parser = stage, requires = "command")]
+    pub stage: Vec<(StageName, Kind)>,
+    /// The pipeline file that says how the prover is started, its stages, parameters and pins.
+    #[arg(long, value_name = "FILE")]
+    pub pipeline: Option<PathBuf>,
+    /// Judge only this prover of the pipeline; the others just do their part.
+    #[arg(long, requires = "pipeline")]
+    pub prover: Option<ProverName>,
+    /// A block to prove: its submission file. Without a block only the beginning of a session is checked.
+    #[arg(long, value_name = "FILE.json", conflicts_with_all = ["witness", "hash"])]
+    pub block: Option<PathBuf>,
+    /// The block's witness, where there is no submission file.
+    #[arg(long, value_name = "FILE", requires = "hash")]
+    pub witness: Option<PathBuf>,
+    /// The block's hash.
+    #[arg(long, requires = "witness")]
+    pub hash: Option<BlockHash>,
+    /// The block's chain.
+    #[arg(long, default_value = "check", requires = "witness")]
+    pub chain: ChainId,
+    /// The block's number.
+    #[arg(long, default_value_t = 1, requires = "witness")]
+    pub number: u64,
+    /// Leave a check out; may be repeated.
+    #[arg(long, value_name = "CHECK")]
+    pub skip: Vec<String>,
+    /// Write the digests of the prover's programs into the pipeline file, if nothing is wrong.
+    #[arg(long, requires = "pipeline")]
+    pub pin: bool,
+    /// Seconds until the prover must be ready.
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    pub ready_within: u64,
+    /// Milliseconds that a cancelled prover has before a worker kills it.
+    #[arg(long, value_name = "MS", default_value_t = 5000)]
+    pub grace_ms: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct New {
+    /// The directory to make; its name is the prover's.
+    pub dir: PathBuf,
+    /// `exec`: one process a task. `session`: a child that stays up, with its keys and device state.
+    #[arg(long, value_parser = form, default_value = "session")]
+    pub form: Form,
+    #[arg(long, value_enum, default_value = "python")]
+    pub language: Language,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Language {
+    Python,
+    /// Exec form only.
+    Sh,
+}
+
+fn form(text: &str) -> Result<Form, String> {
+    match text {
+        "exec" => Ok(Form::Exec),
+        "session" => Ok(Form::Session),
+        _ => Err("must be `exec` or `session`".to_owned()),
+    }
+}
+
+fn stage(text: &str) -> Result<(StageName, Kind), String> {
+    let (name, kind) = text.split_once('=').ok_or("must be NAME=KIND, such as prove=map")?;
+    let name = name.parse().map_err(|error| format!("{error}"))?;
+    let kinds = [Kind::Split, Kind::Map, Kind::Join, Kind::Single, Kind::Verify];
+    let kind = kinds.into_iter().find(|known| known.as_str() == kind);
+    Ok((name, kind.ok_or("the kind must be split, map, join, single or verify")?))
 }
 
 #[derive(Debug, Args)]

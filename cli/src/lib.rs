@@ -5,6 +5,7 @@
 //! - [`submit`], [`operate`]: what changes a chain. [`view`] reads, [`why`] explains, [`render`] draws.
 //! - [`verify`]: checks what was finalized, with the pipeline's own prover and nothing of push0's decisions.
 //! - [`error`]: what went wrong, with its page; [`explain`] prints the pages.
+//! - [`prover`]: checks a prover, and begins one.
 //! - [`demo`]: all of it, once.
 
 pub mod args;

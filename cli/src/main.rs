@@ -9,7 +9,7 @@ use push0::args::{Cli, Command};
 use push0::error::{Report, Trouble};
 use push0::output::Output;
 use push0::settings::{Settings, Sources};
-use push0::{blobs, demo, explain, init, operate, submit, up, verify, view, worker};
+use push0::{blobs, demo, explain, init, operate, prover, submit, up, verify, view, worker};
 use push0_core::ErrorCode;
 use tracing_subscriber::EnvFilter;
 
@@ -76,6 +76,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             let sources = Sources::new(args.config.clone()).flag("workers.slots", args.slots);
             worker::run(args, &location, &settings(&sources)?).await
         }
+        Command::Prover(args) => prover::run(args, output).await,
         Command::Submit(args) => submit::run(args, &location.open().await?, output).await,
         Command::Status(args) => view::status(args, &location.open().await?, output).await,
         Command::Block(args) => view::block(args, &location.open().await?, output).await,

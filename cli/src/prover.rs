@@ -1,164 +1,68 @@
-//! Running a prover from the command line, outside of any worker: for checking what was finalized.
-//!
-//! Both forms of `docs/prover-protocol.md`. A session stays up for further tasks. Dropping a [`Runner`] kills its prover.
+//! Running provers from the command line, outside of any worker and just as a worker does; `push0 prover check` and `push0 prover new`.
 
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::Duration;
+pub mod check;
+pub mod new;
+mod pin;
 
-use push0_core::pipeline::{Form, ProverCommand};
-use push0_core::{ErrorCode, Sha256};
-use push0_prover::wire::{self, FromProver, Hello, TASK_ENV, TaskResult, ToProver};
-use std::collections::BTreeMap;
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use std::path::Path;
 
+use anyhow::Context as _;
+use push0_core::message::TaskMessage;
+use push0_core::pipeline::PipelineFile;
+use push0_core::{Attempt, BlockHash, ChainId, Class, Epoch, ErrorCode, Node, RunId, TaskId};
+use push0_gpu_worker::{Limits, Rig};
+
+use crate::args;
 use crate::error::Trouble;
+use crate::output::Output;
 
-/// A prover, started when it is first needed.
-pub struct Runner {
-    command: ProverCommand,
-    program: PathBuf,
-    /// What its `hello` must say.
-    programs: BTreeMap<String, Sha256>,
-    limit: Duration,
-    session: Option<Session>,
-}
-
-struct Session {
-    _child: Child,
-    stdin: ChildStdin,
-    stdout: Lines<BufReader<ChildStdout>>,
-}
-
-impl Runner {
-    pub fn new(command: &ProverCommand, programs: BTreeMap<String, Sha256>, limit: Duration) -> Result<Self, Trouble> {
-        let program = find(&command.command[0]).ok_or_else(|| missing(&command.command[0]))?;
-        Ok(Self { command: command.clone(), program, programs, limit, session: None })
-    }
-
-    /// Runs one task; says what is wrong where there is no answer.
-    pub async fn run(&mut self, task: wire::Task) -> Result<TaskResult, String> {
-        let limit = self.limit;
-        let running = async {
-            match self.command.form {
-                Form::Session => self.in_session(task).await,
-                Form::Exec => self.execute(task).await,
-            }
-        };
-        let answer = match tokio::time::timeout(limit, running).await {
-            Ok(answer) => answer,
-            Err(_) => Err(format!("no answer within {} s", limit.as_secs())),
-        };
-        if answer.is_err() {
-            self.session = None;
-        }
-        answer
-    }
-
-    fn start(&self) -> Command {
-        let mut command = Command::new(&self.program);
-        command.args(&self.command.command[1..]).env_remove("PUSH0_TOKEN").kill_on_drop(true);
-        command
-    }
-
-    async fn in_session(&mut self, task: wire::Task) -> Result<TaskResult, String> {
-        if self.session.is_none() {
-            self.session = Some(self.open().await?);
-        }
-        let session = self.session.as_mut().expect("it was just opened");
-        let id = task.id.clone();
-        session.tell(&ToProver::Task(task)).await?;
-        loop {
-            match session.listen().await? {
-                FromProver::Progress { .. } => {}
-                FromProver::Done { id: about, result } if about == id => return Ok(result),
-                FromProver::Failed { id: about, failure } if about == id => return Err(failure.message),
-                FromProver::Hello(_) | FromProver::Done { .. } | FromProver::Failed { .. } => {
-                    return Err("the prover answered what it was not asked".to_owned());
-                }
-            }
-        }
-    }
-
-    async fn open(&self) -> Result<Session, String> {
-        let mut command = self.start();
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = command.spawn().map_err(|error| format!("cannot start {}: {error}", self.program.display()))?;
-        let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
-            return Err("the prover has no stdin or stdout".to_owned());
-        };
-        let mut session = Session { _child: child, stdin, stdout: BufReader::new(stdout).lines() };
-        match session.listen().await? {
-            FromProver::Hello(hello) => self.suits(&hello)?,
-            _ => return Err("the prover did not begin with hello".to_owned()),
-        }
-        Ok(session)
-    }
-
-    /// Whether it is the prover that the pipeline pins.
-    fn suits(&self, hello: &Hello) -> Result<(), String> {
-        for (name, pinned) in &self.programs {
-            let offered = hello.programs.get(name).map(|digest| digest.to_ascii_lowercase());
-            if offered.as_deref() != Some(&pinned.to_string()) {
-                let offered = offered.as_deref().unwrap_or("none of that name");
-                return Err(format!(
-                    "the prover here has another program {name} than the pipeline pins: {offered}, not {pinned}"
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    async fn execute(&self, task: wire::Task) -> Result<TaskResult, String> {
-        let io = |error: std::io::Error| error.to_string();
-        let told = task.output.with_file_name("task.json");
-        let result = task.output.with_file_name("result.json");
-        let _ = std::fs::remove_file(&result);
-        std::fs::write(&told, serde_json::to_vec(&ToProver::Task(task.clone())).map_err(|error| error.to_string())?)
-            .map_err(io)?;
-        let mut command = self.start();
-        command.arg("--stage").arg(&task.stage);
-        task.inputs.iter().for_each(|input| {
-            command.arg("--input-path").arg(input);
-        });
-        command.arg("--output-path").arg(&task.output).env(TASK_ENV, &told);
-        let ended = command.stdin(Stdio::null()).output().await.map_err(io)?;
-        if !ended.status.success() {
-            let said = String::from_utf8_lossy(&ended.stderr);
-            return Err(format!("the prover ended with {}: {}", ended.status, said.trim()));
-        }
-        let bytes = std::fs::read(&result).map_err(|error| format!("the prover left no result.json: {error}"))?;
-        serde_json::from_slice(&bytes).map_err(|error| format!("its result.json is no result: {error}"))
+pub async fn run(args: &args::Prover, output: Output) -> anyhow::Result<()> {
+    match args {
+        args::Prover::Check(args) => check::run(args, output).await,
+        args::Prover::New(args) => new::run(args, output),
     }
 }
 
-impl Session {
-    async fn tell(&mut self, message: &ToProver) -> Result<(), String> {
-        let mut line = serde_json::to_vec(message).map_err(|error| error.to_string())?;
-        line.push(b'\n');
-        self.stdin.write_all(&line).await.map_err(|error| format!("the prover does not listen: {error}"))
-    }
+/// A block that tasks are about.
+#[derive(Debug, Clone)]
+pub struct Block {
+    pub chain: ChainId,
+    pub number: u64,
+    pub hash: BlockHash,
+}
 
-    async fn listen(&mut self) -> Result<FromProver, String> {
-        let line = self.stdout.next_line().await.map_err(|error| error.to_string())?;
-        let line = line.ok_or("the prover ended without an answer")?;
-        serde_json::from_str(&line).map_err(|error| format!("the prover said what is not in the protocol: {error}"))
+/// The provers of a pipeline, to be run here; outputs go below `scratch`.
+pub fn rig(file: &PipelineFile, scratch: &Path, limits: Limits) -> anyhow::Result<Rig> {
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    let program = program.to_str().context("the path of this program is not UTF-8")?;
+    let shim = [program, "shim", "--"].map(str::to_owned).to_vec();
+    Rig::new(file.provers.clone(), shim, scratch, limits).context("cannot run provers here")
+}
+
+/// The task at a node of the block's graph, as a worker would be sent it, but for its inputs.
+pub fn task(file: &PipelineFile, node: Node, block: &Block) -> TaskMessage {
+    let stage = file.pipeline.stage(node.stage);
+    let policy = file.policy.stage(node.stage);
+    let run = RunId { chain: block.chain.clone(), number: block.number, epoch: Epoch::FIRST };
+    TaskMessage {
+        id: TaskId { run, tag: file.pipeline.digest().tag(), node, attempt: Attempt::FIRST, copy: 0 },
+        stage: stage.name.clone(),
+        kind: stage.kind,
+        prover: stage.prover.clone(),
+        programs: file.pipeline.programs.get(&stage.prover).cloned().unwrap_or_default(),
+        pool: policy.pool.clone(),
+        class: Class::default(),
+        inputs: Vec::new(),
+        params: stage.params.clone(),
+        block_hash: block.hash,
+        time_limit: policy.time_limit,
+        progress_limit: policy.progress_limit,
+        avoid: Vec::new(),
+        check: None,
     }
 }
 
-/// A program with a `/` as it is; another is looked up beside this executable, then in `PATH`, as the worker does.
-pub fn find(program: &str) -> Option<PathBuf> {
-    if program.contains('/') {
-        return Some(PathBuf::from(program));
-    }
-    let own = std::env::current_exe().ok();
-    let beside = own.as_deref().and_then(Path::parent).map(|dir| dir.join(program));
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let on_path = std::env::split_paths(&path).map(|dir| dir.join(program));
-    beside.into_iter().chain(on_path).find(|candidate| candidate.is_file())
-}
-
+/// Where a program is that must be there.
 pub fn missing(program: &str) -> Trouble {
     Trouble::failed(format!("the program {program} is neither beside push0 nor in PATH"))
         .next("build it: `cargo build` in the repository builds all of push0's own provers")

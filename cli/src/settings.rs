@@ -15,6 +15,7 @@ use push0_runtime::drive::Catalog;
 use push0_runtime::engine::Durability;
 use push0_runtime::http::Role;
 
+pub(crate) use chains::pipeline_file;
 use layers::Reader;
 
 /// The file that is read where no other is named.

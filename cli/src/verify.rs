@@ -3,13 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
 use push0_core::chain::ChainConfig;
-use push0_core::pipeline::{Kind, PipelineFile};
-use push0_core::record::{BlobRef, Finality, OutboxRow, Versioned as _, proof_key};
-use push0_core::{BlockHash, ErrorCode, PipelineDigest};
-use push0_prover::wire::{self, Verdict};
+use push0_core::record::{BlobRef, Finality, OutboxRow, Verdict, Versioned as _, proof_key};
+use push0_core::{BlockHash, ErrorCode, Node, PipelineDigest};
+use push0_gpu_worker::prover::Output as Made;
+use push0_gpu_worker::{Limits, Outcome, Proved, Rig};
 use push0_runtime::snapshot;
 use serde::Serialize;
 
@@ -18,7 +17,7 @@ use crate::blobs;
 use crate::connect::Remote;
 use crate::error::Trouble;
 use crate::output::Output;
-use crate::prover::Runner;
+use crate::prover;
 
 /// Rows fetched at a time.
 const PAGE: usize = 500;
@@ -98,7 +97,7 @@ fn worst(findings: &Findings) -> (ErrorCode, &'static str) {
 /// Checks a chain's whole stream, or the row of one block.
 pub async fn chain(remote: &Remote, config: &ChainConfig, only: Option<u64>) -> anyhow::Result<Findings> {
     let dir = tempfile::tempdir()?;
-    let mut proofs = Proofs { remote, dir: dir.path(), runners: BTreeMap::new() };
+    let mut proofs = Proofs { remote, dir: dir.path(), rigs: BTreeMap::new() };
     let mut links = Links::new(config);
     let mut rows = Vec::new();
     let mut from = 1;
@@ -218,7 +217,7 @@ fn told(trouble: Trouble) -> String {
 struct Proofs<'a> {
     remote: &'a Remote,
     dir: &'a Path,
-    runners: BTreeMap<PipelineDigest, Runner>,
+    rigs: BTreeMap<PipelineDigest, Rig>,
 }
 
 impl Proofs<'_> {
@@ -242,51 +241,39 @@ impl Proofs<'_> {
                 "it was proven with pipeline {pipeline}, which is not configured any more: add it to check this proof"
             ))
         })?;
-        if !self.runners.contains_key(pipeline) {
-            self.runners.insert(*pipeline, runner(file).map_err(told)?);
+        if !self.rigs.contains_key(pipeline) {
+            let scratch = self.dir.join(format!("prover-{pipeline}"));
+            let rig = prover::rig(file, &scratch, Limits::default());
+            self.rigs.insert(*pipeline, rig.map_err(|error| ErrorCode::NotChecked.says(error.to_string()))?);
         }
-        let runner = self.runners.get_mut(pipeline).expect("it was just put there");
-        let stage = file.pipeline.stage(file.pipeline.verify_position());
-        let task = wire::Task {
-            id: format!("verify/{}/{}", row.chain, row.number),
-            stage: stage.name.to_string(),
-            kind: wire::Kind::Verify,
-            inputs,
-            output: dir.join("output"),
-            params: stage.params.clone(),
-            check: false,
-            block: wire::BlockRef { chain: row.chain.to_string(), number: row.number, hash: hash.to_string() },
-        };
-        let result = runner.run(task).await;
-        let result =
-            result.map_err(|why| ErrorCode::NotChecked.says(format!("the prover could not check it: {why}")))?;
+        let rig = self.rigs.get_mut(pipeline).expect("it was just put there");
+        let block = prover::Block { chain: row.chain.clone(), number: row.number, hash };
+        let task = prover::task(file, Node::new(file.pipeline.verify_position(), 0, 0), &block);
+        let proved = rig.run(task, &inputs, std::future::pending()).await;
+        let proved = proved.map_err(|error| ErrorCode::NotChecked.says(error.to_string()))?;
         let _ = std::fs::remove_dir_all(&dir);
-        let said = result.message.unwrap_or_default();
-        match result.verdict {
-            Some(Verdict::Ok) => Ok(()),
-            Some(Verdict::BadProof) => {
-                Err(ErrorCode::NotVerified.says(format!("the proof does not show what the header says: {said}")))
+        match proved {
+            Proved::Outcome(Outcome::Done(Made::Verdict { verdict, message })) => {
+                let said = message.unwrap_or_default();
+                match verdict {
+                    Verdict::Ok => Ok(()),
+                    Verdict::BadProof => {
+                        Err(ErrorCode::NotVerified
+                            .says(format!("the proof does not show what the header says: {said}")))
+                    }
+                    Verdict::BadBlock => {
+                        Err(ErrorCode::NotVerified.says(format!("the header is not this block's: {said}")))
+                    }
+                }
             }
-            Some(Verdict::BadBlock) => {
-                Err(ErrorCode::NotVerified.says(format!("the header is not this block's: {said}")))
+            Proved::Outcome(Outcome::Failed(failure)) | Proved::Hung(failure) => {
+                Err(ErrorCode::NotChecked.says(format!("the prover could not check it: {}", failure.message)))
             }
-            None => Err(ErrorCode::NotChecked.says("the prover gave no verdict")),
+            Proved::Outcome(Outcome::Done(_)) | Proved::Ended(_) => {
+                Err(ErrorCode::NotChecked.says("the prover gave no verdict"))
+            }
         }
     }
-}
-
-fn runner(file: &PipelineFile) -> Result<Runner, Trouble> {
-    let position = file.pipeline.verify_position();
-    let stage = file.pipeline.stage(position);
-    debug_assert_eq!(stage.kind, Kind::Verify);
-    let command = file.provers.get(&stage.prover);
-    let command = command.ok_or_else(|| {
-        Trouble::failed(format!("prover {} is not described", stage.prover))
-            .next("add its [prover] table to the pipeline in push0.toml there, and restart `push0 up`")
-            .coded(ErrorCode::BadConfiguration)
-    })?;
-    let programs = file.pipeline.programs.get(&stage.prover).cloned().unwrap_or_default();
-    Runner::new(command, programs, Duration::from_millis(file.policy.stage(position).time_limit.0))
 }
 
 #[cfg(test)]

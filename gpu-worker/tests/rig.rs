@@ -94,6 +94,7 @@ impl Onlooker for Diary {
     fn sees(&self, seen: Seen<'_>) {
         let entry = match seen {
             Seen::Started(_) => "started".to_owned(),
+            Seen::Told(_) => "told".to_owned(),
             Seen::Said(message) => serde_json::to_value(message).unwrap()["type"].as_str().unwrap().to_owned(),
             Seen::Garbage(_) => "garbage".to_owned(),
             Seen::Ended(_, status) => format!("ended {:?}", status.and_then(|status| status.code())),
@@ -116,7 +117,7 @@ async fn an_onlooker_sees_a_session_from_its_start_to_its_end() {
     }
     rig.close().await;
     let seen = diary.0.lock().unwrap().join(" ");
-    assert_eq!(seen, "started hello progress done progress done ended Some(0)");
+    assert_eq!(seen, "started hello told progress done told progress done ended Some(0)");
 }
 
 #[tokio::test]

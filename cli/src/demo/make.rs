@@ -57,7 +57,7 @@ fn random_blocks(args: &args::Demo, dir: &Path) -> anyhow::Result<BlockHash> {
 
 /// Runs the rollup's tool; its answer as JSON.
 fn rollup(arguments: &[&str]) -> anyhow::Result<Value> {
-    let program = prover::find(ROLLUP).ok_or_else(|| prover::missing(ROLLUP))?;
+    let program = push0_gpu_worker::find_program(ROLLUP).ok_or_else(|| prover::missing(ROLLUP))?;
     let ended =
         Command::new(&program).args(arguments).output().with_context(|| format!("cannot run {}", program.display()))?;
     if !ended.status.success() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use push0_core::chain::{ChainConfig, WINDOW};
-use push0_core::pipeline::{self, PipelineFile, ProverCommand};
+use push0_core::pipeline::{self, Mistakes, PipelineFile, ProverCommand};
 use push0_core::{ChainId, Class, PipelineDigest, ProverName};
 use push0_runtime::drive::Catalog;
 use toml::Table;
@@ -100,16 +100,20 @@ impl Pipelines {
 
 fn read_pipeline(reader: &mut Reader, path: &Path) -> Option<PipelineFile> {
     let at = path.display().to_string();
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| reader.mistake(&at, format_args!("cannot read the pipeline: {error}")))
-        .ok()?;
-    let mut file = match pipeline::parse(&text) {
-        Ok(file) => file,
+    match pipeline_file(path) {
+        Ok(file) => Some(file),
         Err(mistakes) => {
             mistakes.0.iter().for_each(|mistake| reader.mistake(&at, mistake));
-            return None;
+            None
         }
-    };
+    }
+}
+
+/// Reads a pipeline file as a worker of this directory has to understand it.
+pub(crate) fn pipeline_file(path: &Path) -> Result<PipelineFile, Mistakes> {
+    let text =
+        std::fs::read_to_string(path).map_err(|error| Mistakes(vec![format!("cannot read the pipeline: {error}")]))?;
+    let mut file = pipeline::parse(&text)?;
     // A program with a `/` is relative to the pipeline's file, wherever the worker is started.
     let directory = path.parent().unwrap_or(Path::new("")).canonicalize().unwrap_or_default();
     for prover in file.provers.values_mut() {
@@ -118,7 +122,7 @@ fn read_pipeline(reader: &mut Reader, path: &Path) -> Option<PipelineFile> {
             *program = directory.join(&*program).to_string_lossy().into_owned();
         }
     }
-    Some(file)
+    Ok(file)
 }
 
 fn provers(reader: &mut Reader, pipelines: &Pipelines) -> BTreeMap<ProverName, ProverCommand> {

@@ -142,10 +142,10 @@ pub(super) fn failed(job: &Job, failure: wire::Failure) -> Outcome {
         wire::FailureKind::Retryable => Failure::retryable(message).into(),
         wire::FailureKind::Permanent => Failure::permanent(message).into(),
         wire::FailureKind::BadInput => {
-            children.retain(|child| (*child as usize) < job.task.inputs.len());
+            children.retain(|child| (*child as usize) < job.inputs.len());
             children.sort_unstable();
             children.dedup();
-            if children.is_empty() && job.task.inputs.len() == 1 {
+            if children.is_empty() && job.inputs.len() == 1 {
                 children.push(0);
             }
             if children.is_empty() {

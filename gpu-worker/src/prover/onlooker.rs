@@ -10,6 +10,8 @@ use serde_json::{Map, Value};
 pub enum Seen<'a> {
     /// A process was started, with this number.
     Started(u32),
+    /// A session is given the task of this identity.
+    Told(&'a str),
     /// A session said this.
     Said(&'a FromProver),
     /// A session said what is not a message of the protocol.

@@ -130,6 +130,9 @@ impl Session {
         };
         let id = task.id.clone();
         let further = self.onlooker.as_ref().map(|onlooker| onlooker.further_fields()).unwrap_or_default();
+        if let Some(onlooker) = &self.onlooker {
+            onlooker.sees(Seen::Told(&id));
+        }
         if self.tell(&answer::message(task, further)).await.is_err() {
             return (self.crash().await, None);
         }
