@@ -201,6 +201,27 @@ fn a_damaged_root_is_made_again_and_a_damaged_final_proof_is_named() {
     assert!(said.contains("SHA-256"), "{said}");
 }
 
+#[test]
+fn a_damaged_witness_fails_its_block_and_replacing_it_with_itself_mends_it() {
+    let pipeline = honest_echo(true).replace("attempts = 6", "attempts = 2");
+    let mut installation = Installation::of(&[("push0.toml", CONFIG), ("pipeline.toml", &pipeline)]);
+    installation.start();
+    wait_until("push0 is up", || installation.status().is_some());
+    let trusted = installation.workers_of("trusted");
+    trusted.iter().for_each(|pid| signal(*pid, nix::sys::signal::Signal::SIGSTOP));
+    let (file, _) = installation.block(1, 1, "");
+    installation.submit(std::slice::from_ref(&file));
+    let keys = wait(installation.client().list("witnesses/", None, 10)).unwrap();
+    installation.damage(&keys[0]);
+    trusted.iter().for_each(|pid| signal(*pid, nix::sys::signal::Signal::SIGCONT));
+    wait_until("the block has failed", || installation.cli_ok(&["why", "demo", "1"]).contains("it failed"));
+    let said = installation.cli_ok(&["why", "demo", "1"]);
+    assert!(said.contains("P0-007"), "{said}");
+    installation.cli_ok(&["replace", file.to_str().unwrap()]);
+    installation.start_worker("one", "cpu", "push0.toml");
+    assert_eq!(final_epoch(&installation), 2);
+}
+
 /// The liar works alone first, until its lies are accepted; then an honest worker comes, and those who read what the liar made.
 #[test]
 fn a_segment_proof_of_another_segment_is_traced_to_the_liar_and_made_by_another_worker() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use push0_core::message::{ChainMessage, Submission, queue};
 use push0_core::record::{BlobRef, BlockStatus, Versioned as _};
 use push0_core::{BlockHash, ChainId, ErrorCode, Sha256};
-use push0_runtime::port::{Clock as _, Outgoing, SystemClock};
+use push0_runtime::port::{BLOB_LIMIT, BlobInfo, Clock as _, ErrorKind, Outgoing, PutOutcome, SystemClock};
 use push0_runtime::snapshot::{self, BlockSnapshot};
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
@@ -88,6 +88,21 @@ impl Candidate {
     /// The witness as it will be stored: its key carries its digest, so another witness is another blob.
     fn witness(&self) -> Result<BlobRef, Trouble> {
         let path = &self.witness;
+        let unusable = |what: &str, next: &str| {
+            Trouble::usage(format!("the witness {} {what}", path.display())).next(next).coded(ErrorCode::BadWitness)
+        };
+        if let Ok(metadata) = path.metadata() {
+            if !metadata.is_file() {
+                return Err(unusable("is not a file", "name the witness file itself"));
+            }
+            if metadata.len() == 0 {
+                return Err(unusable("is empty", "write it again: whatever makes it has not finished, or has failed"));
+            }
+            if metadata.len() > BLOB_LIMIT {
+                let what = format!("has {} bytes; at most {BLOB_LIMIT} are possible", metadata.len());
+                return Err(unusable(&what, "make blocks smaller, or compress the witness and have `split` unpack it"));
+            }
+        }
         let (sha256, size) = digest(path).map_err(|error| {
             Trouble::usage(format!("cannot read the witness {}: {error}", path.display()))
                 .next("the path is relative to the submission file")
@@ -184,7 +199,7 @@ pub async fn upload(remote: &Remote, candidate: &Candidate) -> anyhow::Result<Su
         .into());
     }
     let witness = candidate.witness()?;
-    let stored = remote.blobs.put_file(&witness.key, &candidate.witness, "submit").await?.into_info();
+    let stored = store(remote, &witness.key, &candidate.witness).await?;
     if stored.sha256 != witness.sha256 {
         return Err(Trouble::failed(format!("blob {} is there with other bytes", witness.key))
             .next("the witness changed while it was uploaded? submit it again")
@@ -199,6 +214,38 @@ pub async fn upload(remote: &Remote, candidate: &Candidate) -> anyhow::Result<Su
         witness,
         fork_seq: candidate.fork_seq,
     })
+}
+
+/// Stores a witness. One that is there already is read once: where its bytes were damaged, it is stored anew.
+async fn store(remote: &Remote, key: &str, file: &Path) -> anyhow::Result<BlobInfo> {
+    let stored = match remote.blobs.put_file(key, file, "submit").await? {
+        PutOutcome::Created(info) => return Ok(info),
+        PutOutcome::Exists(info) => info,
+    };
+    if is_intact(remote, &stored).await? {
+        return Ok(stored);
+    }
+    tracing::warn!(key, code = %ErrorCode::WitnessDamaged, "the stored witness is damaged; it is stored anew");
+    remote.blobs.delete(key).await?;
+    Ok(remote.blobs.put_file(key, file, "submit").await?.into_info())
+}
+
+/// Whether a blob's bytes are still those that were stored.
+async fn is_intact(remote: &Remote, info: &BlobInfo) -> anyhow::Result<bool> {
+    const PIECE: u64 = 1 << 20;
+    let (mut hasher, mut at) = (sha2::Sha256::new(), 0);
+    while at < info.size {
+        let piece = match remote.blobs.get_range(&info.key, at, PIECE).await {
+            Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(false),
+            read => read?.unwrap_or_default(),
+        };
+        if piece.is_empty() {
+            return Ok(false);
+        }
+        hasher.update(&piece);
+        at += piece.len() as u64;
+    }
+    Ok(Sha256(hasher.finalize().into()) == info.sha256)
 }
 
 /// Tells the chain. Telling it again is harmless, so every call is a message of its own: what was changed in it is never swallowed.

@@ -120,7 +120,7 @@ impl EngineConfig {
             durability: Durability::default(),
             queues,
             clock: Arc::new(SystemClock),
-            blob_limit: 1 << 30,
+            blob_limit: crate::port::BLOB_LIMIT,
             restart_grace: Millis::from_secs(60),
             max_pages: None,
         }

@@ -9,7 +9,7 @@ mod error;
 mod queue;
 mod table;
 
-pub use blobs::{BlobInfo, Blobs, PutOutcome};
+pub use blobs::{BLOB_LIMIT, BlobInfo, Blobs, PutOutcome};
 pub use clock::{Clock, SystemClock};
 pub use error::{ErrorKind, PortError, PortResult};
 pub use queue::{Delivery, Outgoing, Queue, QueueStats};

@@ -71,7 +71,9 @@ pub fn on_failure(view: &NodeView, failure: &Failure, policy: &StagePolicy) -> R
     }
     let note = note(view, failure);
     if is_confirmed_permanent(view, failure) {
-        return Ok(fail(view, note, ErrorCode::PermanentFailure, ""));
+        // The trusted pool runs `split` and `verify`: what they cannot do is wrong with the block.
+        let code = if failure.trusted { ErrorCode::BadBlock } else { ErrorCode::PermanentFailure };
+        return Ok(fail(view, note, code, ""));
     }
     if spoils(view, failure, policy) {
         return Ok(Decision::Spoil(ErrorCode::SplitDamaged.says(reason(&note, ""))));

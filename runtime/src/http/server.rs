@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use super::auth::{Access, Role, authenticate};
 use super::transfer;
 use super::wire::{Call, Failure};
-use crate::port::{Blobs, PortError, PortResult, Queue, Table};
+use crate::port::{BLOB_LIMIT, Blobs, PortError, PortResult, Queue, Table};
 
 /// A call's JSON: a send of a few hundred messages fits.
 const MAX_CALL: usize = 32 << 20;
@@ -64,7 +64,7 @@ pub struct ServerConfig {
 impl ServerConfig {
     /// No tokens; blobs to 1 GiB; a minute without progress.
     pub fn new(spool: impl Into<PathBuf>) -> Self {
-        Self { tokens: Vec::new(), spool: spool.into(), blob_limit: 1 << 30, stalled_after: Duration::from_secs(60) }
+        Self { tokens: Vec::new(), spool: spool.into(), blob_limit: BLOB_LIMIT, stalled_after: Duration::from_secs(60) }
     }
 }
 

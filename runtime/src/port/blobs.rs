@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use super::PortResult;
 
+/// Largest blob where nothing else is configured, bytes: a witness, an artifact.
+pub const BLOB_LIMIT: u64 = 1 << 30;
+
 /// What is known of a stored blob without reading it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlobInfo {
