@@ -294,3 +294,96 @@ fn a_flood_on_stderr_does_no_harm() {
     let report = Kit::broken(ANSWER, &loud).check(&[]);
     assert_eq!(report["conformant"], true, "{report:#}");
 }
+
+#[test]
+fn every_fresh_template_keeps_to_the_protocol() {
+    let dir = tempfile::Builder::new().prefix("p0").tempdir().expect("a temporary directory");
+    let run = |program: &Path, directory: &Path, args: &[&str]| {
+        let output = Command::new(program).args(args).current_dir(directory).output().expect("it starts");
+        assert!(output.status.success(), "{args:?}: {}", said(&output));
+    };
+    for (language, form) in [("python", "session"), ("python", "exec"), ("sh", "exec")] {
+        let name = format!("{language}-{form}");
+        run(&program("push0"), dir.path(), &["prover", "new", &name, "--language", language, "--form", form]);
+        let own = dir.path().join(&name);
+        run(Path::new("python3"), &own, &["blocks.py", "--blocks", "1", "--segments", "3"]);
+        run(
+            &program("push0"),
+            &own,
+            &["prover", "check", "--pipeline", "pipeline.toml", "--block", "blocks/1.json", "--pin"],
+        );
+        let pinned = fs::read_to_string(own.join("pipeline.toml")).expect("it is there");
+        assert!(pinned.contains("executable = \"") && pinned.contains("# With a / it is relative"), "{pinned}");
+    }
+    let again = Command::new(program("push0")).args(["prover", "new", "sh-exec"]).current_dir(dir.path()).output();
+    assert_eq!(again.expect("it starts").status.code(), Some(2), "nothing is written over");
+}
+
+#[test]
+fn what_was_pinned_is_demanded_from_then_on() {
+    let kit = Kit::new();
+    let check = |further: &[&str]| {
+        kit.push0(&[&["prover", "check", "--pipeline", "session.toml", "--block", "blocks/1.json"], further].concat())
+    };
+    assert!(check(&["--pin"]).status.success());
+    let pinned = kit.read("session.toml");
+    assert!(check(&[]).status.success());
+    kit.write("session.py", &format!("{}# another build\n", kit.read("session.py")));
+    let other = check(&[]);
+    assert_eq!(other.status.code(), Some(1));
+    assert!(said(&other).contains("FAIL  programs"), "{}", said(&other));
+    assert_eq!(kit.read("session.toml"), pinned, "only --pin writes");
+    assert!(check(&["--pin"]).status.success());
+    assert_ne!(kit.read("session.toml"), pinned);
+
+    let before = kit.read("session.toml");
+    let text = kit.read("session.py");
+    kit.write("session.py", &text.replace("    if root != digests:", "    if False:"));
+    let lax = check(&["--pin"]);
+    assert_eq!(lax.status.code(), Some(1), "{}", said(&lax));
+    assert_eq!(kit.read("session.toml"), before, "what fails is not pinned");
+}
+
+/// `push0 up` in a directory, killed with all it started when this goes.
+struct Up(std::process::Child);
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        // Its workers and their provers die with it.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn ten_blocks_are_proven_with_a_prover_in_python() {
+    let dir = tempfile::Builder::new().prefix("p0").tempdir().expect("a temporary directory");
+    let own = dir.path().join("mine");
+    let run = |program: &Path, args: &[&str]| {
+        let directory = if own.exists() { &own } else { dir.path() };
+        let output = Command::new(program).args(args).current_dir(directory).output().expect("it starts");
+        assert!(output.status.success(), "{args:?}: {}", said(&output));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let push0 = program("push0");
+    run(&push0, &["prover", "new", "mine"]);
+    run(Path::new("python3"), &["blocks.py", "--blocks", "10", "--segments", "4"]);
+    let log = fs::File::create(own.join("up.log")).expect("a log");
+    let up = Command::new(&push0).arg("up").current_dir(&own).stdout(std::process::Stdio::null()).stderr(log).spawn();
+    let _up = Up(up.expect("push0 starts"));
+    let is_up =
+        || Command::new(&push0).arg("status").current_dir(&own).output().is_ok_and(|output| output.status.success());
+    push0_tests::chaos::installation::wait_until("push0 is up", is_up);
+    let files: Vec<String> = (1..=10).map(|number| format!("blocks/{number}.json")).collect();
+    let submit: Vec<&str> = ["submit"].into_iter().chain(files.iter().map(String::as_str)).collect();
+    run(&push0, &submit);
+    run(&push0, &["--json", "watch", "--until", "10", "demo"]);
+    let stream = run(&push0, &["finalized", "demo"]);
+    let numbers: Vec<u64> = stream
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect("a line is a document")["number"].as_u64().unwrap_or(0))
+        .collect();
+    assert_eq!(numbers, (1..=10).collect::<Vec<u64>>());
+    let verified = run(&push0, &["verify", "demo"]);
+    assert!(verified.contains("10 proofs verified, 0 skipped, 0 bad"), "{verified}");
+}
