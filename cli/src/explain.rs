@@ -48,3 +48,6 @@ pub fn run(args: &args::Explain, output: Output) -> anyhow::Result<()> {
     output.show(&Entry { code, title: code.title(), text: Some(text) }, || text.to_owned());
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
