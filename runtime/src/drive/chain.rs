@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use push0_core::chain::{self, ChainConfig, Change, Event, Ignored, Step, View};
 use push0_core::message::{queue, work_queue};
 use push0_core::record::{
-    BlockRow, ChainRow, OutboxRow, PendingEffect, RowKey, Run, Versioned, attribute, control_key, proof_key,
+    BlockRow, BlockStatus, ChainRow, Halt, OutboxRow, PendingEffect, RowKey, Run, Versioned, attribute, control_key,
+    proof_key,
 };
 use push0_core::{ChainId, ErrorCode, invariant};
 
@@ -35,16 +36,25 @@ pub async fn drive(context: &Context, chain: &ChainId, event: &Event) -> Result<
                     continue;
                 }
                 Ok(change) => {
+                    let alarm = Alarm::of(&loaded.view, &change);
                     let written = loaded.write(context, change).await;
                     if written.is_ok() {
                         answer = Some(Ok(()));
+                        alarm.into_iter().for_each(Alarm::raise);
                     }
                     written
                 }
             },
             Some(ref answer) => match chain::advance(&loaded.view, now, config) {
                 None => return Ok(answer.clone()),
-                Some(Step::Write(change)) => loaded.write(context, *change).await,
+                Some(Step::Write(change)) => {
+                    let alarm = Alarm::of(&loaded.view, &change);
+                    let written = loaded.write(context, *change).await;
+                    if written.is_ok() {
+                        alarm.into_iter().for_each(Alarm::raise);
+                    }
+                    written
+                }
                 Some(Step::Perform { effect, then }) => {
                     perform(context, config, effect).await?;
                     loaded.write(context, Change { chain: Some(*then), ..Change::default() }).await
@@ -59,6 +69,47 @@ pub async fn drive(context: &Context, chain: &ChainId, event: &Event) -> Result<
             Err(error) if !error.is_conflict() => return Err(error.into()),
             Ok(()) | Err(_) => {}
         }
+    }
+}
+
+/// What an operator shall see in the log, once, when it has been written.
+struct Alarm {
+    code: ErrorCode,
+    chain: ChainId,
+    number: u64,
+    what: String,
+}
+
+impl Alarm {
+    fn of(view: &View, change: &Change) -> Option<Self> {
+        let chain = &view.chain.chain;
+        let alarm = |code, number, what: String| Some(Self { code, chain: chain.clone(), number, what });
+        if let Some(block) = &change.block {
+            let before = view.blocks.get(&block.number);
+            if let BlockStatus::Failed { reason } = &block.status {
+                let code = ErrorCode::find(reason).unwrap_or(ErrorCode::BadBlock);
+                return alarm(code, block.number, format!("block failed: {reason}"));
+            }
+            if before.is_some_and(|before| before.contenders_seen < block.contenders_seen) {
+                return alarm(ErrorCode::Contender, block.number, "another block wants this number".to_owned());
+            }
+        }
+        let halt = change.chain.as_ref().and_then(|chain| chain.halt.as_ref());
+        match halt.filter(|halt| view.chain.halt.as_ref() != Some(halt))? {
+            Halt::ParentMismatch { number, names, last } => {
+                let what = format!("chain halted: the block names parent {names}, final is {last}");
+                alarm(ErrorCode::ParentMismatch, *number, what)
+            }
+            Halt::OrphanParent { number, names } => {
+                let what = format!("chain halted: the block's parent {names} was skipped, being of another branch");
+                alarm(ErrorCode::OrphanParent, *number, what)
+            }
+        }
+    }
+
+    fn raise(self) {
+        let Self { code, chain, number, what } = self;
+        tracing::warn!(%code, %chain, number, "{what}");
     }
 }
 
