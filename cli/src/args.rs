@@ -83,6 +83,10 @@ pub enum Command {
     Resume(ChainArg),
     /// Set how many blocks of a chain are proven at once.
     Window(Window),
+    /// Copy everything push0 keeps, while it runs or when it is stopped.
+    Backup(Backup),
+    /// Make a data directory of a backup.
+    Restore(Restore),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -378,6 +382,23 @@ pub struct Window {
     pub blocks: u32,
     #[command(flatten)]
     pub wait: Wait,
+}
+
+#[derive(Debug, Args)]
+pub struct Backup {
+    /// A new directory, on the machine where push0 runs.
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Check a backup that was made earlier, every byte of it, and change nothing.
+    #[arg(long)]
+    pub verify: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// What `push0 backup` made. It goes into the directory that --data names, which must be empty or absent.
+    #[arg(value_name = "BACKUP")]
+    pub backup: PathBuf,
 }
 
 #[cfg(test)]

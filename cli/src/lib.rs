@@ -9,6 +9,7 @@
 //! - [`demo`]: all of it, once.
 
 pub mod args;
+pub mod backup;
 pub mod blobs;
 pub mod connect;
 pub mod demo;

@@ -9,7 +9,7 @@ use push0::args::{Cli, Command};
 use push0::error::{Report, Trouble};
 use push0::output::Output;
 use push0::settings::{Settings, Sources};
-use push0::{blobs, demo, explain, init, operate, prover, submit, up, verify, view, worker};
+use push0::{backup, blobs, demo, explain, init, operate, prover, submit, up, verify, view, worker};
 use push0_core::ErrorCode;
 use tracing_subscriber::EnvFilter;
 
@@ -92,6 +92,8 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Pause(args) => operate::pause(args, &location.open().await?, output).await,
         Command::Resume(args) => operate::resume(args, &location.open().await?, output).await,
         Command::Window(args) => operate::window(args, &location.open().await?, output).await,
+        Command::Backup(args) => backup::back_up(args, &location, output).await,
+        Command::Restore(args) => backup::restore(args, &location, output),
     }
 }
 

@@ -16,7 +16,7 @@ use push0_core::topology::Topology;
 use push0_core::{Class, ErrorCode, Pool};
 use push0_runtime::drive::Context;
 use push0_runtime::engine::{Engine, EngineConfig, Location, QueueSpec};
-use push0_runtime::http::{Ports, Role, Server, ServerConfig, bind_tcp, bind_unix};
+use push0_runtime::http::{Ports, Role, Server, ServerConfig, bind_tcp, bind_unix, maintenance};
 use push0_runtime::port::{Clock, SystemClock};
 use push0_runtime::wiring;
 use tokio::signal::unix::{SignalKind, signal};
@@ -62,7 +62,8 @@ pub async fn run(settings: &Settings, output: Output) -> anyhow::Result<()> {
     let locals = locals(settings)?;
     let mut tokens = settings.tokens.clone();
     tokens.extend(locals.iter().map(|local| (local.token.clone(), role(&local.pool))));
-    let server = Server::new(ports, ServerConfig { tokens, ..ServerConfig::new(settings.data.join("spool")) })?;
+    let server = Server::new(ports, ServerConfig { tokens, ..ServerConfig::new(settings.data.join("spool")) })?
+        .with_routes(maintenance(&engine));
     let (close, closed) = watch::channel(false);
     let socket = settings.socket();
     let mut servers = tokio::task::JoinSet::new();

@@ -12,6 +12,8 @@
 //! - **Leases survive a restart with a grace**: a lease that ran (or ended unnoticed) when the last owner stopped ends no sooner than its
 //!   own length, at most [`EngineConfig::restart_grace`], after the open. A worker that outlived the owner keeps its task.
 //!
+//! - **It can be backed up while it runs**, see [`Engine::backup`].
+//!
 //! Open a data directory with `sqlite3 DIR/engine.db` and any file viewer to look at it while the engine runs.
 
 use std::path::{Path, PathBuf};
@@ -31,6 +33,7 @@ use crate::port::{
     Row, SetOutcome, SystemClock, Table, Value, Write,
 };
 
+mod backup;
 mod blobs;
 mod commit;
 mod owner;
@@ -39,6 +42,7 @@ mod schema;
 mod table;
 mod waiting;
 
+pub use self::backup::{Backup, back_up_stopped, restore, verify_backup};
 pub(crate) use self::blobs::check_key as check_blob_key;
 
 /// Where an engine keeps what it holds.
@@ -238,7 +242,9 @@ fn own(directory: &Path) -> PortResult<Ownership> {
         let what = format!("making the data directory {}: {error}", directory.display());
         PortError::permanent(ErrorCode::DataUnusable.says(what))
     })?;
-    Ownership::take(directory)
+    let owner = Ownership::take(directory)?;
+    backup::refuse_unfinished(directory)?;
+    Ok(owner)
 }
 
 fn check_spec(spec: &QueueSpec, all: &[QueueSpec]) -> PortResult<()> {

@@ -15,10 +15,12 @@
 
 pub mod auth;
 mod client;
+mod maintenance;
 mod server;
 mod transfer;
 pub mod wire;
 
 pub use auth::Role;
 pub use client::{Client, ClientConfig};
+pub use maintenance::maintenance;
 pub use server::{Ports, Server, ServerConfig, Transport, bind_tcp, bind_unix};

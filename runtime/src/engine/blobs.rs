@@ -8,7 +8,7 @@
 //! 3. The row is inserted unless the key has one; the loser removes its own file.
 //!
 //! So a blob is there whole or not at all. A crash between 2 and 3 leaves a file without a row: unreachable, and removed at the
-//! next open, as is everything in `tmp`. A delete removes the row, then the file.
+//! next open, as is everything in `tmp`. A delete removes the row, then the file (after the backups that are being made, if any).
 //!
 //! Files are read and written in the caller's thread, in chunks of 256 KiB; no lock is held meanwhile.
 
@@ -62,6 +62,30 @@ pub(super) struct Disk {
     directory: PathBuf,
     durability: Durability,
     next: AtomicU64,
+    kept: Mutex<Kept>,
+}
+
+/// Files of deleted blobs that are still wanted.
+#[derive(Default)]
+struct Kept {
+    /// Backups that are being made.
+    backups: usize,
+    files: Vec<String>,
+}
+
+/// While this lives, files of deleted blobs stay.
+pub(super) struct KeptFiles<'a>(Option<&'a Disk>);
+
+impl Drop for KeptFiles<'_> {
+    fn drop(&mut self) {
+        let Some(disk) = self.0 else { return };
+        let files = {
+            let mut kept = lock(&disk.kept);
+            kept.backups -= 1;
+            if kept.backups == 0 { std::mem::take(&mut kept.files) } else { Vec::new() }
+        };
+        files.iter().for_each(|file| disk.remove(file));
+    }
 }
 
 /// A blob as its row says.
@@ -283,9 +307,16 @@ impl Store {
             })
             .await?;
         if let (Files::Disk(disk), Some(file)) = (&self.files, file) {
-            disk.remove(&file);
+            disk.let_go(file);
         }
         Ok(())
+    }
+
+    /// See [`KeptFiles`].
+    pub(super) fn keep_files(&self) -> KeptFiles<'_> {
+        let Files::Disk(disk) = &self.files else { return KeptFiles(None) };
+        lock(&disk.kept).backups += 1;
+        KeptFiles(Some(disk))
     }
 }
 
@@ -316,13 +347,13 @@ impl io::Seek for Source {
     }
 }
 
-enum CopyError {
+pub(super) enum CopyError {
     Read(io::Error),
     Write(io::Error),
     TooLarge,
 }
 
-fn copy_hashed(source: &mut dyn Read, target: &mut File, limit: u64) -> Result<(u64, Sha256), CopyError> {
+pub(super) fn copy_hashed(source: &mut dyn Read, target: &mut File, limit: u64) -> Result<(u64, Sha256), CopyError> {
     let mut hasher = sha2::Sha256::new();
     let mut buffer = vec![0; CHUNK];
     let mut size = 0;
@@ -345,7 +376,8 @@ fn copy_hashed(source: &mut dyn Read, target: &mut File, limit: u64) -> Result<(
 impl Disk {
     /// Prepares the directories, and removes what a crash left: temporary files, and files whose row was never written.
     pub(super) fn open(directory: &Path, durability: Durability, db: &Connection) -> PortResult<Self> {
-        let disk = Self { directory: directory.to_owned(), durability, next: AtomicU64::new(1) };
+        let disk =
+            Self { directory: directory.to_owned(), durability, next: AtomicU64::new(1), kept: Mutex::default() };
         let failed = |error: io::Error| PortError::io(directory.display(), &error);
         if disk.temporary().exists() {
             fs::remove_dir_all(disk.temporary()).map_err(failed)?;
@@ -441,6 +473,18 @@ impl Disk {
             File::open(folder)?.sync_all()?;
         }
         Ok(())
+    }
+
+    /// Removes the file of a deleted blob, now or when the last backup is done.
+    fn let_go(&self, file: String) {
+        {
+            let mut kept = lock(&self.kept);
+            if kept.backups > 0 {
+                kept.files.push(file);
+                return;
+            }
+        }
+        self.remove(&file);
     }
 
     fn remove(&self, file: &str) {

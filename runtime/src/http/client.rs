@@ -14,7 +14,9 @@ use serde::de::DeserializeOwned;
 use sha2::Digest as _;
 use tokio::io::AsyncWriteExt as _;
 
+use super::maintenance::BackUp;
 use super::wire::{BlobQuery, Call, Failure, SHA256, SIZE, WRITER};
+use crate::engine::Backup;
 use crate::port::{
     Accepted, BlobInfo, Blobs, Delivery, Key, Outgoing, PortError, PortResult, PutOutcome, Queue, QueueStats, Row,
     SetOutcome, Table, Value, Write,
@@ -89,6 +91,14 @@ impl Client {
             Some(token) => request.bearer_auth(token),
             None => request,
         }
+    }
+
+    /// Has the server make a backup in the directory `to` of its own machine, and waits until it is whole, however long that takes.
+    pub async fn back_up(&self, to: &Path) -> PortResult<Backup> {
+        let request = self.request(reqwest::Method::POST, "/v1/backup").json(&BackUp { to: to.to_owned() });
+        let response = request.send().await.map_err(|error| network(&error))?;
+        let backup = read_answer(response).await?;
+        backup.ok_or_else(|| PortError::unknown("the server answered a backup with an absent blob"))
     }
 
     async fn call<T: DeserializeOwned>(&self, call: &Call) -> PortResult<T> {
