@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use push0_core::pipeline::{Form, Kind};
-use push0_core::{BlockHash, ChainId, Pool, ProverName, StageName, WorkerId};
+use push0_core::{BlockHash, ChainId, Pool, Principal, ProverName, StageName, WorkerId};
 
 use crate::connect::Where;
 
@@ -27,6 +27,9 @@ pub struct Cli {
     /// What to present there; needed over TCP.
     #[arg(long, global = true, env = "PUSH0_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
+    /// The file that holds it: other users of this machine can see a command line.
+    #[arg(long, global = true, env = "PUSH0_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
     /// The data directory of `push0 up` [env: PUSH0_DATA] [default: `data` of push0.toml, or ./data].
     #[arg(long, global = true, value_name = "DIR")]
     pub data: Option<PathBuf>,
@@ -36,7 +39,12 @@ pub struct Cli {
 
 impl Cli {
     pub fn location(&self) -> Where {
-        Where { connect: self.connect.clone(), token: self.token.clone(), data: self.data.clone() }
+        Where {
+            connect: self.connect.clone(),
+            token: self.token.clone(),
+            token_file: self.token_file.clone(),
+            data: self.data.clone(),
+        }
     }
 }
 
@@ -53,6 +61,9 @@ pub enum Command {
     /// For who writes a prover: check one, begin one.
     #[command(subcommand)]
     Prover(Prover),
+    /// Make tokens for worker hosts; have a running push0 read them again.
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Submit blocks.
     Submit(Submit),
     /// Chains, blocks in the making, queues, workers.
@@ -152,10 +163,12 @@ pub struct Worker {
     /// Tasks proven at a time.
     #[arg(long)]
     pub slots: Option<usize>,
-    /// The configuration whose pipelines name the provers [env: PUSH0_CONFIG] [default: ./push0.toml].
+    /// A configuration whose pipelines name the provers to run, instead of what the push0 there says [env: PUSH0_CONFIG] [default:
+    /// ./push0.toml, where there is one].
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Its name; no two workers may share one [default: from the host's name].
+    /// Its name; no two workers may share one. With a token: the token's name, or that and a dash and more [default: from the token's
+    /// name, the host's and the process's number].
     #[arg(long)]
     pub id: Option<WorkerId>,
     /// For inputs and outputs of tasks in hand [default: push0-worker under the system's temporary directory].
@@ -249,6 +262,49 @@ fn stage(text: &str) -> Result<(StageName, Kind), String> {
     let kinds = [Kind::Split, Kind::Map, Kind::Join, Kind::Single, Kind::Verify];
     let kind = kinds.into_iter().find(|known| known.as_str() == kind);
     Ok((name, kind.ok_or("the kind must be split, map, join, single or verify")?))
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token: writes it to a file that only you can read, and prints the table for push0.toml.
+    New(NewToken),
+    /// Have the running push0 read its tokens again: new ones are let in, those that are gone refused.
+    Reload,
+}
+
+#[derive(Debug, Args)]
+pub struct NewToken {
+    #[arg(long, value_enum)]
+    pub role: TokenRole,
+    /// The pool of a worker's token.
+    #[arg(long)]
+    pub pool: Option<Pool>,
+    /// Whose it is, such as the host's name; its workers' ids begin with it.
+    #[arg(long)]
+    pub name: Principal,
+    /// Where the token goes; must not exist yet [default: NAME.token].
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TokenRole {
+    /// Everything.
+    Operator,
+    /// Takes and proves the tasks of one pool.
+    Worker,
+    /// Runs split and verify.
+    Trusted,
+}
+
+impl TokenRole {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            TokenRole::Operator => "operator",
+            TokenRole::Worker => "worker",
+            TokenRole::Trusted => "trusted",
+        }
+    }
 }
 
 #[derive(Debug, Args)]

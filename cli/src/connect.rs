@@ -23,6 +23,8 @@ pub struct Where {
     /// `unix:/path` or `http://host:port`.
     pub connect: Option<String>,
     pub token: Option<String>,
+    /// The file with the token.
+    pub token_file: Option<PathBuf>,
     /// The data directory whose socket is meant otherwise.
     pub data: Option<PathBuf>,
 }
@@ -44,8 +46,21 @@ impl Where {
         self.client_with(ClientConfig::new(self.address()))
     }
 
+    fn token(&self) -> anyhow::Result<Option<String>> {
+        let Some(path) = self.token_file.as_ref().filter(|_| self.token.is_none()) else {
+            return Ok(self.token.clone());
+        };
+        match std::fs::read_to_string(path) {
+            Ok(text) => Ok(Some(text.trim().to_owned())),
+            Err(error) => Err(Trouble::usage(format!("cannot read the token in {}: {error}", path.display()))
+                .next("name its file with --token-file; `push0 token new` on the owner's host makes one")
+                .coded(ErrorCode::BadUsage)
+                .into()),
+        }
+    }
+
     fn client_with(&self, mut config: ClientConfig) -> anyhow::Result<Client> {
-        config.token.clone_from(&self.token);
+        config.token = self.token()?;
         Client::new(config).map_err(|error| {
             Trouble::usage(error.to_string())
                 .next("--connect (or PUSH0_CONNECT) is unix:/path/push0.sock or http://HOST:PORT")
@@ -76,7 +91,7 @@ impl Where {
         })
     }
 
-    fn explain(&self, error: &PortError) -> Trouble {
+    pub(crate) fn explain(&self, error: &PortError) -> Trouble {
         let address = self.address();
         let (_, message) = ErrorCode::split(error.message());
         match error.kind() {
@@ -92,7 +107,7 @@ impl Where {
             .coded(ErrorCode::Unreachable),
             ErrorKind::Fenced => {
                 Trouble::failed(format!("the push0 at {address} does not let this command in: {message}"))
-                    .next("use --token (or PUSH0_TOKEN) with an operator's token")
+                    .next("use --token-file (or PUSH0_TOKEN_FILE) with an operator's token")
                     .coded(error.code())
             }
             ErrorKind::Conflict | ErrorKind::Permanent | ErrorKind::Corrupt => {

@@ -5,11 +5,11 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use clap::error::ErrorKind;
-use push0::args::{Cli, Command};
+use push0::args::{Cli, Command, TokenCommand};
 use push0::error::{Report, Trouble};
 use push0::output::Output;
 use push0::settings::{Settings, Sources};
-use push0::{backup, blobs, demo, explain, init, operate, prover, submit, up, verify, view, worker};
+use push0::{backup, blobs, demo, explain, init, operate, prover, submit, token, up, verify, view, worker};
 use push0_core::ErrorCode;
 use tracing_subscriber::EnvFilter;
 
@@ -70,13 +70,15 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
                 .flag("workers.count", args.workers)
                 .flag("listen", args.listen.as_ref())
                 .flag("durability", args.durability.as_ref());
-            up::run(&settings(&sources)?, output).await
+            up::run(&settings(&sources)?, &sources, output).await
         }
         Command::Worker(args) => {
-            let sources = Sources::new(args.config.clone()).flag("workers.slots", args.slots);
+            let sources = Sources::new(args.config.clone()).for_worker().flag("workers.slots", args.slots);
             worker::run(args, &location, &settings(&sources)?).await
         }
         Command::Prover(args) => prover::run(args, output).await,
+        Command::Token(TokenCommand::New(args)) => token::new(args, output),
+        Command::Token(TokenCommand::Reload) => token::reload(&location, output).await,
         Command::Submit(args) => submit::run(args, &location.open().await?, output).await,
         Command::Status(args) => view::status(args, &location.open().await?, output).await,
         Command::Block(args) => view::block(args, &location.open().await?, output).await,

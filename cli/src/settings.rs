@@ -13,7 +13,7 @@ use push0_core::pipeline::{Mistakes, ProverCommand};
 use push0_core::{Millis, Pool, ProverName};
 use push0_runtime::drive::Catalog;
 use push0_runtime::engine::Durability;
-use push0_runtime::http::Role;
+use push0_runtime::http::Token;
 
 pub(crate) use chains::pipeline_file;
 use layers::Reader;
@@ -34,7 +34,9 @@ pub struct Settings {
     /// `HOST:PORT` to listen on beside the socket in the data directory.
     pub listen: Option<String>,
     /// Who may connect there.
-    pub tokens: Vec<(String, Role)>,
+    pub tokens: Vec<Token>,
+    /// Files that hold one of them.
+    pub token_files: Vec<PathBuf>,
     pub workers: Workers,
     pub functions: Functions,
     pub catalog: Catalog,
@@ -78,6 +80,8 @@ pub struct Sources {
     pub env: BTreeMap<String, String>,
     /// Flags, by the key they set: `("workers.count", "2")`.
     pub flags: Vec<(&'static str, String)>,
+    /// For a worker, which needs no chains: the push0 it connects to has them.
+    pub is_worker: bool,
 }
 
 impl Sources {
@@ -88,7 +92,12 @@ impl Sources {
             .filter(|(name, value)| name.starts_with("PUSH0_") && !value.is_empty());
         let mut env: BTreeMap<String, String> = env.collect();
         let file = file.or_else(|| env.remove("PUSH0_CONFIG").map(PathBuf::from));
-        Self { file, env, flags: Vec::new() }
+        Self { file, env, flags: Vec::new(), is_worker: false }
+    }
+
+    pub fn for_worker(mut self) -> Self {
+        self.is_worker = true;
+        self
     }
 
     pub fn flag(mut self, key: &'static str, value: Option<impl ToString>) -> Self {
@@ -110,11 +119,14 @@ impl Settings {
             _ => Durability::Process,
         };
         let listen = reader.text("listen");
-        let tokens = reader.tokens(&directory);
+        let (tokens, mut token_files) = reader.tokens(&directory);
+        if token_files.len() < tokens.len() {
+            token_files.extend(file.clone());
+        }
         if listen.is_some() && tokens.is_empty() && reader.is_clean() {
             reader.mistake("listen", "over TCP everybody needs a token, and there is none: add a [[token]] table");
         }
-        let (catalog, provers) = chains::read(&mut reader, &directory);
+        let (catalog, provers) = chains::read(&mut reader, &directory, !sources.is_worker);
         let pools: Vec<Pool> = catalog.pools().into_iter().filter(|pool| !pool.is_trusted()).collect();
         let workers = Workers {
             count: reader.integer("workers.count", 0..=1024).map_or_else(default_workers, |count| count as usize),
@@ -130,7 +142,7 @@ impl Settings {
             reaper: Millis(reader.integer("functions.reaper_ms", 50..=3_600_000).unwrap_or(10_000)),
         };
         reader.finish()?;
-        Ok(Self { file, data, durability, listen, tokens, workers, functions, catalog, provers })
+        Ok(Self { file, data, durability, listen, tokens, token_files, workers, functions, catalog, provers })
     }
 
     /// The socket that `up` listens on.

@@ -6,8 +6,10 @@
 
 mod children;
 mod functions;
+mod routes;
 
 use std::collections::BTreeSet;
+use std::io::IsTerminal as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,7 +18,7 @@ use push0_core::topology::Topology;
 use push0_core::{Class, ErrorCode, Pool};
 use push0_runtime::drive::Context;
 use push0_runtime::engine::{Engine, EngineConfig, Location, QueueSpec};
-use push0_runtime::http::{Ports, Role, Server, ServerConfig, bind_tcp, bind_unix, maintenance};
+use push0_runtime::http::{Ports, SealKey, Server, ServerConfig, bind_tcp, bind_unix, maintenance};
 use push0_runtime::port::{Clock, SystemClock};
 use push0_runtime::wiring;
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,15 +28,17 @@ use tracing::info;
 use crate::error::Trouble;
 use crate::notice::Notice;
 use crate::output::Output;
-use crate::settings::Settings;
+use crate::settings::{Settings, Sources};
 
 use children::{Children, Local};
+
+pub use routes::{RELOAD, Reloaded};
 
 /// Longest path of a socket, bytes (`sun_path` is 108 with its end).
 const SOCKET_PATH: usize = 107;
 
 /// Runs until SIGTERM or ctrl-c.
-pub async fn run(settings: &Settings, output: Output) -> anyhow::Result<()> {
+pub async fn run(settings: &Settings, sources: &Sources, output: Output) -> anyhow::Result<()> {
     // Asked for first: a signal during start-up is obeyed, not fatal.
     let mut stopping = Stopping::new()?;
     let topology = Topology::built_in();
@@ -60,10 +64,17 @@ pub async fn run(settings: &Settings, output: Output) -> anyhow::Result<()> {
     let functions = functions::start(&context, &engine, &topology, &pools, &settings.functions, &stopped)?;
 
     let locals = locals(settings)?;
-    let mut tokens = settings.tokens.clone();
-    tokens.extend(locals.iter().map(|local| (local.token.clone(), role(&local.pool))));
-    let server = Server::new(ports, ServerConfig { tokens, ..ServerConfig::new(settings.data.join("spool")) })?
-        .with_routes(maintenance(&engine));
+    let local_tokens = locals.iter().map(Local::token).collect::<anyhow::Result<Vec<_>>>()?;
+    let tokens = routes::Tokens::new(local_tokens, sources);
+    let config = ServerConfig {
+        tokens: tokens.with(&settings.tokens),
+        seal: Some(SealKey::load(&settings.data.join("receipts.key"))?),
+        ..ServerConfig::new(settings.data.join("spool"))
+    };
+    let server = Server::new(ports, config)?
+        .with_routes(maintenance(&engine))
+        .with_routes(routes::router(context.catalog.clone(), tokens.clone()));
+    tokens.serve(&server);
     let (close, closed) = watch::channel(false);
     let socket = settings.socket();
     let mut servers = tokio::task::JoinSet::new();
@@ -90,12 +101,13 @@ pub async fn run(settings: &Settings, output: Output) -> anyhow::Result<()> {
     let children = Children::start(settings, &locals, &socket)?;
     output.note(&greeting(settings, &socket, locals.len()));
     warn_of_missing_provers(settings, output);
+    warn_of_open_tokens(settings, output);
 
-    stopping.wait().await;
+    stopping.wait(&tokens).await;
     output.note("push0: draining; once more to stop at once");
     tokio::select! {
         () = children.drain() => {}
-        () = stopping.wait() => children.kill(),
+        () = stopping.wait(&tokens) => children.kill(),
     }
     stop.send_replace(true);
     functions.finish().await;
@@ -149,10 +161,6 @@ fn reclaim_tasks(engine: &Engine, pools: &BTreeSet<Pool>) -> anyhow::Result<()> 
     Ok(())
 }
 
-fn role(pool: &Pool) -> Role {
-    if pool.is_trusted() { Role::Trusted } else { Role::Worker { pool: pool.clone() } }
-}
-
 /// The workers to start: one of the trusted pool, and so many in each other pool.
 fn locals(settings: &Settings) -> anyhow::Result<Vec<Local>> {
     let mut locals = vec![Local::new(&Pool::trusted(), 1)?];
@@ -177,6 +185,15 @@ fn warn_of_missing_provers(settings: &Settings, output: Output) {
     }
 }
 
+fn warn_of_open_tokens(settings: &Settings, output: Output) {
+    for path in crate::token::readable_by_others(&settings.token_files) {
+        let path = path.display();
+        output.note(&format!(
+            "warning: {path} holds a token, and anybody on this machine can read it\n  next: chmod o-rwx {path}"
+        ));
+    }
+}
+
 fn greeting(settings: &Settings, socket: &Path, workers: usize) -> String {
     let chains: Vec<String> = settings.catalog.chains.keys().map(ToString::to_string).collect();
     let mut lines = vec![
@@ -195,21 +212,37 @@ fn greeting(settings: &Settings, socket: &Path, workers: usize) -> String {
     lines.join("\n")
 }
 
-/// SIGTERM or ctrl-c.
+/// SIGTERM or ctrl-c; and SIGHUP, which at a terminal means that it was closed, and elsewhere to read the tokens again.
 struct Stopping {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+    at_terminal: bool,
 }
 
 impl Stopping {
     fn new() -> anyhow::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            at_terminal: std::io::stdin().is_terminal(),
+        })
     }
 
-    async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+    async fn wait(&mut self, tokens: &routes::Tokens) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => {
+                    if self.at_terminal {
+                        return;
+                    }
+                    // It has said what came of it.
+                    let _ = tokens.reload();
+                }
+            }
         }
     }
 }

@@ -72,7 +72,7 @@ pub async fn overview(remote: &Remote, only: Option<&ChainId>) -> anyhow::Result
 fn in_hand(block: &BlockSnapshot) -> Vec<(WorkerId, InHand)> {
     let tasks = block.run.iter().flat_map(|run| &run.tasks);
     let held = |task: &snapshot::TaskSnapshot| {
-        let Started { attempt, worker, at } = task.started.clone()?;
+        let Started { attempt, worker, at, .. } = task.started.clone()?;
         let task = InHand {
             chain: block.block.chain.clone(),
             number: block.block.number,

@@ -1,29 +1,43 @@
 //! `push0 worker`: the worker library over a connection to `up`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use push0_core::{ErrorCode, Pool, WorkerId};
-use push0_gpu_worker::{WorkerConfig, WorkerError};
+use push0_core::pipeline::ProverCommand;
+use push0_core::{ErrorCode, Pool, Principal, ProverName, WorkerId};
+use push0_gpu_worker::{WorkerConfig, WorkerError, find_program};
 use push0_runtime::port::{Blobs, Queue, SystemClock};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::info;
 
 use crate::args;
 use crate::connect::Where;
 use crate::error::Trouble;
 use crate::settings::Settings;
+use crate::welcome;
 
 /// Works until SIGTERM or ctrl-c, then drains.
 pub async fn run(args: &args::Worker, location: &Where, settings: &Settings) -> anyhow::Result<()> {
-    let id = match &args.id {
-        Some(id) => id.clone(),
-        None => default_id(&args.pool)?,
+    let mut stop = Stop::new()?;
+    let again = signal(SignalKind::interrupt())?;
+    let address = location.address();
+    let client = Arc::new(location.client()?);
+    let welcome = tokio::select! {
+        welcome = welcome::ask(&client, &address, &args.pool) => welcome?,
+        () = stop.wait() => return Ok(()),
     };
+    let id = match &args.id {
+        Some(id) => named_as_its_token(id, welcome.name.as_ref())?,
+        None => default_id(&args.pool, welcome.name.as_ref())?,
+    };
+    let provers = provers(settings, welcome.provers, &address)?;
+    info!(%address, provers = ?provers.keys().map(ProverName::as_str).collect::<Vec<_>>(), "connected");
+
     let scratch = args.scratch.clone().unwrap_or_else(|| std::env::temp_dir().join("push0-worker"));
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let program = program.to_str().context("the path of this program is not UTF-8")?;
-    let client = Arc::new(location.client()?);
     let (queue, blobs): (Arc<dyn Queue>, Arc<dyn Blobs>) = (client.clone(), client);
     // Its connections belong to the lease thread alone, so that nothing else can starve them.
     let lease_client = Arc::new(location.client()?);
@@ -33,17 +47,9 @@ pub async fn run(args: &args::Worker, location: &Where, settings: &Settings) -> 
         drain_grace: settings.workers.drain,
         shim: vec![program.to_owned(), "shim".to_owned(), "--".to_owned()],
         lease_client: Some((lease_client.clone(), lease_client)),
-        ..WorkerConfig::new(id, args.pool.clone(), settings.provers.clone(), scratch)
+        ..WorkerConfig::new(id, args.pool.clone(), provers, scratch)
     };
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let again = signal(SignalKind::interrupt())?;
-    let shutdown = async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    };
+    let shutdown = async move { stop.wait().await };
     let working = push0_gpu_worker::run(config, queue, blobs, Arc::new(SystemClock), shutdown);
     tokio::select! {
         ended = working => ended.map_err(|error| explain(&error).into()),
@@ -72,24 +78,128 @@ fn explain(error: &WorkerError) -> Trouble {
     Trouble::failed(error.to_string()).next(next).coded(page)
 }
 
+/// SIGTERM or ctrl-c.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
 /// Completes at the second ctrl-c.
-async fn twice(mut interrupt: tokio::signal::unix::Signal) {
+async fn twice(mut interrupt: Signal) {
     interrupt.recv().await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     interrupt.recv().await;
 }
 
-/// `HOST-POOL-PID`, as far as it fits.
-fn default_id(pool: &Pool) -> anyhow::Result<WorkerId> {
+/// Those of this host's configuration, where it has one; else what the push0 there says, if the programs are here.
+fn provers(
+    settings: &Settings,
+    served: BTreeMap<ProverName, ProverCommand>,
+    address: &str,
+) -> Result<BTreeMap<ProverName, ProverCommand>, Trouble> {
+    if !settings.provers.is_empty() {
+        return Ok(settings.provers.clone());
+    }
+    for (name, prover) in &served {
+        let program = prover.command.first().map(String::as_str).unwrap_or_default();
+        if find_program(program).is_none() {
+            let what = format!("prover {name}: the push0 at {address} says to run {program}, which is not here");
+            return Err(Trouble::failed(what)
+                .next(
+                    "install it in the PATH of this worker, or say what to run here: --config with a push0.toml whose pipeline has the \
+                     right `command` in its [prover.NAME]",
+                )
+                .coded(ErrorCode::ProverMissing));
+        }
+    }
+    Ok(served)
+}
+
+/// The server refuses the reports of a worker with another name.
+fn named_as_its_token(id: &WorkerId, name: Option<&Principal>) -> Result<WorkerId, Trouble> {
+    match name {
+        Some(name) if !name.speaks_as(id) => Err(Trouble::usage(format!("worker {id} has a token of the name {name}"))
+            .next(format!("use --id {name}, or --id {name}-SOMETHING; or leave --id out"))
+            .coded(ErrorCode::RoleForbids)),
+        _ => Ok(id.clone()),
+    }
+}
+
+/// `TOKEN-HOST-PID`, or without a token `HOST-POOL-PID`, as far as it fits.
+fn default_id(pool: &Pool, name: Option<&Principal>) -> anyhow::Result<WorkerId> {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let tail = format!("{pool}-{}", std::process::id());
-    let clean = |text: &str| -> String {
-        let lower = text.trim().to_ascii_lowercase();
-        lower.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect()
+    compose_id(host.trim(), pool, name, std::process::id())
+        .context("no worker id can be made of the host's name: use --id")
+}
+
+fn compose_id(host: &str, pool: &Pool, name: Option<&Principal>, pid: u32) -> Option<WorkerId> {
+    const LONGEST: usize = 32;
+    let (head, tail) = match name {
+        Some(name) => (name.to_string(), format!("{pid}")),
+        None => (String::new(), format!("{pool}-{pid}")),
     };
-    let room = 31usize.saturating_sub(tail.len());
-    let host: String = clean(&host).trim_start_matches('-').chars().take(room).collect();
-    let id = if host.is_empty() { tail } else { format!("{host}-{tail}") };
-    let short: String = id.chars().take(32).collect();
-    short.parse().context("no worker id can be made of the host's name: use --id")
+    let lower = host.to_ascii_lowercase();
+    let clean: String = lower.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let room = LONGEST.saturating_sub(head.len() + tail.len() + 2);
+    // A token that is called as its host says enough.
+    let host: String =
+        if head == clean { String::new() } else { clean.trim_start_matches('-').chars().take(room).collect() };
+    let parts: Vec<&str> = [head.as_str(), &host, &tail].into_iter().filter(|part| !part.is_empty()).collect();
+    let mut id = parts.join("-");
+    if id.len() > LONGEST {
+        id = name.map_or_else(|| id.chars().take(LONGEST).collect(), Principal::to_string);
+    }
+    id.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn composed(host: &str, name: Option<&str>) -> String {
+        let name = name.map(|name| name.parse().unwrap());
+        compose_id(host, &"gpu".parse().unwrap(), name.as_ref(), 4321).unwrap().to_string()
+    }
+
+    #[test]
+    fn a_workers_own_name_begins_with_its_tokens() {
+        assert_eq!(composed("Host_1.lan", None), "host-1-lan-gpu-4321");
+        assert_eq!(composed("node-7", Some("rack1")), "rack1-node-7-4321");
+        assert_eq!(composed("rack1", Some("rack1")), "rack1-4321");
+        assert_eq!(composed("", Some("rack1")), "rack1-4321");
+        let (long, longest) = ("n".repeat(64), "t".repeat(32));
+        assert!(composed(&long, None).len() <= 32);
+        assert!(
+            composed(&long, Some("rack1")).starts_with("rack1-nnn")
+                && composed(&long, Some("rack1")).ends_with("-4321")
+        );
+        assert_eq!(composed(&long, Some(&longest)), longest);
+        for length in 24..32 {
+            let name = "t".repeat(length);
+            let id = composed("node", Some(&name));
+            let name: Principal = name.parse().unwrap();
+            assert!(name.speaks_as(&id.parse().unwrap()), "{id}");
+        }
+    }
+
+    #[test]
+    fn another_name_than_the_tokens_is_refused_before_it_costs_a_task() {
+        let (id, name) = ("gpu-7".parse().unwrap(), "rack1".parse().unwrap());
+        assert!(named_as_its_token(&id, Some(&name)).unwrap_err().next.unwrap().contains("--id rack1"));
+        assert!(named_as_its_token(&id, None).is_ok());
+        assert!(named_as_its_token(&"rack1-a".parse().unwrap(), Some(&name)).is_ok());
+    }
 }

@@ -110,6 +110,7 @@ catalogue! {
     OtherVersion = 304, "the push0 there is of another version";
     NotInTime = 305, "the effect was not seen in time";
     BadRequest = 306, "the request is not as it should be";
+    TooManyConnections = 307, "too many connections";
 
     DiskFull = 401, "the disk is full";
     BlobDamaged = 402, "stored bytes are not what was stored";

@@ -119,6 +119,21 @@ name_type!(
     "a worker id: 1 to 32 of a-z, 0-9 and -, not starting with -"
 );
 
+name_type!(
+    /// Who vouches for a worker: the name of the token it presented. One principal may run several workers, and is one voice however
+    /// many it runs.
+    Principal,
+    "a token's name: 1 to 32 of a-z, 0-9 and -, not starting with -"
+);
+
+impl Principal {
+    /// Whether a worker of this id is this principal's: its ids are its name, or begin with its name and a dash.
+    pub fn speaks_as(&self, worker: &WorkerId) -> bool {
+        let rest = worker.as_str().strip_prefix(self.as_str());
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    }
+}
+
 /// A chain's urgency. With the pool it names a work queue.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -8,19 +8,27 @@
 //! - `GET /v1/blob?key=K`, optionally `&offset=O&length=L`, answers the bytes; whole blobs with their SHA-256 in `x-push0-sha256`.
 //! - `GET /health` answers `ok`.
 //!
+//! A worker's `queue_send` carries the receipt of the task each report is about in `receipts`, its upload in `x-push0-receipt`: it
+//! speaks and writes only about what was handed to it (`worker_call`).
+//!
 //! An error is a [`wire::Failure`] with a fitting status. A token (`authorization: Bearer T`) says who calls, see [`auth`].
 //!
 //! Rules kept here: no call holds anything while it waits for the network, so a slow or frozen client delays only itself; a receive
-//! whose client goes away is dropped, which loses nothing; bytes are checked against their digest at both ends.
+//! whose client goes away is dropped, which loses nothing; what a client can hold by doing nothing is bounded (`door`); bytes are checked against their digest at both ends.
 
 pub mod auth;
 mod client;
+mod door;
 mod maintenance;
+mod seal;
 mod server;
 mod transfer;
 pub mod wire;
+mod worker_call;
 
-pub use auth::Role;
+pub use auth::{Caller, Role, Source, Token};
 pub use client::{Client, ClientConfig};
+pub use door::Limits;
 pub use maintenance::maintenance;
+pub use seal::SealKey;
 pub use server::{Ports, Server, ServerConfig, Transport, bind_tcp, bind_unix};

@@ -11,7 +11,7 @@ use push0_core::Millis;
 use push0_runtime::clock_manual::ManualClock;
 use push0_runtime::conformance::{Passing, blobs_suite, queue_suite, queues, table_suite};
 use push0_runtime::engine::{Durability, Engine, EngineConfig, Location};
-use push0_runtime::http::{Client, ClientConfig, Ports, Role, Server, ServerConfig, bind_tcp, bind_unix};
+use push0_runtime::http::{Client, ClientConfig, Ports, Role, Server, ServerConfig, Token, bind_tcp, bind_unix};
 use push0_runtime::port::{Delivery, Outgoing, PortResult, Queue, QueueStats};
 
 fn engine(location: Location, durability: Durability, clock: &ManualClock) -> Engine {
@@ -121,7 +121,7 @@ where
     let (sent, arrived) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let ports =
         Ports { queue: Arc::new(Counted { queue: engine.clone(), receives: arrived.clone() }), ..Ports::of(&engine) };
-    let tokens = vec![(TOKEN.to_owned(), Role::Operator)];
+    let tokens = vec![Token::new(TOKEN, "operator".parse().unwrap(), Role::Operator)];
     let config = ServerConfig { tokens, ..ServerConfig::new(directory.path().join("spool")) };
     let serving = tokio::spawn(serve(Server::new(ports, config).unwrap()));
 

@@ -2,108 +2,34 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod serving;
+
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use axum::{Extension, Router, routing};
 use bytes::Bytes;
+use push0_core::record::Versioned as _;
 use push0_core::{Millis, Sha256};
-use push0_runtime::clock_manual::ManualClock;
-use push0_runtime::engine::{Engine, EngineConfig, Location, QueueSpec};
-use push0_runtime::http::{Client, ClientConfig, Ports, Role, Server, ServerConfig, bind_tcp, bind_unix};
-use push0_runtime::port::{Blobs, ErrorKind, Key, Outgoing, PortError, PortResult, PutOutcome, Queue, Table};
+use push0_runtime::http::{Client, ClientConfig, Ports, Role, Server, ServerConfig, Token, bind_unix};
+use push0_runtime::port::{Blobs, ErrorKind, Key, PutOutcome, Queue, Table};
 use serde_json::json;
-use tokio::sync::oneshot;
 
-const LEASE: Millis = Millis::from_secs(30);
-const OPERATOR: &str = "token-of-the-operator";
-const WORKER: &str = "token-of-a-gpu-worker";
-const TRUSTED: &str = "token-of-the-trusted-pool";
-
-struct Running {
-    engine: Engine,
-    clock: ManualClock,
-    directory: tempfile::TempDir,
-    address: String,
-    socket: PathBuf,
-    stop: Option<oneshot::Sender<()>>,
-    serving: tokio::task::JoinHandle<()>,
-}
-
-async fn start() -> Running {
-    let directory = tempfile::tempdir().unwrap();
-    let clock = ManualClock::starting_at(Millis(1_700_000_000_000));
-    let names =
-        ["work-gpu-bulk", "work-gpu-large-bulk", "work-trusted-bulk", "results", "verdicts", "submissions.fifo"];
-    let queues = names.into_iter().map(QueueSpec::new).collect();
-    let location = Location::Directory(directory.path().join("data"));
-    let config =
-        EngineConfig { clock: Arc::new(clock.clone()), blob_limit: 8 << 20, ..EngineConfig::new(location, queues) };
-    let engine = Engine::open(config).unwrap();
-    let tokens = vec![
-        (OPERATOR.to_owned(), Role::Operator),
-        (WORKER.to_owned(), Role::Worker { pool: "gpu".parse().unwrap() }),
-        (TRUSTED.to_owned(), Role::Trusted),
-    ];
-    let spool = directory.path().join("spool");
-    let config = ServerConfig { tokens, blob_limit: 8 << 20, ..ServerConfig::new(spool) };
-    let whoami = routing::get(async |Extension(role): Extension<Role>| format!("{role:?}"));
-    let server = Server::new(Ports::of(&engine), config).unwrap().with_routes(Router::new().route("/whoami", whoami));
-    let socket = directory.path().join("push0.sock");
-    let unix = bind_unix(&socket).await.unwrap();
-    let tcp = bind_tcp("127.0.0.1:0").await.unwrap();
-    let address = tcp.local_addr().unwrap().to_string();
-    let (stop, stopped) = oneshot::channel();
-    let on_unix = server.clone();
-    let serving = tokio::spawn(async move {
-        let unix = tokio::spawn(async move { on_unix.serve_unix(unix, std::future::pending()).await });
-        let stopped = async {
-            let _ = stopped.await;
-        };
-        server.serve_tcp(tcp, stopped).await;
-        unix.abort();
-    });
-    Running { engine, clock, directory, address, socket, stop: Some(stop), serving }
-}
-
-impl Running {
-    fn client(&self, token: &str) -> Client {
-        Client::new(ClientConfig::new(format!("http://{}", self.address)).with_token(token)).unwrap()
-    }
-
-    /// Until the engine sees this; every turn lets the server get on.
-    async fn until(&self, condition: impl AsyncFn(&Engine) -> bool) {
-        while !condition(&self.engine).await {
-            tokio::task::yield_now().await;
-        }
-    }
-}
-
-fn message(body: &str) -> Outgoing {
-    Outgoing { body: body.to_owned(), ..Outgoing::default() }
-}
-
-#[track_caller]
-fn fenced<T: std::fmt::Debug>(result: PortResult<T>) -> PortError {
-    let error = result.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Fenced, "{error}");
-    assert!(!error.may_have_happened());
-    error
-}
+use serving::{LEASE, OPERATOR, TRUSTED, WORKER, fenced, message, report, start, task};
 
 #[tokio::test]
 async fn a_worker_is_held_to_its_pool() {
     let running = start().await;
     let worker = running.client(WORKER);
-    running.engine.send("work-gpu-bulk", vec![message("task")]).await.unwrap();
+    let given = task(1, &[]);
+    running.engine.send("work-gpu-bulk", vec![message(&given.to_json())]).await.unwrap();
     let task = worker.receive("work-gpu-bulk", 1, Millis(0), LEASE).await.unwrap().remove(0);
     worker.extend("work-gpu-bulk", &task.receipt, LEASE).await.unwrap();
-    worker.send("results", vec![message("started")]).await.unwrap();
-    worker.put_new("artifacts/gpu/x", Bytes::from_static(b"proof"), "w").await.unwrap();
-    worker.head("artifacts/gpu/x").await.unwrap().unwrap();
+    worker.send("results", vec![report(&given, "rack1")]).await.unwrap();
+    let (key, writer) = (given.artifact_key(), given.id.to_string());
+    worker.put_new(&key, Bytes::from_static(b"proof"), &writer).await.unwrap();
+    worker.head(&key).await.unwrap().unwrap();
     worker.list("control/demo/", None, 10).await.unwrap();
     worker.ack("work-gpu-bulk", &task.receipt).await.unwrap();
 
@@ -115,7 +41,7 @@ async fn a_worker_is_held_to_its_pool() {
     fenced(worker.put_new("control/demo/7/1", Bytes::new(), "w").await);
     fenced(Blobs::get(&worker, "proofs/demo/7").await);
     fenced(worker.list("", None, 10).await);
-    fenced(Blobs::delete(&worker, "artifacts/gpu/x").await);
+    fenced(Blobs::delete(&worker, &key).await);
     let key = Key::new("p", "s");
     fenced(Table::get(&worker, &key).await);
     fenced(worker.put_if_version(&key, json!(1), None).await);
@@ -123,8 +49,10 @@ async fn a_worker_is_held_to_its_pool() {
     assert_eq!(running.engine.stats("verdicts").await.unwrap().visible, 0);
 
     let trusted = running.client(TRUSTED);
-    trusted.send("verdicts", vec![message("ok")]).await.unwrap();
-    trusted.put_new("artifacts/trusted/x", Bytes::new(), "w").await.unwrap();
+    running.engine.send("work-trusted-bulk", vec![message(&given.to_json())]).await.unwrap();
+    trusted.receive("work-trusted-bulk", 1, Millis(0), LEASE).await.unwrap();
+    trusted.send("verdicts", vec![report(&given, "vault-1")]).await.unwrap();
+    trusted.put_new(&given.artifact_key().replace("/gpu/", "/trusted/"), Bytes::new(), &writer).await.unwrap();
     fenced(trusted.receive("work-gpu-bulk", 1, Millis(0), LEASE).await);
 }
 
@@ -276,7 +204,7 @@ async fn a_damaged_blob_is_corrupt_at_the_client_too() {
 #[tokio::test]
 async fn a_lost_answer_to_a_put_is_told_from_a_rival_by_the_writer() {
     let running = start().await;
-    let client = running.client(WORKER);
+    let client = running.client(OPERATOR);
     let put = || client.put_new("artifacts/gpu/x", Bytes::from_static(b"proof"), "task-1");
     assert!(matches!(put().await.unwrap(), PutOutcome::Created(_)));
     match put().await.unwrap() {
@@ -296,7 +224,7 @@ async fn nonsense_is_answered_with_a_sentence() {
         assert!(text.contains("not a call"), "{text}");
     }
     let config = ServerConfig {
-        tokens: vec![("short".to_owned(), Role::Operator)],
+        tokens: vec![Token::new("short", "op".parse().unwrap(), Role::Operator)],
         ..ServerConfig::new(running.directory.path().join("spool2"))
     };
     assert!(Server::new(Ports::of(&running.engine), config).is_err());
@@ -320,5 +248,4 @@ async fn at_shutdown_waiting_receives_end_empty() {
         Err(error) => assert!(matches!(error.kind(), ErrorKind::Transient { .. }), "{error}"),
     }
     tokio::time::timeout(Duration::from_secs(60), &mut running.serving).await.expect("serving ends").unwrap();
-    let _ = running.clock;
 }

@@ -115,10 +115,17 @@ reaper_ms = 500
     }
 
     pub fn start(&mut self) {
+        let up = self.command(&["up"]);
+        self.start_as(up);
+    }
+
+    /// Starts `up` by a command that becomes it.
+    pub fn start_as(&mut self, mut up: Command) {
         assert!(self.up.is_none(), "it runs already");
         let log = fs::File::options().create(true).append(true).open(self.path("up.log")).expect("a log");
-        let up = self
-            .command(&["up"])
+        let up = up
+            .current_dir(self.directory.path())
+            .stdin(Stdio::null())
             .env("PUSH0_ECHO_LOG", self.path("invocations"))
             .env("PUSH0_ECHO_STATE", self.path("echo-state"))
             .stdout(Stdio::null())
@@ -223,14 +230,7 @@ reaper_ms = 500
 
     /// `up` and everything it started, down to the provers.
     pub fn tree(&self) -> Vec<u32> {
-        let mut found = vec![self.up_pid()];
-        let mut position = 0;
-        let parents = parents();
-        while let Some(pid) = found.get(position).copied() {
-            position += 1;
-            found.extend(parents.iter().filter(|(_, parent)| *parent == pid).map(|(child, _)| *child));
-        }
-        found
+        tree_of(self.up_pid())
     }
 
     /// Worker processes of the pool `cpu`.
@@ -287,6 +287,18 @@ impl Drop for Installation {
             self.kill_tree();
         }
     }
+}
+
+/// The process and everything it started.
+pub fn tree_of(pid: u32) -> Vec<u32> {
+    let mut found = vec![pid];
+    let mut position = 0;
+    let parents = parents();
+    while let Some(pid) = found.get(position).copied() {
+        position += 1;
+        found.extend(parents.iter().filter(|(_, parent)| *parent == pid).map(|(child, _)| *child));
+    }
+    found
 }
 
 pub fn signal(pid: u32, signal: Signal) {

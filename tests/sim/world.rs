@@ -553,7 +553,8 @@ async fn intruder(shared: Shared) {
                 },
             };
             let worker = if dice.random_range(0..2) == 0 { "cpu-0" } else { "nobody" };
-            let report = worker.parse().map(|worker| WorkerReport { task, worker, at: Millis(0), event }.to_json());
+            let report =
+                worker.parse().map(|worker| WorkerReport { task, worker, by: None, at: Millis(0), event }.to_json());
             if dice.random_range(0..10) == 0 { "no report".to_owned() } else { report.unwrap_or_default() }
         };
         let _ = shared.engine.send(queue::RESULTS, vec![Outgoing { body, ..Outgoing::default() }]).await;

@@ -13,9 +13,13 @@ use super::layers::Reader;
 
 const KEYS: [&str; 8] = ["id", "first", "first_parent", "pipeline", "window", "distance", "class", "bad_proof_limit"];
 
-pub(super) fn read(reader: &mut Reader, directory: &Path) -> (Catalog, BTreeMap<ProverName, ProverCommand>) {
+pub(super) fn read(
+    reader: &mut Reader,
+    directory: &Path,
+    needs_chain: bool,
+) -> (Catalog, BTreeMap<ProverName, ProverCommand>) {
     let tables = std::mem::take(&mut reader.chains);
-    if tables.is_empty() {
+    if tables.is_empty() && needs_chain {
         reader.mistake("[[chain]]", "there is no chain: `push0 init` writes a configuration that has one");
     }
     let mut pipelines = Pipelines::default();

@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use push0_core::Pool;
+use push0_core::Principal;
 use push0_core::pipeline::Mistakes;
-use push0_runtime::http::Role;
+use push0_runtime::http::auth::{MIN_TOKEN, token_mistakes};
+use push0_runtime::http::{Role, Token};
 use toml::{Table, Value};
 
 use super::Sources;
@@ -28,9 +30,6 @@ const KEYS: [(&str, &str); 12] = [
     ("functions.concurrency", "PUSH0_CONCURRENCY"),
     ("functions.reaper_ms", "PUSH0_REAPER_MS"),
 ];
-
-/// A token is at least this long, bytes.
-const MIN_TOKEN: usize = 16;
 
 /// A value, and where it was said.
 struct Given {
@@ -197,19 +196,44 @@ impl Reader {
         Some(pools)
     }
 
-    /// `[[token]]` tables: `role`, `pool` for a worker's, and `value` or `file`.
-    pub(super) fn tokens(&mut self, directory: &Path) -> Vec<(String, Role)> {
-        let mut tokens = Vec::new();
+    /// `[[token]]` tables: `role`, `pool` for a worker's, `name`, and `value` or `file`; with the files.
+    pub(super) fn tokens(&mut self, directory: &Path) -> (Vec<Token>, Vec<PathBuf>) {
+        let (mut tokens, mut files) = (Vec::new(), Vec::new());
         for (position, table) in std::mem::take(&mut self.tokens).into_iter().enumerate() {
             let at = format!("[[token]] {}", position + 1);
-            self.only_keys(&table, &at, &["role", "pool", "value", "file"]);
+            self.only_keys(&table, &at, &["name", "role", "pool", "value", "file"]);
             let role = self.role(&table, &at);
-            let token = self.token(&table, &at, directory);
-            if let (Some(role), Some(token)) = (role, token) {
-                tokens.push((token, role));
+            let secret = self.secret(&table, &at, directory, &mut files);
+            let name = match table.contains_key("name") {
+                true => self.optional(&table, &at, "name"),
+                false => role.as_ref().and_then(|role| self.derived_name(&table, &at, role, position)),
+            };
+            if let Some(name) = name.as_ref().filter(|name: &&Principal| is_reserved(name)) {
+                self.mistake(&at, format_args!("the name {name} is a local worker's: choose another"));
+            }
+            if let (Some(name), Some(role), Some(secret)) = (name, role, secret) {
+                tokens.push(Token::new(secret, name, role));
             }
         }
-        tokens
+        for mistake in token_mistakes(&tokens) {
+            self.mistake("[[token]]", mistake);
+        }
+        (tokens, files)
+    }
+
+    /// `rack1` for `file = "rack1.token"`; else after the role or pool, and where it stands.
+    fn derived_name(&mut self, table: &Table, at: &str, role: &Role, position: usize) -> Option<Principal> {
+        let stem = || Path::new(table.get("file")?.as_str()?).file_stem()?.to_str()?.parse().ok();
+        let role = match role {
+            Role::Operator => "operator",
+            Role::Trusted => "trusted",
+            Role::Worker { pool } => pool.as_str(),
+        };
+        let name: Option<Principal> = stem().or_else(|| format!("{role}-{}", position + 1).parse().ok());
+        if name.is_none() {
+            self.mistake(at, "`name` is missing");
+        }
+        name
     }
 
     fn role(&mut self, table: &Table, at: &str) -> Option<Role> {
@@ -225,13 +249,16 @@ impl Reader {
         }
     }
 
-    fn token(&mut self, table: &Table, at: &str, directory: &Path) -> Option<String> {
-        let token = match (table.contains_key("value"), table.contains_key("file")) {
+    fn secret(&mut self, table: &Table, at: &str, directory: &Path, files: &mut Vec<PathBuf>) -> Option<String> {
+        let secret = match (table.contains_key("value"), table.contains_key("file")) {
             (true, false) => self.required::<String>(table, at, "value")?,
             (false, true) => {
                 let path = directory.join(self.required::<String>(table, at, "file")?);
                 match std::fs::read_to_string(&path) {
-                    Ok(text) => text.trim().to_owned(),
+                    Ok(text) => {
+                        files.push(path);
+                        text.trim().to_owned()
+                    }
                     Err(error) => {
                         self.mistake(at, format_args!("cannot read {}: {error}", path.display()));
                         return None;
@@ -243,11 +270,11 @@ impl Reader {
                 return None;
             }
         };
-        if token.len() < MIN_TOKEN {
-            self.mistake(at, "a token has at least 16 characters: make one with `openssl rand -hex 16`");
+        if secret.len() < MIN_TOKEN {
+            self.mistake(at, "a token has at least 16 characters: make one with `push0 token new`");
             return None;
         }
-        Some(token)
+        Some(secret)
     }
 
     pub(super) fn only_keys(&mut self, table: &Table, at: &str, known: &[&str]) {
@@ -280,6 +307,11 @@ impl Reader {
         }
         within
     }
+}
+
+/// `local-POOL-N` are the workers that `up` starts.
+fn is_reserved(name: &Principal) -> bool {
+    name.as_str() == "local" || name.as_str().starts_with("local-")
 }
 
 fn said(text: &str, place: &str) -> Given {

@@ -1,4 +1,5 @@
 use super::*;
+use push0_runtime::http::Role;
 
 const CHAIN: &str = "[[chain]]\nid = \"demo\"\npipeline = \"p.toml\"\n";
 
@@ -112,7 +113,42 @@ fn tcp_without_a_token_is_a_mistake() {
     let token = "[[token]]\nrole = \"worker\"\npool = \"gpu\"\nvalue = \"0123456789abcdef\"\n";
     let dir = Dir::new(&format!("listen = \"127.0.0.1:0\"\n{CHAIN}{token}"));
     let role = Role::Worker { pool: "gpu".parse().unwrap() };
-    assert_eq!(dir.read().tokens, [("0123456789abcdef".to_owned(), role)]);
+    assert_eq!(dir.read().tokens, [Token::new("0123456789abcdef", "gpu-1".parse().unwrap(), role)]);
+}
+
+#[test]
+fn tokens_have_names_of_their_own_and_those_of_files_are_called_after_them() {
+    let token = |name: &str, value: &str| {
+        format!("[[token]]\nrole = \"worker\"\npool = \"gpu\"\nname = \"{name}\"\nvalue = \"{value}\"\n")
+    };
+    let file = "[[token]]\nrole = \"trusted\"\nfile = \"vault.token\"\n";
+    let dir = Dir::new(&format!("{CHAIN}{}{file}", token("rack1", "0123456789abcdef")));
+    std::fs::write(dir.0.path().join("vault.token"), "fedcba9876543210\n").unwrap();
+    let settings = dir.read();
+    let names: Vec<&str> = settings.tokens.iter().map(|token| token.name.as_str()).collect();
+    assert_eq!(names, ["rack1", "vault"]);
+    assert_eq!(settings.token_files, [dir.0.path().join("vault.token"), dir.0.path().join(FILE)]);
+
+    let twice = format!("{}{}", token("rack1", "0123456789abcdef"), token("rack1", "0123456789abcdeg"));
+    for (bad, expected) in [
+        (twice, "used twice"),
+        (token("local-gpu-1", "0123456789abcdef"), "is a local worker's"),
+        (token("Rack", "0123456789abcdef"), "a token's name"),
+        (token("rack1", "short"), "at least 16"),
+    ] {
+        let mistakes = Dir::new(&format!("{CHAIN}{bad}")).mistakes();
+        assert!(mistakes.iter().any(|mistake| mistake.contains(expected)), "{expected}: {mistakes:#?}");
+    }
+}
+
+#[test]
+fn a_worker_needs_no_chain() {
+    let sources = Sources { file: None, is_worker: true, ..Sources::default() };
+    let settings = Settings::read(&sources).unwrap();
+    assert!(settings.file.is_none() && settings.provers.is_empty());
+    let dir = Dir::new("[workers]\nslots = 3\n");
+    let sources = Sources { file: Some(dir.0.path().join(FILE)), is_worker: true, ..Sources::default() };
+    assert_eq!(Settings::read(&sources).unwrap().workers.slots, 3);
 }
 
 #[test]

@@ -4,7 +4,6 @@
 //! so that thread stays until the process is gone. A process is only ever signalled under the lock under which it is reaped: its number
 //! cannot be somebody else's by then.
 
-use std::io::Read as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -16,6 +15,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use push0_core::{ErrorCode, Pool, WorkerId};
+use push0_runtime::http::{Role, Token};
 use tracing::{error, warn};
 
 use crate::settings::Settings;
@@ -28,8 +28,8 @@ const LONG_ENOUGH: Duration = Duration::from_secs(30);
 
 /// A worker to start.
 pub(super) struct Local {
-    pub(super) pool: Pool,
-    pub(super) token: String,
+    pool: Pool,
+    token: String,
     id: WorkerId,
 }
 
@@ -38,17 +38,15 @@ impl Local {
         let room = 32 - "local--1024".len();
         let short: String = pool.as_str().chars().take(room).collect();
         let id = format!("local-{short}-{number}").parse()?;
-        Ok(Self { pool: pool.clone(), token: random_token()?, id })
+        Ok(Self { pool: pool.clone(), token: crate::token::random()?, id })
     }
-}
 
-/// Good until this process ends: it lets a local worker do what its pool may, and no more.
-fn random_token() -> anyhow::Result<String> {
-    let mut bytes = [0; 32];
-    std::fs::File::open("/dev/urandom")
-        .and_then(|mut file| file.read_exact(&mut bytes))
-        .context("cannot read /dev/urandom")?;
-    Ok(hex::encode(bytes))
+    /// What it presents: good until this process ends, for what its pool may do, and under its own name.
+    pub(super) fn token(&self) -> anyhow::Result<Token> {
+        let role = if self.pool.is_trusted() { Role::Trusted } else { Role::Worker { pool: self.pool.clone() } };
+        let name = self.id.as_str().parse()?;
+        Ok(Token { is_local: true, ..Token::new(self.token.clone(), name, role) })
+    }
 }
 
 pub(super) struct Children {

@@ -42,10 +42,11 @@ pub(crate) fn proving(number: u64) -> BlockSnapshot {
         done,
         of: Some(of),
     };
-    let started = Started { attempt: Attempt(1), worker: "gpu-7".parse().unwrap(), at: Millis(997_000) };
+    let started = Started { attempt: Attempt(1), worker: "gpu-7".parse().unwrap(), by: None, at: Millis(997_000) };
     let failure = FailureNote {
         attempt: Attempt(1),
         worker: Some("gpu-8".parse().unwrap()),
+        by: None,
         kind: FailureKind::Retryable,
         message: "P0-102: out of memory\nat line 7".to_owned(),
         accused: Vec::new(),

@@ -9,11 +9,14 @@
 //! - What was revoked may have been made from something unsound by an honest prover, so its own children are checked before it is made again.
 //! - `bad_input` about what `split` stored, once it is repeated by another worker: the run is spoiled, and another one splits anew.
 //! - When the attempts are used up the block fails.
+//!
+//! "Another worker" is another *principal*: one that presented another token. Workers of one token count as one voice, and one token alone
+//! must fail [`ALONE`] times as often before it costs a block.
 
 use std::collections::BTreeSet;
 
 use crate::error_code::ErrorCode;
-use crate::id::{Attempt, Millis, Sha256, WorkerId};
+use crate::id::{Attempt, Millis, Principal, Sha256, WorkerId};
 use crate::message::{FailureKind, Finding, TaskMessage};
 use crate::pipeline::StagePolicy;
 use crate::record::{FailureNote, MAX_ERROR, NodeView, Try, clip_middle};
@@ -32,11 +35,17 @@ const MAX_ACCUSED: usize = 8;
 /// Most workers a task avoids: with more, a small pool would have nobody left.
 const MAX_AVOID: usize = 2;
 
+/// One token alone uses a task's attempts up when it has failed so many times as often as two would have to. What stands between a
+/// single bad host and the block: the server hands a task to whom it shall avoid only when nobody else has taken it.
+const ALONE: u32 = 2;
+
 /// A failed attempt as reported, or as found in the dead-letter queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     pub attempt: Attempt,
     pub worker: Option<WorkerId>,
+    /// Whose token the worker presented; none for local workers.
+    pub by: Option<Principal>,
     pub kind: FailureKind,
     pub message: String,
     /// Positions among the inputs.
@@ -78,8 +87,8 @@ pub fn on_failure(view: &NodeView, failure: &Failure, policy: &StagePolicy) -> R
     if spoils(view, failure, policy) {
         return Ok(Decision::Spoil(ErrorCode::SplitDamaged.says(reason(&note, ""))));
     }
-    if failure.attempt.0 >= policy.attempts {
-        let exhausted = format!(" ({} attempts used up)", policy.attempts);
+    if is_used_up(view, failure, policy) {
+        let exhausted = format!(" ({} attempts used up)", failure.attempt.0);
         return Ok(fail(view, note, ErrorCode::AttemptsUsedUp, &exhausted));
     }
     if !failure.trusted && failure.can_check && !note.accused.is_empty() {
@@ -126,6 +135,7 @@ pub fn on_dead_letter(
     let lost = Failure {
         attempt,
         worker,
+        by: started.by.clone(),
         kind: FailureKind::Lost,
         message,
         children: vec![],
@@ -144,6 +154,7 @@ fn note(view: &NodeView, failure: &Failure) -> FailureNote {
     FailureNote {
         attempt: failure.attempt,
         worker: failure.worker.clone(),
+        by: failure.by.clone(),
         kind: failure.kind,
         message: clip_middle(&message, NOTE),
         accused: accused.take(MAX_ACCUSED).collect(),
@@ -170,9 +181,26 @@ fn reason(note: &FailureNote, suffix: &str) -> String {
     format!("{}: {}{suffix}", kind_name(note.kind), note.message)
 }
 
+/// Whether an earlier failure was somebody else's. Notes of before tokens had names have a worker only.
+fn is_anothers(note: &FailureNote, failure: &Failure) -> bool {
+    match (&note.by, &failure.by) {
+        (Some(one), Some(other)) => one != other,
+        (Some(one), None) => !failure.worker.as_ref().is_some_and(|worker| one.speaks_as(worker)),
+        (None, Some(other)) => !note.worker.as_ref().is_some_and(|worker| other.speaks_as(worker)),
+        (None, None) => note.worker != failure.worker,
+    }
+}
+
+/// No attempt is left.
+fn is_used_up(view: &NodeView, failure: &Failure, policy: &StagePolicy) -> bool {
+    let is_alone = failure.by.is_some() && !view.wanted.failures.iter().any(|note| is_anothers(note, failure));
+    let attempts = if is_alone { policy.attempts.saturating_mul(ALONE) } else { policy.attempts };
+    failure.attempt.0 >= attempts
+}
+
 /// What no attempt can mend.
 fn is_confirmed_permanent(view: &NodeView, failure: &Failure) -> bool {
-    let by_another = |note: &FailureNote| note.kind == FailureKind::Permanent && note.worker != failure.worker;
+    let by_another = |note: &FailureNote| note.kind == FailureKind::Permanent && is_anothers(note, failure);
     failure.kind == FailureKind::Permanent && (failure.trusted || view.wanted.failures.iter().any(by_another))
 }
 
@@ -184,11 +212,9 @@ fn spoils(view: &NodeView, failure: &Failure, policy: &StagePolicy) -> bool {
         return false;
     }
     let confirms = |note: &FailureNote| {
-        note.kind == FailureKind::BadInput
-            && note.accused.is_empty()
-            && (failure.trusted || note.worker != failure.worker)
+        note.kind == FailureKind::BadInput && note.accused.is_empty() && (failure.trusted || is_anothers(note, failure))
     };
-    failure.attempt.0 >= policy.attempts || view.wanted.failures.iter().any(confirms)
+    is_used_up(view, failure, policy) || view.wanted.failures.iter().any(confirms)
 }
 
 fn confirmed_accusations(view: &NodeView, note: &FailureNote, trusted: bool) -> Vec<(u32, Sha256)> {
@@ -270,6 +296,7 @@ mod tests {
         Failure {
             attempt: Attempt(attempt),
             worker: Some(worker(by)),
+            by: None,
             kind,
             message: "why".to_owned(),
             children: vec![],
@@ -315,6 +342,40 @@ mod tests {
         let again = NodeView { wanted: then.clone(), ..after };
         let redelivered = on_failure(&again, &failure(FailureKind::Permanent, "w2", 2), &policy()).unwrap();
         assert_eq!(redelivered, Decision::Fail { reason, then }, "and once only");
+    }
+
+    #[test]
+    fn workers_of_one_token_are_one_voice() {
+        let by = |token: &str, worker: &str, kind, attempt| Failure {
+            by: Some(token.parse().unwrap()),
+            ..failure(kind, worker, attempt)
+        };
+        let after = again(&view(), &by("rack1", "rack1-a", FailureKind::Permanent, 1));
+        let same = on_failure(&after, &by("rack1", "rack1-b", FailureKind::Permanent, 2), &policy()).unwrap();
+        assert!(matches!(same, Decision::Again(_)), "another name is no confirmation: {same:?}");
+        let other = on_failure(&after, &by("rack2", "rack2", FailureKind::Permanent, 2), &policy()).unwrap();
+        assert!(matches!(other, Decision::Fail { .. }), "{other:?}");
+        let local = on_failure(&after, &failure(FailureKind::Permanent, "local-gpu-1", 2), &policy()).unwrap();
+        assert!(matches!(local, Decision::Fail { .. }), "{local:?}");
+    }
+
+    #[test]
+    fn one_token_alone_does_not_use_up_a_tasks_attempts_for_all() {
+        let by = |worker: &str, attempt| Failure {
+            by: Some("rack1".parse().unwrap()),
+            ..failure(FailureKind::Retryable, worker, attempt)
+        };
+        let mut after = view();
+        for attempt in 1..8 {
+            let worker = if attempt % 2 == 0 { "rack1-a" } else { "rack1-b" };
+            after = again(&after, &by(worker, attempt));
+        }
+        assert!(
+            matches!(on_failure(&after, &by("rack1-a", 8), &policy()), Ok(Decision::Fail { .. })),
+            "but not for ever"
+        );
+        let seconded = on_failure(&after, &failure(FailureKind::Retryable, "w2", 8), &policy());
+        assert!(matches!(seconded, Ok(Decision::Fail { .. })), "{seconded:?}");
     }
 
     #[test]
@@ -435,7 +496,7 @@ mod tests {
         };
         let at = Millis(5);
         assert_eq!(on_dead_letter(&view(), &task(1), &policy(), at), Ok(Decision::Resend));
-        let started = Started { attempt: Attempt(1), worker: worker("w1"), at };
+        let started = Started { attempt: Attempt(1), worker: worker("w1"), by: None, at };
         let view = NodeView { started: Some(started), ..view() };
         let decision = on_dead_letter(&view, &task(1), &policy(), at);
         assert!(matches!(&decision, Ok(Decision::Again(wanted)) if wanted.attempt == Attempt(2)), "{decision:?}");

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{BlockHash, Millis, Node, Sha256, TaskId, WorkerId};
+use crate::id::{BlockHash, Millis, Node, Principal, Sha256, TaskId, WorkerId};
 use crate::record::codec::versioned;
 use crate::record::{BlobRef, Verdict};
 
@@ -10,6 +10,10 @@ use crate::record::{BlobRef, Verdict};
 pub struct Report {
     pub task: TaskId,
     pub worker: WorkerId,
+    /// Whose token it came with: set by the server that took it in, never by the worker. None: from within, or from a local worker, each
+    /// of which speaks for itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Principal>,
     /// The worker's clock: for people, never for a decision.
     pub at: Millis,
     pub event: ReportEvent,

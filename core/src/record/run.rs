@@ -24,7 +24,7 @@ use serde_json::Value;
 
 use super::BlobRef;
 use super::codec::versioned;
-use crate::id::{Attempt, BlockHash, Class, Millis, PipelineDigest, RunId, Sha256, WorkerId};
+use crate::id::{Attempt, BlockHash, Class, Millis, PipelineDigest, Principal, RunId, Sha256, WorkerId};
 use crate::message::FailureKind;
 use crate::pipeline::{Pipeline, Policy};
 
@@ -155,6 +155,9 @@ impl Default for Try {
 pub struct FailureNote {
     pub attempt: Attempt,
     pub worker: Option<WorkerId>,
+    /// Whose token the worker presented, where it was not a local one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Principal>,
     pub kind: FailureKind,
     pub message: String,
     /// `bad_input`: accused slots with the digest each then held.
@@ -167,6 +170,8 @@ pub struct FailureNote {
 pub struct Started {
     pub attempt: Attempt,
     pub worker: WorkerId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Principal>,
     pub at: Millis,
 }
 

@@ -226,7 +226,7 @@ proptest! {
         survives(&ChainMessage::Command(Command::Replace(submission.clone())));
         survives(&ChainMessage::Submit(submission));
         survives(&RangeMessage { run: id.run.clone(), from, to: from });
-        survives(&Report { task: id, worker, at, event });
+        survives(&Report { task: id, worker, by: Some("rack1".parse().unwrap()), at, event });
         survives(&task);
     }
 

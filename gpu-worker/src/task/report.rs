@@ -18,7 +18,7 @@ fn report_queue(task: &TaskMessage) -> &'static str {
 }
 
 pub(super) fn report(env: &Env, task: &TaskMessage, event: ReportEvent) -> Report {
-    Report { task: task.id.clone(), worker: env.worker.clone(), at: env.clock.now(), event }
+    Report { task: task.id.clone(), worker: env.worker.clone(), by: None, at: env.clock.now(), event }
 }
 
 fn outgoing(report: &Report) -> Outgoing {

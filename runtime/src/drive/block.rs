@@ -141,7 +141,8 @@ async fn note_start(context: &Context, view: &RunView, report: &Report) -> Resul
         return Ok(Handled::Ignored(block::Ignored::Stale));
     }
     let before = row.as_ref().and_then(|row| row.attribute(attribute::STARTED)).cloned();
-    let started = Started { attempt: wanted, worker: report.worker.clone(), at: context.clock.now() };
+    let (worker, by) = (report.worker.clone(), report.by.clone());
+    let started = Started { attempt: wanted, worker, by, at: context.clock.now() };
     let value = serde_json::to_value(started).unwrap_or_default();
     context.table.set_if(&at, attribute::STARTED, before, Some(value)).await?;
     Ok(Handled::Noted)

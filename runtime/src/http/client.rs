@@ -2,8 +2,13 @@
 //!
 //! A refused connection is an error that cannot have happened; a time-out or a broken answer is one that may have. Repeating is the
 //! caller's decision: after a lost answer to a put, `Exists` with the caller's own writer is its own success.
+//!
+//! A worker's client remembers the receipts of the tasks it was handed, and shows them where it reports on a task or stores its artifact:
+//! the server asks workers for them.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,21 +19,29 @@ use serde::de::DeserializeOwned;
 use sha2::Digest as _;
 use tokio::io::AsyncWriteExt as _;
 
+use super::door::{DEAD_PEER, KEEPALIVE};
 use super::maintenance::BackUp;
-use super::wire::{BlobQuery, Call, Failure, SHA256, SIZE, WRITER};
+use super::seal::SealKey;
+use super::wire::{BlobQuery, Call, Failure, PROTOCOL, PROTOCOL_HEADER, RECEIPT, SHA256, SIZE, WRITER};
 use crate::engine::Backup;
 use crate::port::{
     Accepted, BlobInfo, Blobs, Delivery, Key, Outgoing, PortError, PortResult, PutOutcome, Queue, QueueStats, Row,
     SetOutcome, Table, Value, Write,
 };
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ClientConfig {
     /// `unix:/path/to.sock`, `http://HOST:PORT`.
     pub connect: String,
     pub token: Option<String>,
     /// For an answer, beside what a receive waits and bytes take.
     pub timeout: Duration,
+}
+
+impl std::fmt::Debug for ClientConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientConfig").field("connect", &self.connect).finish_non_exhaustive()
+    }
 }
 
 impl ClientConfig {
@@ -51,19 +64,39 @@ const UPLOAD_CHUNK: usize = 256 * 1024;
 /// Uploads larger than this ask first whether the key is free.
 const ASK_FIRST: u64 = 256 * 1024;
 
+/// Idle connections are closed sooner than the server would, so that no call meets one that is just being closed.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// Receipts remembered: of the tasks in hand, and some that were.
+const RECEIPTS: usize = 1024;
+
 /// See the module. Clones share their connections.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Client {
     http: reqwest::Client,
     base: String,
     token: Option<String>,
     timeout: Duration,
+    /// Of tasks received: (task, receipt), the newest last.
+    receipts: Arc<Mutex<VecDeque<(String, String)>>>,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("base", &self.base).finish_non_exhaustive()
+    }
 }
 
 impl Client {
     /// Does not connect yet.
     pub fn new(config: ClientConfig) -> PortResult<Self> {
-        let builder = reqwest::Client::builder().connect_timeout(Duration::from_secs(5)).tcp_nodelay(true).no_proxy();
+        let builder = reqwest::Client::builder()
+            .connect_timeout(Duration::from_secs(5))
+            .pool_idle_timeout(IDLE)
+            .tcp_nodelay(true)
+            .tcp_keepalive(KEEPALIVE)
+            .tcp_user_timeout(DEAD_PEER)
+            .no_proxy();
         let (builder, base) = if let Some(path) = config.connect.strip_prefix("unix:") {
             (builder.unix_socket(PathBuf::from(path)), "http://localhost".to_owned())
         } else if config.connect.starts_with("http://") {
@@ -74,7 +107,7 @@ impl Client {
             return Err(PortError::permanent(ErrorCode::BadUsage.says(problem)));
         };
         let http = builder.build().map_err(|error| PortError::permanent(format!("making an HTTP client: {error}")))?;
-        Ok(Self { http, base, token: config.token, timeout: config.timeout })
+        Ok(Self { http, base, token: config.token, timeout: config.timeout, receipts: Arc::default() })
     }
 
     /// Whether the server answers.
@@ -86,7 +119,7 @@ impl Client {
 
     /// A request to one of the server's other routes, with this client's token.
     pub fn request(&self, method: reqwest::Method, path: &str) -> RequestBuilder {
-        let request = self.http.request(method, format!("{}{path}", self.base));
+        let request = self.http.request(method, format!("{}{path}", self.base)).header(PROTOCOL_HEADER, PROTOCOL);
         match &self.token {
             Some(token) => request.bearer_auth(token),
             None => request,
@@ -114,6 +147,31 @@ impl Client {
         }
     }
 
+    fn remember(&self, deliveries: &[Delivery]) {
+        let mut receipts = self.receipts.lock().unwrap_or_else(PoisonError::into_inner);
+        for delivery in deliveries.iter().filter(|delivery| SealKey::is_sealed(&delivery.receipt)) {
+            if let Some(task) = text_of(&delivery.body, "id") {
+                receipts.push_back((task, delivery.receipt.clone()));
+            }
+        }
+        let surplus = receipts.len().saturating_sub(RECEIPTS);
+        receipts.drain(..surplus);
+    }
+
+    fn receipt_of(&self, task: &str) -> Option<String> {
+        let receipts = self.receipts.lock().unwrap_or_else(PoisonError::into_inner);
+        receipts.iter().rev().find(|(of, _)| of == task).map(|(_, receipt)| receipt.clone())
+    }
+
+    /// None where one is missing: the caller is no worker, or the server will say what is wrong.
+    fn receipts_for(&self, messages: &[Outgoing]) -> Vec<String> {
+        if self.receipts.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+            return Vec::new();
+        }
+        let receipt = |message: &Outgoing| self.receipt_of(&text_of(&message.body, "task")?);
+        messages.iter().map(receipt).collect::<Option<Vec<String>>>().unwrap_or_default()
+    }
+
     fn blob(&self, method: reqwest::Method, query: &BlobQuery) -> RequestBuilder {
         self.request(method, "/v1/blob").query(query)
     }
@@ -126,6 +184,10 @@ impl Client {
             .header(reqwest::header::CONTENT_LENGTH, size)
             .timeout(self.timeout + Duration::from_secs(size / SLOWEST_UPLOAD))
             .body(body);
+        let request = match self.receipt_of(writer) {
+            Some(receipt) => request.header(RECEIPT, receipt),
+            None => request,
+        };
         let response = request.send().await.map_err(|error| network(&error))?;
         let outcome: PutOutcome = read_answer(response)
             .await?
@@ -172,6 +234,12 @@ impl Client {
         }
         Ok(bytes.freeze())
     }
+}
+
+/// A field of a message that is one.
+fn text_of(body: &str, field: &str) -> Option<String> {
+    let value: Value = serde_json::from_str(body).ok()?;
+    Some(value.get(field)?.as_str()?.to_owned())
 }
 
 fn network(error: &reqwest::Error) -> PortError {
@@ -237,12 +305,16 @@ fn damaged(key: &str) -> PortError {
 #[async_trait]
 impl Queue for Client {
     async fn send(&self, queue: &str, messages: Vec<Outgoing>) -> PortResult<()> {
-        self.call(&Call::QueueSend { queue: queue.to_owned(), messages }).await
+        let receipts = self.receipts_for(&messages);
+        self.call(&Call::QueueSend { queue: queue.to_owned(), messages, receipts }).await
     }
 
     async fn receive(&self, queue: &str, max: usize, wait: Millis, lease: Millis) -> PortResult<Vec<Delivery>> {
         let timeout = self.timeout + Duration::from_millis(wait.0);
-        self.call_within(&Call::QueueReceive { queue: queue.to_owned(), max, wait, lease }, timeout).await
+        let call = Call::QueueReceive { queue: queue.to_owned(), max, wait, lease };
+        let deliveries: Vec<Delivery> = self.call_within(&call, timeout).await?;
+        self.remember(&deliveries);
+        Ok(deliveries)
     }
 
     async fn extend(&self, queue: &str, receipt: &str, lease: Millis) -> PortResult<()> {

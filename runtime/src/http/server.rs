@@ -8,31 +8,34 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::Request;
 use axum::extract::{DefaultBodyLimit, Extension, State};
 use axum::http::{HeaderValue, StatusCode, header::CONTENT_TYPE};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post, put};
-use axum::serve::{Listener, ListenerExt as _};
+use axum::serve::Listener;
 use axum::{Router, middleware};
-use bytes::Bytes;
 use push0_core::{ErrorCode, Millis};
 use serde::Serialize;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::watch;
 
-use super::auth::{Access, Role, authenticate};
+use super::auth::{Access, Caller, Role, Source, Token, Tokens, authenticate};
+use super::door::{self, Limits};
+use super::seal::SealKey;
 use super::transfer;
 use super::wire::{Call, Failure};
+use super::worker_call::WorkerCall;
 use crate::port::{BLOB_LIMIT, Blobs, PortError, PortResult, Queue, Table};
 
 /// A call's JSON: a send of a few hundred messages fits.
 const MAX_CALL: usize = 32 << 20;
 
+/// A worker's: ten reports fit.
+const MAX_WORKER_CALL: usize = 2 << 20;
+
 /// A receive waits no longer than this in one call; the client asks again.
 const MAX_WAIT: Millis = Millis::from_secs(60);
-
-/// How long calls in hand may take to finish after a shutdown was asked for.
-const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
 /// What the server serves.
 #[derive(Clone)]
@@ -51,20 +54,30 @@ impl Ports {
 
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
-    /// Who presents which token. A token is at least 16 bytes.
-    pub tokens: Vec<(String, Role)>,
+    /// Who presents which token.
+    pub tokens: Vec<Token>,
+    /// What workers' receipts are sealed with. None: a key of this server's own, so that none is good after a restart.
+    pub seal: Option<SealKey>,
     /// Directory for uploads on their way; made if need be. What an earlier server left there is removed.
     pub spool: PathBuf,
     /// Largest blob, bytes.
     pub blob_limit: u64,
-    /// An upload or download that makes no progress for so long is given up.
+    /// An upload that makes no progress for so long is given up, and so is a call that has not arrived.
     pub stalled_after: Duration,
+    pub limits: Limits,
 }
 
 impl ServerConfig {
     /// No tokens; blobs to 1 GiB; a minute without progress.
     pub fn new(spool: impl Into<PathBuf>) -> Self {
-        Self { tokens: Vec::new(), spool: spool.into(), blob_limit: BLOB_LIMIT, stalled_after: Duration::from_secs(60) }
+        Self {
+            tokens: Vec::new(),
+            seal: None,
+            spool: spool.into(),
+            blob_limit: BLOB_LIMIT,
+            stalled_after: Duration::from_secs(60),
+            limits: Limits::default(),
+        }
     }
 }
 
@@ -80,6 +93,8 @@ pub enum Transport {
 pub(super) struct Shared {
     pub(super) ports: Ports,
     pub(super) config: ServerConfig,
+    pub(super) seal: SealKey,
+    tokens: Arc<Tokens>,
     closing: watch::Sender<bool>,
 }
 
@@ -92,27 +107,30 @@ pub struct Server {
 
 impl Server {
     pub fn new(ports: Ports, config: ServerConfig) -> PortResult<Self> {
-        if config.tokens.iter().any(|(token, _)| token.len() < 16) {
-            let what = "a token is at least 16 bytes: make one with `openssl rand -hex 16`";
-            return Err(PortError::permanent(ErrorCode::BadConfiguration.says(what)));
-        }
+        let tokens = Arc::new(Tokens::default());
+        tokens.set(&config.tokens)?;
+        let seal = config.seal.clone().map_or_else(SealKey::random, Ok)?;
         transfer::prepare_spool(&config.spool)?;
         let (closing, _) = watch::channel(false);
-        Ok(Self { shared: Arc::new(Shared { ports, config, closing }), extra: Router::new() })
+        Ok(Self { shared: Arc::new(Shared { ports, config, seal, tokens, closing }), extra: Router::new() })
     }
 
-    /// More routes behind the same door; their handlers find the caller's [`Role`] in an `Extension`.
+    /// From here on these are let in, and no others; an error changes nothing.
+    pub fn set_tokens(&self, tokens: &[Token]) -> PortResult<()> {
+        self.shared.tokens.set(tokens)
+    }
+
+    /// More routes behind the same door; their handlers find the [`Caller`] and its [`Role`] in an `Extension`.
     pub fn with_routes(mut self, routes: Router) -> Self {
         self.extra = self.extra.merge(routes);
         self
     }
 
     pub fn router(&self, transport: Transport) -> Router {
-        let without_token = (transport == Transport::Unix).then_some(Role::Operator);
-        let access = Access::new(&self.shared.config.tokens, without_token);
+        let access = Access::new(self.shared.tokens.clone(), transport == Transport::Unix);
         let blob = put(transfer::upload).get(transfer::download).layer(DefaultBodyLimit::disable());
         Router::new()
-            .route("/v1/call", post(call).layer(DefaultBodyLimit::max(MAX_CALL)))
+            .route("/v1/call", post(call).layer(DefaultBodyLimit::disable()))
             .route("/v1/blob", blob)
             .with_state(self.shared.clone())
             .merge(self.extra.clone())
@@ -123,43 +141,45 @@ impl Server {
     /// Serves a listener of [`bind_unix`] until `shutdown` completes, then lets calls in hand finish, for at most 5 s; waiting receives
     /// end empty.
     pub async fn serve_unix(&self, listener: UnixListener, shutdown: impl Future<Output = ()> + Send + 'static) {
-        self.serve(listener, Transport::Unix, shutdown).await;
+        self.serve(listener, Transport::Unix, |_| Source::Socket, shutdown).await;
     }
 
     /// The same for [`bind_tcp`].
     pub async fn serve_tcp(&self, listener: TcpListener, shutdown: impl Future<Output = ()> + Send + 'static) {
-        let listener = listener.tap_io(|stream| {
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "setting TCP_NODELAY failed");
-            }
-        });
-        self.serve(listener, Transport::Tcp, shutdown).await;
+        self.serve(Tuned(listener), Transport::Tcp, |address| Source::Network(address.ip()), shutdown).await;
     }
 
-    async fn serve<L>(&self, listener: L, transport: Transport, shutdown: impl Future<Output = ()> + Send + 'static)
-    where
-        L: Listener,
-        L::Addr: std::fmt::Debug,
-    {
-        let closing = self.shared.closing.clone();
-        let mut closed = closing.subscribe();
-        let shutdown = async move {
+    async fn serve<L: Listener>(
+        &self,
+        listener: L,
+        transport: Transport,
+        source: impl Fn(&L::Addr) -> Source,
+        shutdown: impl Future<Output = ()>,
+    ) {
+        let closing = &self.shared.closing;
+        let closed = async {
             shutdown.await;
             closing.send_replace(true);
         };
-        let serving = axum::serve(listener, self.router(transport)).with_graceful_shutdown(shutdown).into_future();
-        let overdue = async {
-            let _ = closed.wait_for(|closing| *closing).await;
-            tokio::time::sleep(SHUTDOWN_GRACE).await;
-        };
-        tokio::select! {
-            served = serving => {
-                if let Err(error) = served {
-                    tracing::error!(code = %ErrorCode::CannotListen, %error, "serving failed");
-                }
-            }
-            () = overdue => tracing::warn!("calls were still open at shutdown"),
-        }
+        door::serve(listener, self.router(transport), self.shared.config.limits, source, closed).await;
+    }
+}
+
+/// A listener whose connections are tuned.
+struct Tuned(TcpListener);
+
+impl Listener for Tuned {
+    type Io = tokio::net::TcpStream;
+    type Addr = std::net::SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        let (stream, address) = Listener::accept(&mut self.0).await;
+        door::tune(&stream);
+        (stream, address)
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.0.local_addr()
     }
 }
 
@@ -216,32 +236,65 @@ fn answer<T: Serialize>(result: PortResult<T>) -> Response {
 
 async fn call(
     State(shared): State<Arc<Shared>>,
-    Extension(role): Extension<Role>,
-    body: Bytes,
+    Extension(caller): Extension<Caller>,
+    request: Request,
 ) -> Result<Response, Infallible> {
-    let call: Call = match serde_json::from_slice(&body) {
+    let call = match read_call(&shared, &caller.role, request).await {
         Ok(call) => call,
-        Err(error) => return Ok(refusal(PortError::permanent(format!("not a call: {error}")))),
+        Err(error) => return Ok(refusal(error)),
     };
-    drop(body);
-    Ok(match role.may_call(&call) {
-        Ok(()) => perform(&shared, call).await,
-        Err(error) => refusal(error),
+    Ok(match (caller.role.may_call(&call), WorkerCall::new(&*shared.ports.queue, &shared.seal, &caller)) {
+        (Err(error), _) => refusal(error),
+        (Ok(()), Some(worker)) => perform_for_worker(&shared, &worker, call).await,
+        (Ok(()), None) => perform(&shared, call).await,
     })
+}
+
+async fn read_call(shared: &Shared, role: &Role, request: Request) -> PortResult<Call> {
+    let most = if *role == Role::Operator { MAX_CALL } else { MAX_WORKER_CALL };
+    let reading = axum::body::to_bytes(request.into_body(), most);
+    let body = match tokio::time::timeout(shared.config.stalled_after, reading).await {
+        Err(_) => return Err(PortError::transient("the call did not arrive in time")),
+        Ok(Err(error)) => {
+            let what = format!("a call that breaks off, or has more than {most} bytes: {error}");
+            return Err(PortError::permanent(ErrorCode::BadRequest.says(what)));
+        }
+        Ok(Ok(body)) => body,
+    };
+    serde_json::from_slice(&body)
+        .map_err(|error| PortError::permanent(ErrorCode::BadRequest.says(format!("not a call: {error}"))))
+}
+
+/// A receive ends empty when the server closes.
+async fn receive<T: Serialize>(shared: &Shared, receiving: impl Future<Output = PortResult<Vec<T>>>) -> Response {
+    let mut closing = shared.closing.subscribe();
+    tokio::select! {
+        biased;
+        received = receiving => answer(received),
+        _ = closing.wait_for(|closing| *closing) => answer(Ok(Vec::<()>::new())),
+    }
+}
+
+/// What a worker may call at all its role has said.
+async fn perform_for_worker(shared: &Shared, worker: &WorkerCall<'_>, call: Call) -> Response {
+    match call {
+        Call::QueueSend { queue, messages, receipts } => answer(worker.send(&queue, messages, &receipts).await),
+        Call::QueueReceive { queue, max, wait, lease } => {
+            receive(shared, worker.receive(&queue, max, wait.min(MAX_WAIT), lease)).await
+        }
+        Call::QueueExtend { queue, receipt, lease } => answer(worker.extend(&queue, &receipt, lease).await),
+        Call::QueueRelease { queue, receipt, delay } => answer(worker.release(&queue, &receipt, delay).await),
+        Call::QueueAck { queue, receipt } => answer(worker.ack(&queue, &receipt).await),
+        other => perform(shared, other).await,
+    }
 }
 
 async fn perform(shared: &Shared, call: Call) -> Response {
     let Ports { queue: queues, table, blobs } = &shared.ports;
     match call {
-        Call::QueueSend { queue, messages } => answer(queues.send(&queue, messages).await),
+        Call::QueueSend { queue, messages, receipts: _ } => answer(queues.send(&queue, messages).await),
         Call::QueueReceive { queue, max, wait, lease } => {
-            let receive = queues.receive(&queue, max, wait.min(MAX_WAIT), lease);
-            let mut closing = shared.closing.subscribe();
-            tokio::select! {
-                biased;
-                received = receive => answer(received),
-                _ = closing.wait_for(|closing| *closing) => answer(Ok(Vec::<()>::new())),
-            }
+            receive(shared, queues.receive(&queue, max, wait.min(MAX_WAIT), lease)).await
         }
         Call::QueueExtend { queue, receipt, lease } => answer(queues.extend(&queue, &receipt, lease).await),
         Call::QueueRelease { queue, receipt, delay } => answer(queues.release(&queue, &receipt, delay).await),

@@ -16,10 +16,12 @@ use futures::{StreamExt as _, stream};
 use push0_core::Sha256;
 use sha2::Digest as _;
 use tokio::io::AsyncWriteExt as _;
+use tokio::time::Instant;
 
-use super::auth::Role;
+use super::auth::{Caller, Role};
 use super::server::{Shared, failure, json, refusal};
-use super::wire::{BlobQuery, Failure, SHA256, SIZE, WRITER};
+use super::wire::{BlobQuery, Failure, RECEIPT, SHA256, SIZE, WRITER};
+use super::worker_call::WorkerCall;
 use crate::port::{BlobInfo, Blobs, PortError, PortResult, PutOutcome};
 
 /// Larger uploads go through the spool, and are stored by a thread that may block.
@@ -27,6 +29,9 @@ const IN_MEMORY: u64 = 1 << 20;
 
 /// Bytes of one piece of a download.
 const PIECE: u64 = 1 << 20;
+
+/// The slowest an upload may be, bytes a second, before it is given up.
+const SLOWEST: u64 = 16 * 1024;
 
 const SUFFIX: &str = "upload";
 
@@ -44,22 +49,26 @@ pub(super) fn prepare_spool(spool: &Path) -> PortResult<()> {
 
 pub(super) async fn upload(
     State(shared): State<Arc<Shared>>,
-    Extension(role): Extension<Role>,
+    Extension(caller): Extension<Caller>,
     Query(query): Query<BlobQuery>,
     request: Request,
 ) -> Response {
-    match store_upload(&shared, &role, query, request).await {
+    match store_upload(&shared, &caller, query, request).await {
         Ok(outcome @ PutOutcome::Created(_)) => json(StatusCode::CREATED, &outcome),
         Ok(outcome @ PutOutcome::Exists(_)) => json(StatusCode::PRECONDITION_FAILED, &outcome),
         Err(error) => refusal(error),
     }
 }
 
-async fn store_upload(shared: &Shared, role: &Role, query: BlobQuery, request: Request) -> PortResult<PutOutcome> {
+async fn store_upload(shared: &Shared, caller: &Caller, query: BlobQuery, request: Request) -> PortResult<PutOutcome> {
     let BlobQuery { key, writer, .. } = query;
-    role.may_write(&key)?;
+    caller.role.may_write(&key)?;
     crate::engine::check_blob_key(&key)?;
     let writer = writer.ok_or_else(|| PortError::permanent("who writes this? a put needs a writer"))?;
+    if let Some(worker) = WorkerCall::new(&*shared.ports.queue, &shared.seal, caller) {
+        let receipt: String = header(request.headers(), RECEIPT).unwrap_or_default();
+        worker.check_artifact(&key, &writer, &receipt)?;
+    }
     let expected: Sha256 = header(request.headers(), SHA256)
         .ok_or_else(|| PortError::permanent(format!("a put needs the SHA-256 of its bytes in {SHA256}")))?;
     let announced: Option<u64> = header(request.headers(), CONTENT_LENGTH.as_str());
@@ -73,6 +82,7 @@ async fn store_upload(shared: &Shared, role: &Role, query: BlobQuery, request: R
         size: 0,
         limit,
         stalled_after: shared.config.stalled_after,
+        until: Instant::now() + shared.config.stalled_after + Duration::from_secs(announced.unwrap_or(limit) / SLOWEST),
     };
     let blobs = shared.ports.blobs.clone();
     if announced.is_some_and(|size| size <= IN_MEMORY) {
@@ -108,11 +118,14 @@ struct Incoming {
     size: u64,
     limit: u64,
     stalled_after: Duration,
+    /// However steadily it crawls.
+    until: Instant,
 }
 
 impl Incoming {
     async fn next(&mut self) -> PortResult<Option<Bytes>> {
-        let piece = match tokio::time::timeout(self.stalled_after, self.stream.next()).await {
+        let until = self.until.min(Instant::now() + self.stalled_after);
+        let piece = match tokio::time::timeout_at(until, self.stream.next()).await {
             Err(_) => return Err(PortError::transient("the upload stalled")),
             Ok(None) => return Ok(None),
             Ok(Some(Err(error))) => return Err(PortError::transient(format!("the upload broke off: {error}"))),

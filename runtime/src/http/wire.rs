@@ -9,6 +9,12 @@ use crate::port::{ErrorKind, Key, Outgoing, PortError, Value, Write};
 pub const SHA256: &str = "x-push0-sha256";
 /// Who wrote a blob: the bytes of the name in hex.
 pub const WRITER: &str = "x-push0-writer";
+/// The protocol of whoever speaks, a number. Who sends none is taken at its word (`curl`); another than [`PROTOCOL`] is refused.
+pub const PROTOCOL_HEADER: &str = "x-push0-protocol";
+/// This build's. Changes when a worker and an owner of different builds would misunderstand each other.
+pub const PROTOCOL: u32 = 1;
+/// With a worker's upload: the receipt of the task that it belongs to.
+pub const RECEIPT: &str = "x-push0-receipt";
 /// Bytes of the whole blob.
 pub const SIZE: &str = "x-push0-size";
 
@@ -16,22 +22,80 @@ pub const SIZE: &str = "x-push0-size";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Call {
-    QueueSend { queue: String, messages: Vec<Outgoing> },
-    QueueReceive { queue: String, max: usize, wait: Millis, lease: Millis },
-    QueueExtend { queue: String, receipt: String, lease: Millis },
-    QueueRelease { queue: String, receipt: String, delay: Millis },
-    QueueAck { queue: String, receipt: String },
-    QueueStats { queue: String },
-    TableGet { key: Key },
-    TablePut { key: Key, doc: Value, expected: Option<u64> },
-    TableAcceptFirst { key: Key, slot: String, floor: String, attempt: u32, value: Value },
-    TableSetIf { key: Key, attribute: String, expected: Option<Value>, new: Option<Value> },
-    TableQuery { partition: String, prefix: String, after: Option<String>, limit: usize },
-    TableTransact { writes: Vec<Write> },
-    TableDelete { key: Key },
-    BlobHead { key: String },
-    BlobList { prefix: String, after: Option<String>, limit: usize },
-    BlobDelete { key: String },
+    QueueSend {
+        queue: String,
+        messages: Vec<Outgoing>,
+        /// A worker's reports: the receipt of the task that each is about, in the messages' order.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        receipts: Vec<String>,
+    },
+    QueueReceive {
+        queue: String,
+        max: usize,
+        wait: Millis,
+        lease: Millis,
+    },
+    QueueExtend {
+        queue: String,
+        receipt: String,
+        lease: Millis,
+    },
+    QueueRelease {
+        queue: String,
+        receipt: String,
+        delay: Millis,
+    },
+    QueueAck {
+        queue: String,
+        receipt: String,
+    },
+    QueueStats {
+        queue: String,
+    },
+    TableGet {
+        key: Key,
+    },
+    TablePut {
+        key: Key,
+        doc: Value,
+        expected: Option<u64>,
+    },
+    TableAcceptFirst {
+        key: Key,
+        slot: String,
+        floor: String,
+        attempt: u32,
+        value: Value,
+    },
+    TableSetIf {
+        key: Key,
+        attribute: String,
+        expected: Option<Value>,
+        new: Option<Value>,
+    },
+    TableQuery {
+        partition: String,
+        prefix: String,
+        after: Option<String>,
+        limit: usize,
+    },
+    TableTransact {
+        writes: Vec<Write>,
+    },
+    TableDelete {
+        key: Key,
+    },
+    BlobHead {
+        key: String,
+    },
+    BlobList {
+        prefix: String,
+        after: Option<String>,
+        limit: usize,
+    },
+    BlobDelete {
+        key: String,
+    },
 }
 
 /// Query of `/v1/blob`.

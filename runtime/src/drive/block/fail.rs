@@ -25,6 +25,7 @@ pub(super) async fn on_failed(
     let failure = Failure {
         attempt: report.task.attempt,
         worker: Some(report.worker.clone()),
+        by: report.by.clone(),
         kind,
         message: message.to_owned(),
         children: children.to_vec(),
@@ -73,6 +74,7 @@ pub(super) async fn on_bad_proof(
         attempt: report.task.attempt,
         // Nobody to avoid: the trusted pool is not doubted.
         worker: None,
+        by: None,
         kind: FailureKind::BadInput,
         message: ErrorCode::BadProof.says(format!("bad proof: {}", message.unwrap_or("the verifier gave no reason"))),
         children: vec![0],
