@@ -95,7 +95,7 @@ const END: &str = "    while (task := tasks.get()) is not None:\n        answer(
 #[test]
 fn the_session_example_keeps_to_the_protocol() {
     let report = Kit::new().check(&[]);
-    assert_eq!(graded(&report, "pass").len(), 24, "{report:#}");
+    assert_eq!(graded(&report, "pass").len(), 27, "{report:#}");
     assert_eq!(graded(&report, "skip"), Vec::<String>::new());
     assert!(report["peak_mib"].as_u64().is_some_and(|mib| mib > 0));
     assert_eq!(report["stages"].as_array().map(Vec::len), Some(5));
@@ -199,7 +199,8 @@ fn a_map_that_ignores_its_input_fails_damaged_input() {
             "    if root != digests.count(b\"\\n\") * (sha256(b\"\").encode() + b\"\\n\"):",
         ),
     );
-    assert_eq!(graded(&kit.check(&[]), "fail"), ["damaged-input prove"]);
+    // Its check of accused artifacts is still an honest one, and would say so.
+    assert_eq!(graded(&kit.check(&["--skip", "accused"]), "fail"), ["damaged-input prove"]);
 }
 
 #[test]
@@ -213,6 +214,12 @@ fn a_split_that_repeats_the_hash_it_was_told_fails_damaged_input() {
 }
 
 #[test]
+fn a_check_that_finds_everything_good_fails_accused() {
+    let good = "    if artifact != b\"\".join(digest + b\"\\n\" for digest in covered):";
+    assert_eq!(fails(good, "    if False:", &[]), ["accused prove", "accused join", "accused wrap"]);
+}
+
+#[test]
 fn accusing_the_wrong_input_fails_damaged_input() {
     let good = "bad = [position for position, data in enumerate(inputs) if not ARTIFACT.fullmatch(data)]";
     let bad = "bad = [0 for data in inputs if not ARTIFACT.fullmatch(data)]";
@@ -221,7 +228,7 @@ fn accusing_the_wrong_input_fails_damaged_input() {
 
 #[test]
 fn a_task_with_unknown_fields_must_be_proven() {
-    let strict = "        if message[\"type\"] == \"task\":\n            assert set(message) <= {\"type\", \"id\", \"stage\", \"kind\", \"inputs\", \"output\", \"params\", \"block\"}";
+    let strict = "        if message[\"type\"] == \"task\":\n            assert set(message) <= {\"type\", \"id\", \"stage\", \"kind\", \"inputs\", \"output\", \"params\", \"block\", \"check\"}";
     let kit = Kit::broken("        if message[\"type\"] == \"task\":", strict);
     let text = kit.read("session.py");
     // The thread that listens takes the process with it.

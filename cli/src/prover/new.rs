@@ -81,7 +81,9 @@ fn files(prover: &ProverName, form: Form, language: Language) -> Result<Vec<File
                 .coded(ErrorCode::BadUsage));
         }
     };
-    let pipeline = PIPELINE
+    let checks = "# The prover can tell whether an accused artifact is bad.\ncheck = true\n";
+    let pipeline = if form == "exec" { PIPELINE.replace(checks, "") } else { PIPELINE.to_owned() };
+    let pipeline = pipeline
         .replace(
             "# The pipeline of session.py. Every key is explained in ../rollup.toml.",
             "# Every key with its meaning: examples/rollup.toml in push0's repository.",
@@ -124,6 +126,7 @@ mod tests {
             let prover = &pipeline.provers[&name];
             assert_eq!((pipeline.pipeline.name.as_str(), prover.form), ("mine", form));
             assert_eq!(prover.command, [format!("./{}", files[0].name)]);
+            assert_eq!(pipeline.policy.stage(1).check, form == Form::Session, "what the program can do");
             let mentions = |word: &str| files.iter().any(|file| file.text.contains(word));
             assert!(!mentions("session.py") && !mentions("exec.py") && !mentions("exec.sh") && !mentions("NAME"));
             assert!(text("README.md").contains(files[0].name));

@@ -27,10 +27,11 @@ static KNOWN: Mutex<BTreeMap<PathBuf, (State, Sha256)>> = Mutex::new(BTreeMap::n
 /// SHA-256 of the program that the command starts; read again only where the file has changed. Says what is wrong for people.
 pub async fn digest(prover: &ProverCommand) -> Result<Sha256, String> {
     let program = prover.command.first().map(String::as_str).unwrap_or_default();
-    let path = find_program(program).ok_or_else(|| format!("no program {program} on this worker"))?;
+    let path = find_program(program)
+        .ok_or_else(|| ErrorCode::ProverMissing.says(format!("no program {program} on this worker")))?;
     let at = path.display().to_string();
     let read = tokio::task::spawn_blocking(move || of_file(&path)).await.map_err(std::io::Error::other);
-    read.flatten().map_err(|error| format!("cannot read the program {at}: {error}"))
+    read.flatten().map_err(|error| ErrorCode::ProverMissing.says(format!("cannot read the program {at}: {error}")))
 }
 
 /// Whether an exec-form prover is what the task's pipeline pins. It says no hello: only its program file can be compared.

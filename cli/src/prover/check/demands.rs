@@ -19,7 +19,7 @@ use super::report::{Finding, Grade, Report};
 use super::subject::{Given, Subject};
 
 /// All checks, by name. Those of a stage have its name behind theirs.
-pub(super) const CHECKS: [&str; 22] = [
+pub(super) const CHECKS: [&str; 23] = [
     "hello",
     "stages",
     "programs",
@@ -35,6 +35,7 @@ pub(super) const CHECKS: [&str; 22] = [
     "wrong-proof",
     "wrong-block",
     "damaged-input",
+    "accused",
     "unknown-fields",
     "unknown-stage",
     "spaces",

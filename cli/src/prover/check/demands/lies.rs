@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use push0_core::message::FailureKind;
+use push0_core::message::{Check, FailureKind};
 use push0_core::pipeline::Kind;
 use push0_core::record::Verdict;
 use push0_core::{BlockHash, Node};
@@ -54,6 +54,53 @@ impl Judge<'_> {
                 found(&results, "found out")
             };
             self.note(check, found);
+        }
+        self.accused().await
+    }
+
+    /// What a stage left, put before its prover as accused, where the pipeline says that it can check it: the honest artifact, then others.
+    pub(super) async fn accused(&mut self) -> anyhow::Result<()> {
+        for position in self.own_stages() {
+            let check = format!("accused {}", self.course.pipeline().stage(position).name);
+            if !self.course.file.policy.stage(position).check || !self.wants(&check) {
+                continue;
+            }
+            let nodes = self.course.plan().map(|plan| plan.nodes_of(position)).unwrap_or_default();
+            let Some((node, (first, last))) =
+                nodes.first().and_then(|node| Some((*node, self.course.plan()?.covers(*node))))
+            else {
+                self.note(check, Skip("the block has no such task".to_owned()));
+                continue;
+            };
+            let (Some(pieces), Some(honest)) = (self.course.pieces.clone(), self.course.artifacts.get(&node).cloned())
+            else {
+                continue;
+            };
+            let good = std::fs::read(&honest)?;
+            let mut tries = vec![("the honest artifact".to_owned(), honest, Verdict::Ok)];
+            for (what, bytes) in damaged(&good) {
+                tries.push((format!("the artifact {what}"), self.course.write(&bytes)?, Verdict::BadProof));
+            }
+            let other = nodes.get(1).and_then(|other| self.course.artifacts.get(other)).cloned();
+            if let Some(other) = other
+                && std::fs::read(&other)? != good
+            {
+                tries.push(("the artifact of another position".to_owned(), other, Verdict::BadProof));
+            }
+            let segments = [first, last].map(|segment| pieces.segments[segment as usize].clone());
+            let mut results = Vec::new();
+            for (what, artifact, wanted) in tries {
+                let mut task = task(self.course.file, node, &self.course.block);
+                task.check = Some(Check { reader: node, slot: 0 });
+                let inputs = [artifact, pieces.header.clone(), segments[0].clone(), segments[1].clone()];
+                let ran = self.course.run_task(task, &inputs).await?;
+                results.push(match verdict(&ran) {
+                    Ok((said, _)) if said == wanted => Ok(()),
+                    Ok((said, message)) => Err(format!("{what}: it says {said:?}, not {wanted:?}: {message}")),
+                    Err(why) => Err(format!("{what}: no verdict, though the pipeline says `check = true`: {why}")),
+                });
+            }
+            self.note(check, found(&results, "told apart"));
         }
         Ok(())
     }
