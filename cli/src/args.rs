@@ -80,6 +80,13 @@ pub enum Command {
     Finalized(Finalized),
     /// Fetch a blob.
     Get(Get),
+    /// Check this machine and this installation, and say what to do about what is wrong.
+    Doctor(Doctor),
+    /// Messages that nobody handles: look at them, send them back, take them out.
+    #[command(subcommand)]
+    Dlq(Dlq),
+    /// Run one task's prover here, on the task's own inputs, to see what it makes or why it fails. Changes nothing.
+    Replay(Replay),
     /// Check finalized proofs: one block's, or a whole chain's with its continuity.
     Verify(Verify),
     /// Prove a failed block again, from the same witness.
@@ -378,6 +385,62 @@ pub struct Get {
     /// A file that does not exist yet; `-` for stdout.
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// The configuration to check [env: PUSH0_CONFIG] [default: ./push0.toml]. With --connect nothing local is checked without it.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Read every blob, too, and compare it with its digest.
+    #[arg(long)]
+    pub deep: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Dlq {
+    /// All of them: in `poison`, and in dead-letter queues.
+    List,
+    /// One, whole.
+    Show { id: String },
+    /// Send messages back to the queue they came from, once.
+    Redrive(Redrive),
+    /// Take messages out for good; they are printed once more.
+    Drop {
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<String>,
+        /// Why; it goes into push0's log.
+        #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+        reason: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Redrive {
+    #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
+    pub ids: Vec<String>,
+    /// All of them.
+    #[arg(long)]
+    pub all: bool,
+    /// With --all: only those that lie in this queue.
+    #[arg(long, requires = "all")]
+    pub queue: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Replay {
+    /// A task as `push0 why` and `push0 block` print it; or CHAIN NUMBER NODE: the last attempt at a node of the block's last run.
+    #[arg(required = true, num_args = 1..=3, value_name = "TASK")]
+    pub task: Vec<String>,
+    /// Where inputs and output go, and stay; must not exist yet, or be empty [default: a temporary directory].
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+    /// Keep the temporary directory.
+    #[arg(long)]
+    pub keep: bool,
+    /// Run this program, with the arguments behind it, instead of the configured prover: takes the rest of the line.
+    #[arg(long, value_name = "PROGRAM", num_args = 1.., allow_hyphen_values = true)]
+    pub prover_command: Vec<String>,
 }
 
 #[derive(Debug, Args)]

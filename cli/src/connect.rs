@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use push0_core::chain::ChainConfig;
-use push0_core::{ChainId, ErrorCode};
-use push0_runtime::drive::Catalog;
-use push0_runtime::http::{Client, ClientConfig};
-use push0_runtime::port::{Blobs, ErrorKind, PortError, Queue, Table};
+use push0_core::pipeline::ProverCommand;
+use push0_core::{ChainId, ErrorCode, ProverName};
+use push0_runtime::drive::{Catalog, Context};
+use push0_runtime::http::{Client, ClientConfig, Introduction};
+use push0_runtime::port::{Blobs, ErrorKind, PortError, Queue, SystemClock, Table};
 
 use crate::error::{Code, Trouble};
 use crate::notice::Notice;
@@ -59,6 +60,11 @@ impl Where {
         }
     }
 
+    /// A worker's, which says who it is.
+    pub fn client_of(&self, worker: Introduction) -> anyhow::Result<Client> {
+        self.client_with(ClientConfig { introduction: Some(worker), ..ClientConfig::new(self.address()) })
+    }
+
     fn client_with(&self, mut config: ClientConfig) -> anyhow::Result<Client> {
         config.token = self.token()?;
         Client::new(config).map_err(|error| {
@@ -84,7 +90,8 @@ impl Where {
         Ok(Remote {
             queue: client.clone(),
             table: client.clone(),
-            blobs: client,
+            blobs: client.clone(),
+            client,
             address: self.address(),
             notice,
             catalog,
@@ -120,6 +127,7 @@ impl Where {
 /// A running `up`.
 #[derive(Clone)]
 pub struct Remote {
+    pub client: Arc<Client>,
     pub queue: Arc<dyn Queue>,
     pub table: Arc<dyn Table>,
     pub blobs: Arc<dyn Blobs>,
@@ -129,6 +137,25 @@ pub struct Remote {
 }
 
 impl Remote {
+    /// The ports as the drive loops take them, for what only reads.
+    pub fn context(&self) -> Context {
+        Context {
+            queue: self.queue.clone(),
+            table: self.table.clone(),
+            blobs: self.blobs.clone(),
+            clock: Arc::new(SystemClock),
+            catalog: Arc::new(self.catalog.clone()),
+        }
+    }
+
+    /// How a prover of the pipeline with this tag is started: as the pipeline says where it is still configured, else as another
+    /// configured pipeline says of a prover of the same name.
+    pub fn prover(&self, tag: &str, name: &ProverName) -> Option<&ProverCommand> {
+        let pipelines = &self.catalog.pipelines;
+        let own = pipelines.iter().find(|(digest, _)| digest.tag() == tag).map(|(_, file)| file);
+        own.into_iter().chain(pipelines.values()).find_map(|file| file.provers.get(name))
+    }
+
     pub fn chain(&self, id: &ChainId) -> anyhow::Result<&ChainConfig> {
         self.catalog.chains.get(id).ok_or_else(|| {
             let known: Vec<String> = self.catalog.chains.keys().map(ToString::to_string).collect();

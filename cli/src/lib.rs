@@ -6,6 +6,9 @@
 //! - [`verify`]: checks what was finalized, with the pipeline's own prover and nothing of push0's decisions.
 //! - [`error`]: what went wrong, with its page; [`explain`] prints the pages.
 //! - [`prover`]: checks a prover, and begins one.
+//! - [`doctor`]: what is wrong with this machine and this installation.
+//! - [`dlq`]: messages that nobody handles.
+//! - [`replay`]: one task's prover, run here on the task's own inputs.
 //! - [`demo`]: all of it, once.
 
 pub mod args;
@@ -13,6 +16,8 @@ pub mod backup;
 pub mod blobs;
 pub mod connect;
 pub mod demo;
+pub mod dlq;
+pub mod doctor;
 pub mod error;
 pub mod explain;
 pub mod init;
@@ -21,6 +26,7 @@ pub mod operate;
 pub mod output;
 pub mod prover;
 pub mod render;
+pub mod replay;
 pub mod settings;
 pub mod submit;
 pub mod token;

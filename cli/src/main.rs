@@ -9,7 +9,9 @@ use push0::args::{Cli, Command, TokenCommand};
 use push0::error::{Report, Trouble};
 use push0::output::Output;
 use push0::settings::{Settings, Sources};
-use push0::{backup, blobs, demo, explain, init, operate, prover, submit, token, up, verify, view, worker};
+use push0::{
+    backup, blobs, demo, dlq, doctor, explain, init, operate, prover, replay, submit, token, up, verify, view, worker,
+};
 use push0_core::ErrorCode;
 use tracing_subscriber::EnvFilter;
 
@@ -87,6 +89,9 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Explain(args) => explain::run(args, output),
         Command::Finalized(args) => view::finalized(args, &location.open().await?, output).await,
         Command::Get(args) => blobs::get(args, &location.open().await?, output).await,
+        Command::Doctor(args) => doctor::run(args, &cli, output).await,
+        Command::Dlq(args) => dlq::run(args, &location.open().await?, output).await,
+        Command::Replay(args) => replay::run(args, &location.open().await?, output).await,
         Command::Verify(args) => verify::run(args, &location.open().await?, output).await,
         Command::Retry(args) => operate::retry(args, &location.open().await?, output).await,
         Command::Replace(args) => operate::replace(args, &location.open().await?, output).await,

@@ -4,12 +4,13 @@ pub mod check;
 pub mod new;
 mod pin;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Context as _;
 use push0_core::message::TaskMessage;
-use push0_core::pipeline::PipelineFile;
-use push0_core::{Attempt, BlockHash, ChainId, Class, Epoch, ErrorCode, Node, RunId, TaskId};
+use push0_core::pipeline::{PipelineFile, ProverCommand};
+use push0_core::{Attempt, BlockHash, ChainId, Class, Epoch, ErrorCode, Node, ProverName, RunId, TaskId};
 use push0_gpu_worker::{Limits, Rig};
 
 use crate::args;
@@ -33,10 +34,15 @@ pub struct Block {
 
 /// The provers of a pipeline, to be run here; outputs go below `scratch`.
 pub fn rig(file: &PipelineFile, scratch: &Path, limits: Limits) -> anyhow::Result<Rig> {
+    rig_of(file.provers.clone(), scratch, limits)
+}
+
+/// The same for provers described otherwise.
+pub fn rig_of(provers: BTreeMap<ProverName, ProverCommand>, scratch: &Path, limits: Limits) -> anyhow::Result<Rig> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let program = program.to_str().context("the path of this program is not UTF-8")?;
     let shim = [program, "shim", "--"].map(str::to_owned).to_vec();
-    Rig::new(file.provers.clone(), shim, scratch, limits).context("cannot run provers here")
+    Rig::new(provers, shim, scratch, limits).context("cannot run provers here")
 }
 
 /// The task at a node of the block's graph, as a worker would be sent it, but for its inputs.

@@ -18,7 +18,7 @@ use push0_core::topology::Topology;
 use push0_core::{Class, ErrorCode, Pool};
 use push0_runtime::drive::Context;
 use push0_runtime::engine::{Engine, EngineConfig, Location, QueueSpec};
-use push0_runtime::http::{Ports, SealKey, Server, ServerConfig, bind_tcp, bind_unix, maintenance};
+use push0_runtime::http::{Ports, SealKey, Server, ServerConfig, bind_tcp, bind_unix, dead_letter_routes, maintenance};
 use push0_runtime::port::{Clock, SystemClock};
 use push0_runtime::wiring;
 use tokio::signal::unix::{SignalKind, signal};
@@ -35,7 +35,7 @@ use children::{Children, Local};
 pub use routes::{RELOAD, Reloaded};
 
 /// Longest path of a socket, bytes (`sun_path` is 108 with its end).
-const SOCKET_PATH: usize = 107;
+pub(crate) const SOCKET_PATH: usize = 107;
 
 /// Runs until SIGTERM or ctrl-c.
 pub async fn run(settings: &Settings, sources: &Sources, output: Output) -> anyhow::Result<()> {
@@ -73,6 +73,7 @@ pub async fn run(settings: &Settings, sources: &Sources, output: Output) -> anyh
     };
     let server = Server::new(ports, config)?
         .with_routes(maintenance(&engine))
+        .with_routes(dead_letter_routes(Arc::new(engine.clone())))
         .with_routes(routes::router(context.catalog.clone(), tokens.clone()));
     tokens.serve(&server);
     let (close, closed) = watch::channel(false);

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use push0_core::chain::ChainConfig;
 use push0_core::record::{BlockStatus, Started};
-use push0_core::{Attempt, ChainId, ErrorCode, Millis, Node, WorkerId};
+use push0_core::{Attempt, ChainId, ErrorCode, Millis, Node, Pool, WorkerId};
+use push0_runtime::http::WorkerHere;
 use push0_runtime::port::{Clock as _, QueueStats, SystemClock};
 use push0_runtime::snapshot::{self, BlockSnapshot, ChainSnapshot};
 use serde::Serialize;
@@ -32,6 +33,10 @@ pub struct Overview {
     pub at: Millis,
     pub chains: Vec<ChainSnapshot>,
     pub queues: BTreeMap<String, QueueStats>,
+    /// Workers that have called since `up` began; none where it cannot say.
+    pub here: Option<Vec<WorkerHere>>,
+    /// Pools whose tasks nobody here takes.
+    pub lonely: Vec<Pool>,
     /// Workers that have a task in hand, as far as they have said so.
     pub workers: BTreeMap<WorkerId, Vec<InHand>>,
 }
@@ -45,6 +50,14 @@ pub struct InHand {
     pub node: Node,
     pub attempt: Attempt,
     pub since: Millis,
+    /// Its worker is not here any more: the task comes again when its lease ends.
+    pub gone: bool,
+}
+
+/// Whether the worker process that started a task is known to be gone.
+pub fn is_gone(here: Option<&[WorkerHere]>, started: &Started) -> bool {
+    let is_it = |known: &WorkerHere| known.worker == started.worker && known.here && known.since <= started.at;
+    here.is_some_and(|here| !here.iter().any(is_it))
 }
 
 /// Looks at the configured chains, or at one of them.
@@ -53,26 +66,34 @@ pub async fn overview(remote: &Remote, only: Option<&ChainId>) -> anyhow::Result
         Some(id) => vec![remote.chain(id)?],
         None => remote.catalog.chains.values().collect(),
     };
+    // Asked first: who comes while this looks is not called gone.
+    let here = remote.client.workers().await.ok();
     let mut chains = Vec::new();
     let mut workers: BTreeMap<WorkerId, Vec<InHand>> = BTreeMap::new();
     for config in configs {
         let chain = snapshot::chain(&*remote.table, config, BEFORE).await?;
         for block in chain.blocks.iter().filter(|block| block.block.status == BlockStatus::Proving) {
             let block = snapshot::block(&*remote.table, &config.chain, block.block.number).await?;
-            for (worker, task) in block.iter().flat_map(in_hand) {
+            for (worker, task) in block.iter().flat_map(|block| in_hand(block, here.as_deref())) {
                 workers.entry(worker).or_default().push(task);
             }
         }
         chains.push(chain);
     }
     let queues = snapshot::queues(&*remote.queue, &remote.notice.queues).await;
-    Ok(Overview { at: SystemClock.now(), chains, queues, workers })
+    let lonely = here.as_ref().map_or(Vec::new(), |here| {
+        let works_for = |pool: &Pool| here.iter().any(|worker| worker.here && worker.pool.as_ref() == Some(pool));
+        remote.catalog.pools().into_iter().filter(|pool| !works_for(pool)).collect()
+    });
+    Ok(Overview { at: SystemClock.now(), chains, queues, here, lonely, workers })
 }
 
-fn in_hand(block: &BlockSnapshot) -> Vec<(WorkerId, InHand)> {
+fn in_hand(block: &BlockSnapshot, here: Option<&[WorkerHere]>) -> Vec<(WorkerId, InHand)> {
     let tasks = block.run.iter().flat_map(|run| &run.tasks);
     let held = |task: &snapshot::TaskSnapshot| {
-        let Started { attempt, worker, at, .. } = task.started.clone()?;
+        let started = task.started.clone()?;
+        let gone = is_gone(here, &started);
+        let Started { attempt, worker, at, .. } = started;
         let task = InHand {
             chain: block.block.chain.clone(),
             number: block.block.number,
@@ -80,6 +101,7 @@ fn in_hand(block: &BlockSnapshot) -> Vec<(WorkerId, InHand)> {
             node: task.node,
             attempt,
             since: at,
+            gone,
         };
         Some((worker, task))
     };
@@ -144,6 +166,7 @@ pub async fn why(args: &args::BlockArgs, remote: &Remote, output: Output) -> any
         block: snapshot::block(&*remote.table, &args.chain, args.number).await?,
         number: args.number,
         queues: snapshot::queues(&*remote.queue, &remote.notice.queues).await,
+        here: remote.client.workers().await.ok(),
         connect: remote.address.clone(),
         now: SystemClock.now(),
     };

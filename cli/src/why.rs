@@ -6,9 +6,10 @@ use push0_core::block::kind_name;
 use push0_core::chain::ChainConfig;
 use push0_core::message::{FailureKind, work_queue};
 use push0_core::pipeline::StagePolicy;
-use push0_core::record::{BlockStatus, FailureNote, Halt};
-use push0_core::{Attempt, ChainId, ErrorCode, Millis, Node, Pool, WorkerId};
+use push0_core::record::{BlockStatus, FailureNote, Halt, Started};
+use push0_core::{Attempt, ChainId, ErrorCode, Millis, Node, Pool, TaskId, WorkerId};
 use push0_runtime::drive::Catalog;
+use push0_runtime::http::WorkerHere;
 use push0_runtime::port::QueueStats;
 use push0_runtime::snapshot::{BlockSnapshot, ChainSnapshot, RunSnapshot, TaskSnapshot};
 use serde::Serialize;
@@ -25,6 +26,8 @@ pub struct Facts {
     pub block: Option<BlockSnapshot>,
     pub number: u64,
     pub queues: BTreeMap<String, QueueStats>,
+    /// Workers that are here; none where `up` cannot say.
+    pub here: Option<Vec<WorkerHere>>,
     /// Where `up` is, for the commands that are named.
     pub connect: String,
     pub now: Millis,
@@ -57,6 +60,7 @@ pub struct Why {
 /// An open task.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Task {
+    pub id: TaskId,
     pub stage: String,
     pub node: Node,
     pub attempt: Attempt,
@@ -273,9 +277,11 @@ fn failed(facts: &Facts, reason: &str, why: &mut Why) {
     if facts.chain.chain.next_final == number {
         why.facts.push("nothing behind it becomes final until it is proven, replaced or skipped".to_owned());
     }
-    let tasks = facts.block.iter().flat_map(|block| &block.run).flat_map(|run| &run.tasks);
-    for (task, note) in tasks.flat_map(|task| task.failures.iter().map(move |note| (task, note))).take(TASKS) {
-        why.facts.push(format!("{} {}: {}", task.stage, task.node, failure(note)));
+    let run = facts.block.iter().find_map(|block| block.run.as_ref());
+    let at_fault = run.and_then(|run| run.failed.as_deref()).and_then(push0_core::block::failed_node);
+    let tasks = run.map(|run| run.tasks.as_slice()).unwrap_or_default();
+    for (task, note) in tasks.iter().flat_map(|task| task.failures.iter().map(move |note| (task, note))).take(TASKS) {
+        why.facts.push(format!("{}: {}", TaskId { attempt: note.attempt, ..task.id.clone() }, failure(note)));
     }
     why.next.push(format!("push0 retry {chain} {number}   proves it again, from the same witness"));
     why.next.push("push0 replace FILE.json   proves another block or witness under this number".to_owned());
@@ -286,6 +292,10 @@ fn failed(facts: &Facts, reason: &str, why: &mut Why) {
         Some(ErrorCode::HashDiffers | ErrorCode::ParentDiffers | ErrorCode::BadBlock | ErrorCode::SegmentCount)
     ) {
         why.next.swap(0, 1);
+    }
+    if let Some(task) = tasks.iter().find(|task| Some(task.node) == at_fault) {
+        why.facts.push(format!("it ended with task {}", task.id));
+        why.next.push(format!("push0 replay {}   runs the failed task's prover here, to see why", task.id));
     }
     why.next.push(format!("push0 skip {chain} {number} --reason TEXT   leaves the number out"));
     pages(reason, why);
@@ -339,6 +349,7 @@ fn proving(facts: &Facts, block: &BlockSnapshot, why: &mut Why) {
     why.code = why.code.or(codes.first().copied());
     if tasks.iter().any(|task| task.last_error.is_some()) {
         why.next.push(format!("push0 block {chain} {}   shows every failure of its open tasks", facts.number));
+        why.next.push("push0 replay TASK   runs one of these tasks here, to see why it fails".to_owned());
         why.next.extend(codes.iter().map(|code| format!("push0 explain {code}   {}", code.title())));
     }
     why.more_tasks = tasks.len().saturating_sub(TASKS);
@@ -355,19 +366,25 @@ fn proving(facts: &Facts, block: &BlockSnapshot, why: &mut Why) {
 fn task(facts: &Facts, run: &RunSnapshot, task: &TaskSnapshot) -> Task {
     let kind = run.stages.iter().find(|stage| stage.name == task.stage).map(|stage| stage.kind.as_str());
     let policy = policy(facts, task, kind == Some("split") || kind == Some("verify"));
+    let gone = |started: &&Started| crate::view::is_gone(facts.here.as_deref(), started);
+    let held = task.started.as_ref().filter(|started| !gone(started));
     let state = match &task.started {
+        Some(started) if held.is_none() => {
+            format!("was with {}, which is gone: it comes again when its lease ends", started.worker)
+        }
         Some(started) => format!("with {} for {}", started.worker, duration(facts.now.since(started.at))),
         None => format!("waits in {}", work_queue(&policy.pool, facts.config.class)),
     };
     let last_error = task.failures.last().map(failure);
     Task {
+        id: task.id.clone(),
         stage: task.stage.clone(),
         node: task.node,
         attempt: task.attempt,
         attempts: policy.attempts,
         pool: policy.pool,
-        held_by: task.started.as_ref().map(|started| started.worker.clone()),
-        since: task.started.as_ref().map(|started| started.at),
+        held_by: held.map(|started| started.worker.clone()),
+        since: held.map(|started| started.at),
         state,
         last_error,
     }

@@ -8,7 +8,8 @@ use anyhow::Context as _;
 use push0_core::pipeline::ProverCommand;
 use push0_core::{ErrorCode, Pool, Principal, ProverName, WorkerId};
 use push0_gpu_worker::{WorkerConfig, WorkerError, find_program};
-use push0_runtime::port::{Blobs, Queue, SystemClock};
+use push0_runtime::http::Introduction;
+use push0_runtime::port::{Blobs, Clock as _, Queue, SystemClock};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::info;
 
@@ -38,9 +39,11 @@ pub async fn run(args: &args::Worker, location: &Where, settings: &Settings) -> 
     let scratch = args.scratch.clone().unwrap_or_else(|| std::env::temp_dir().join("push0-worker"));
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let program = program.to_str().context("the path of this program is not UTF-8")?;
+    let introduction = Introduction { worker: id.clone(), since: SystemClock.now(), within: settings.workers.lease };
+    let client = Arc::new(location.client_of(introduction.clone())?);
     let (queue, blobs): (Arc<dyn Queue>, Arc<dyn Blobs>) = (client.clone(), client);
     // Its connections belong to the lease thread alone, so that nothing else can starve them.
-    let lease_client = Arc::new(location.client()?);
+    let lease_client = Arc::new(location.client_of(introduction)?);
     let config = WorkerConfig {
         slots: settings.workers.slots,
         lease: settings.workers.lease,

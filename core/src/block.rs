@@ -13,7 +13,7 @@ pub use ranges::{Piece, RangeStep, piece_of, pieces, range_step};
 pub use task::{Fire, Graph, check, fire, fire_again};
 
 use crate::error_code::ErrorCode;
-use crate::id::BlockHash;
+use crate::id::{BlockHash, Node, StageName};
 use crate::message::FailureKind;
 use crate::plan::Plan;
 use crate::record::{ManifestSlot, Run};
@@ -50,6 +50,18 @@ fn parent_differs(found: BlockHash, wanted: BlockHash) -> String {
     ErrorCode::ParentDiffers.says(what)
 }
 
+/// A reason, with the place in the task graph that it is about.
+pub fn at_node(stage: &StageName, node: Node, reason: &str) -> String {
+    format!("stage {stage}, node {node}: {reason}")
+}
+
+/// The node that a reason made by [`at_node`] is about.
+pub fn failed_node(reason: &str) -> Option<Node> {
+    let (_, reason) = ErrorCode::split(reason);
+    let (place, _) = reason.strip_prefix("stage ")?.split_once(": ")?;
+    place.split_once(", node ")?.1.parse().ok()
+}
+
 /// How a failure is called where people read it.
 pub fn kind_name(kind: FailureKind) -> &'static str {
     match kind {
@@ -57,5 +69,19 @@ pub fn kind_name(kind: FailureKind) -> &'static str {
         FailureKind::Permanent => "permanent",
         FailureKind::BadInput => "bad input",
         FailureKind::Lost => "lost",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_node_a_reason_is_about_is_read_back() {
+        let node = Node::new(1, 0, 3);
+        let reason =
+            ErrorCode::PermanentFailure.says(at_node(&"prove".parse().unwrap(), node, "no luck, node 9.9.9: x"));
+        assert_eq!(failed_node(&reason), Some(node));
+        assert_eq!(failed_node("bad block: stage prove, node 1.0.3: x"), None);
     }
 }

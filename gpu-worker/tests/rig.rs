@@ -97,6 +97,7 @@ impl Onlooker for Diary {
             Seen::Told(_) => "told".to_owned(),
             Seen::Said(message) => serde_json::to_value(message).unwrap()["type"].as_str().unwrap().to_owned(),
             Seen::Garbage(_) => "garbage".to_owned(),
+            Seen::Logged(line) => format!("logged {line}"),
             Seen::Ended(_, status) => format!("ended {:?}", status.and_then(|status| status.code())),
         };
         self.0.lock().unwrap().push(entry);

@@ -36,6 +36,7 @@ use crate::port::{
 mod backup;
 mod blobs;
 mod commit;
+mod dead_letters;
 mod owner;
 mod queue;
 mod schema;
@@ -44,6 +45,7 @@ mod waiting;
 
 pub use self::backup::{Backup, back_up_stopped, restore, verify_backup};
 pub(crate) use self::blobs::check_key as check_blob_key;
+pub use self::schema::{Examined, examine};
 
 /// Where an engine keeps what it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]

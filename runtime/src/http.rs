@@ -6,6 +6,7 @@
 //! - `PUT /v1/blob?key=K&writer=W` with the bytes, and `x-push0-sha256`, answers a [`crate::port::PutOutcome`]: 201, or 412 where the
 //!   key exists.
 //! - `GET /v1/blob?key=K`, optionally `&offset=O&length=L`, answers the bytes; whole blobs with their SHA-256 in `x-push0-sha256`.
+//! - `POST /v1/dead-letters` and `GET /v1/workers` are for operators: messages that nobody handles, workers that are here.
 //! - `GET /health` answers `ok`.
 //!
 //! A worker's `queue_send` carries the receipt of the task each report is about in `receipts`, its upload in `x-push0-receipt`: it
@@ -18,8 +19,10 @@
 
 pub mod auth;
 mod client;
+mod dead_letters;
 mod door;
 mod maintenance;
+mod presence;
 mod seal;
 mod server;
 mod transfer;
@@ -28,7 +31,9 @@ mod worker_call;
 
 pub use auth::{Caller, Role, Source, Token};
 pub use client::{Client, ClientConfig};
+pub use dead_letters::dead_letter_routes;
 pub use door::Limits;
 pub use maintenance::maintenance;
+pub use presence::{Introduction, WorkerHere};
 pub use seal::SealKey;
 pub use server::{Ports, Server, ServerConfig, Transport, bind_tcp, bind_unix};

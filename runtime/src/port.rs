@@ -5,12 +5,14 @@
 
 mod blobs;
 mod clock;
+mod dead_letters;
 mod error;
 mod queue;
 mod table;
 
 pub use blobs::{BLOB_LIMIT, BlobInfo, Blobs, PutOutcome};
 pub use clock::{Clock, SystemClock};
+pub use dead_letters::{DeadLetters, Peeked};
 pub use error::{ErrorKind, PortError, PortResult};
 pub use queue::{Delivery, Outgoing, Queue, QueueStats};
 pub use table::{Accepted, Key, Row, SetOutcome, Table, Value, Write};

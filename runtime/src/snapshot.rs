@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use push0_core::block;
 use push0_core::chain::{ChainConfig, View};
 use push0_core::plan::{Children, Plan};
 use push0_core::record::{BlockRow, ChainRow, FailureNote, NodeView, OutboxRow, RowKey, RunView, Started, Versioned};
-use push0_core::{Attempt, ChainId, Node, RunId};
+use push0_core::{Attempt, ChainId, Node, RunId, TaskId};
 use serde::{Deserialize, Serialize};
 
 use crate::port::{Key, PortResult, Queue, QueueStats, Row, Table};
@@ -49,6 +50,7 @@ pub struct StageSnapshot {
 /// A task that is not done.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TaskSnapshot {
+    pub id: TaskId,
     pub stage: String,
     pub node: Node,
     pub attempt: Attempt,
@@ -153,7 +155,8 @@ async fn of_run(table: &dyn Table, view: RunView, with_tasks: bool) -> PortResul
     }
     if view.is_over() {
         // Nobody works on them any more; what went wrong is still of interest.
-        open.retain(|task| !task.failures.is_empty());
+        let at_fault = view.failed.as_deref().and_then(block::failed_node);
+        open.retain(|task| !task.failures.is_empty() || Some(task.node) == at_fault);
         open.iter_mut().for_each(|task| task.started = None);
     }
     let stages = pipeline.stages.iter().enumerate().map(|(position, stage)| StageSnapshot {
@@ -193,7 +196,9 @@ fn open_tasks(view: &RunView, plan: &Plan<'_>, nodes: &BTreeMap<Node, NodeView>)
 fn task(view: &RunView, node: Node, row: Option<&NodeView>) -> Option<TaskSnapshot> {
     let wanted = row.map(|row| row.wanted.clone()).unwrap_or_default();
     let started = row.and_then(|row| row.started.clone()).filter(|started| started.attempt == wanted.attempt);
+    let id = TaskId { run: view.run.id.clone(), tag: view.run.digest.tag(), node, attempt: wanted.attempt, copy: 0 };
     Some(TaskSnapshot {
+        id,
         stage: view.run.pipeline.stage(node.stage).name.to_string(),
         node,
         attempt: wanted.attempt,

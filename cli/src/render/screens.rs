@@ -1,5 +1,7 @@
 //! The screens of `status` and `watch`, `block`, and `why`.
 
+use std::collections::BTreeMap;
+
 use push0_core::block::kind_name;
 use push0_core::record::{BlockStatus, Halt};
 use push0_core::{ErrorCode, Millis};
@@ -111,7 +113,7 @@ fn queues(overview: &Overview, all: bool, paint: Paint) -> String {
                 if number > 0 { format!("{number} {what}") } else { String::new() }
             };
             let oldest = stats.oldest.map_or(String::new(), |age| format!("oldest {}", duration(age)));
-            let dead = name.contains("-dlq") && stats.visible > 0;
+            let dead = is_for_dead_letters(name) && stats.visible > 0;
             vec![
                 if dead { paint.alarm(name) } else { name.clone() },
                 count(stats.visible, "waiting"),
@@ -124,7 +126,46 @@ fn queues(overview: &Overview, all: bool, paint: Paint) -> String {
     if rows.is_empty() {
         return format!("{}  all empty\n", paint.bold("queues"));
     }
-    format!("{}\n{}", paint.bold("queues"), columns("  ", &rows))
+    let mut text = format!("{}\n{}", paint.bold("queues"), columns("  ", &rows));
+    let dead: u64 =
+        overview.queues.iter().filter(|(name, _)| is_for_dead_letters(name)).map(|(_, stats)| stats.visible).sum();
+    if dead > 0 {
+        text.push_str(&format!("  {}\n", paint.alarm(&format!("{dead} dead letters: push0 dlq list"))));
+    }
+    text
+}
+
+fn is_for_dead_letters(queue: &str) -> bool {
+    queue == push0_core::message::queue::POISON || queue.contains("-dlq")
+}
+
+/// "3 here (cpu 2, trusted 1)", where `up` can say who is here.
+fn who_is_here(overview: &Overview) -> String {
+    let Some(here) = &overview.here else { return String::new() };
+    let mut pools: BTreeMap<&str, usize> = BTreeMap::new();
+    for worker in here.iter().filter(|worker| worker.here) {
+        *pools.entry(worker.pool.as_ref().map_or("no pool", |pool| pool.as_str())).or_default() += 1;
+    }
+    let each: Vec<String> = pools.iter().map(|(pool, count)| format!("{pool} {count}")).collect();
+    match pools.values().sum::<usize>() {
+        0 => "  nobody is here".to_owned(),
+        all => format!("  {all} here ({})", each.join(", ")),
+    }
+}
+
+/// What is wrong with who is here.
+fn absences(overview: &Overview, paint: Paint) -> String {
+    let silent = overview
+        .here
+        .iter()
+        .flatten()
+        .filter(|worker| !worker.here)
+        .map(|worker| format!("{} is gone: it last called {} ago", worker.worker, duration(worker.silent_for)));
+    let lonely = overview
+        .lonely
+        .iter()
+        .map(|pool| format!("nobody here takes tasks of pool {pool}: push0 worker --pool {pool}"));
+    silent.chain(lonely).map(|line| format!("  {}\n", paint.alarm(&line))).collect()
 }
 
 fn workers(overview: &Overview, paint: Paint) -> String {
@@ -139,13 +180,15 @@ fn workers(overview: &Overview, paint: Paint) -> String {
                 format!("{} {}", task.stage, task.node),
                 format!("attempt {}", task.attempt.0),
                 format!("for {}", duration(overview.at.since(task.since))),
+                if task.gone { paint.alarm("gone: the task comes again when its lease ends") } else { String::new() },
             ]
         })
         .collect();
+    let (here, absences) = (who_is_here(overview), absences(overview, paint));
     if rows.is_empty() {
-        return format!("{}  none has a task in hand\n", paint.bold("workers"));
+        return format!("{}{here}  none has a task in hand\n{absences}", paint.bold("workers"));
     }
-    format!("{}\n{}", paint.bold("workers"), columns("  ", &rows))
+    format!("{}{here}\n{}{absences}", paint.bold("workers"), columns("  ", &rows))
 }
 
 pub fn block(snapshot: &BlockSnapshot, now: Millis, paint: Paint) -> String {
@@ -187,7 +230,9 @@ pub fn block(snapshot: &BlockSnapshot, now: Millis, paint: Paint) -> String {
         let held = task.started.as_ref().map_or("waits for a worker".to_owned(), |started| {
             format!("with {} for {}", started.worker, duration(now.since(started.at)))
         });
-        text.push_str(&format!("  open: {} {}, attempt {}, {held}\n", task.stage, task.node, task.attempt.0));
+        let is_over = snapshot.run.as_ref().is_some_and(|run| run.failed.is_some());
+        let held = if is_over { "given up".to_owned() } else { held };
+        text.push_str(&format!("  task {}: {}, {held}\n", task.id, task.stage));
         for note in &task.failures {
             let worker = note.worker.as_ref().map_or(String::new(), |worker| format!(" on {worker}"));
             let message = note.message.replace('\n', "\n      ");
@@ -198,6 +243,9 @@ pub fn block(snapshot: &BlockSnapshot, now: Millis, paint: Paint) -> String {
                 kind_name(note.kind)
             ));
         }
+    }
+    if let Some(task) = snapshot.run.iter().flat_map(|run| &run.tasks).find(|task| !task.failures.is_empty()) {
+        text.push_str(&format!("  next: push0 replay {}   runs its prover here, to see why\n", task.id));
     }
     let pages = pages(&text);
     if !pages.is_empty() {
@@ -227,8 +275,8 @@ pub fn why(why: &Why, paint: Paint) -> String {
         text.push_str(&format!("{}\n", paint.bold("open tasks")));
         for task in &why.tasks {
             text.push_str(&format!(
-                "  {} {}  attempt {} of {}  {}\n",
-                task.stage, task.node, task.attempt.0, task.attempts, task.state
+                "  {}  {}, attempt {} of {}, {}\n",
+                task.id, task.stage, task.attempt.0, task.attempts, task.state
             ));
             if let Some(error) = &task.last_error {
                 text.push_str(&format!("    {}\n", paint.alarm(error)));

@@ -18,6 +18,8 @@ fn overview_of(chain: ChainSnapshot) -> Overview {
         at: NOW,
         chains: vec![chain],
         queues: queues.map(|(name, stats)| (name.to_owned(), stats)).into(),
+        here: None,
+        lonely: Vec::new(),
         workers: BTreeMap::new(),
     }
 }
@@ -82,4 +84,30 @@ fn columns_line_up_with_colours_and_without() {
     };
     assert_eq!(columns("  ", &rows(Paint(false))), "  1   final  x\n  10  a\n");
     assert_eq!(columns("", &rows(Paint(true))), "1   \x1b[32mfinal\x1b[0m  x\n10  a\n");
+}
+
+#[test]
+fn who_is_here_who_is_gone_and_which_pool_has_nobody_is_said() {
+    use push0_runtime::http::WorkerHere;
+    let config = ChainConfig::new("demo".parse().unwrap(), PipelineDigest([1; 32]));
+    let mut overview =
+        overview_of(ChainSnapshot { chain: config.new_row(), window: 4, published: 0, blocks: Vec::new() });
+    let worker = |name: &str, pool: &str, here| WorkerHere {
+        worker: name.parse().unwrap(),
+        pool: Some(pool.parse().unwrap()),
+        since: Millis(0),
+        silent_for: Millis(90_000),
+        here,
+    };
+    overview.here = Some(vec![worker("a", "cpu", true), worker("b", "cpu", true), worker("c", "trusted", false)]);
+    overview.lonely = vec!["trusted".parse().unwrap()];
+    let text = super::overview(&overview, false, Paint(false));
+    for wanted in [
+        "workers  2 here (cpu 2)  none has a task in hand",
+        "c is gone: it last called 90 s ago",
+        "nobody here takes tasks of pool trusted",
+        "1 dead letters: push0 dlq list",
+    ] {
+        assert!(text.contains(wanted), "{wanted:?} is not in\n{text}");
+    }
 }

@@ -53,6 +53,7 @@ pub(crate) fn proving(number: u64) -> BlockSnapshot {
         at: Millis(996_000),
     };
     let task = |index, attempt, started, failures| TaskSnapshot {
+        id: format!("demo/{number}/e1/0123456789abcdef/1.0.{index}/a{attempt}c0").parse().unwrap(),
         stage: "prove".to_owned(),
         node: Node::new(1, 0, index),
         attempt: Attempt(attempt),

@@ -16,6 +16,7 @@ fn facts(number: u64, blocks: Vec<BlockSnapshot>) -> Facts {
         block,
         number,
         queues: BTreeMap::new(),
+        here: None,
         connect: "unix:/d/push0.sock".to_owned(),
         now: NOW,
     }
@@ -64,7 +65,10 @@ fn a_block_being_proven_says_who_holds_what_and_what_went_wrong() {
     assert_eq!((troubled.attempt, troubled.attempts), (Attempt(2), 4));
     assert_eq!(held.state, "with gpu-7 for 3.0 s");
     let text = render::why(&why, Paint(false));
-    assert!(text.contains("prove 1.0.2  attempt 2 of 4  waits in work-cpu-standard\n    attempt 1 on gpu-8"), "{text}");
+    assert!(
+        text.contains("1.0.2/a2c0  prove, attempt 2 of 4, waits in work-cpu-standard\n    attempt 1 on gpu-8"),
+        "{text}"
+    );
     assert!(!text.contains("at line 7"), "one line of an error is enough here");
 }
 
@@ -142,4 +146,21 @@ fn what_is_over_says_where_it_stands_in_the_stream() {
     check(&facts(1, vec![skipped.clone()]), "its tombstone comes after block 1", &["push0 replace"]);
     skipped.block.final_seq = Some(1);
     check(&facts(1, vec![skipped]), "number 1 of the stream", &[]);
+}
+
+#[test]
+fn a_task_of_a_worker_that_is_gone_is_in_nobodys_hand() {
+    use push0_runtime::http::WorkerHere;
+    let known = |since, here| {
+        let (worker, pool) = ("gpu-7".parse().unwrap(), Some("cpu".parse().unwrap()));
+        Some(vec![WorkerHere { worker, pool, since: Millis(since), silent_for: Millis(0), here }])
+    };
+    let mut facts = facts(1, vec![proving(1)]);
+    // Before its start, another process of that name since, silent, never seen.
+    for (here, in_hand) in
+        [(known(1, true), 1), (known(998_000, true), 0), (known(1, false), 0), (Some(Vec::new()), 0), (None, 1)]
+    {
+        facts.here = here;
+        check(&facts, &format!("{in_hand} tasks in hand"), &[]);
+    }
 }

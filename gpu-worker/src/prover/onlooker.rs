@@ -16,6 +16,8 @@ pub enum Seen<'a> {
     Said(&'a FromProver),
     /// A session said what is not a message of the protocol.
     Garbage(&'a str),
+    /// A process wrote this line to its stderr.
+    Logged(&'a str),
     /// A process ended, or (`None`) had to be killed because it did not end by itself.
     Ended(u32, Option<ExitStatus>),
 }

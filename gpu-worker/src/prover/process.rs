@@ -168,7 +168,8 @@ impl Process {
             onlooker.sees(Seen::Started(process));
         }
         let log = Log::default();
-        let log_reader = child.stderr.take().map(|stderr| tokio::spawn(follow(name.clone(), stderr, log.clone())));
+        let log_reader =
+            child.stderr.take().map(|stderr| tokio::spawn(follow(name.clone(), stderr, log.clone(), onlooker.clone())));
         Self { child, log, log_reader, onlooker, shown }
     }
 
@@ -261,7 +262,7 @@ pub(super) fn describe(status: Option<ExitStatus>) -> String {
     }
 }
 
-async fn follow(name: ProverName, stderr: ChildStderr, log: Log) {
+async fn follow(name: ProverName, stderr: ChildStderr, log: Log, onlooker: Option<Arc<dyn Onlooker>>) {
     let mut stderr = BufReader::new(stderr);
     let mut line = Vec::new();
     loop {
@@ -270,7 +271,11 @@ async fn follow(name: ProverName, stderr: ChildStderr, log: Log) {
             Ok(0) => return,
             Ok(_) => {
                 log.push(&line);
-                debug!(prover = %name, line = %String::from_utf8_lossy(&line).trim_end(), "prover says");
+                let line = String::from_utf8_lossy(&line);
+                if let Some(onlooker) = &onlooker {
+                    onlooker.sees(Seen::Logged(line.trim_end()));
+                }
+                debug!(prover = %name, line = %line.trim_end(), "prover says");
             }
             Err(error) => {
                 debug!(prover = %name, %error, "cannot read a prover's stderr");

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 
-use push0_core::ProverName;
 use push0_core::message::TaskMessage;
 use push0_core::pipeline::ProverCommand;
+use push0_core::{ErrorCode, ProverName};
 use push0_runtime::port::{Clock, SystemClock};
 
-use super::{Data, Job, Launcher, Onlooker, Provers, Watch};
+use super::{Data, Failure, Job, Launcher, Onlooker, Prover as _, Provers, Watch};
 use crate::task::{Limits, Proved, supervise};
 
 /// One task at a time, on files. Sessions stay up between tasks; dropping it kills them.
@@ -69,6 +69,19 @@ impl Rig {
             }
             proved = &mut proving => proved,
         })
+    }
+
+    /// Whether the prover of this task is here, offers its stage, and has the programs that the task pins; within the start limit.
+    pub async fn ready(&mut self, task: &TaskMessage) -> Result<(), Failure> {
+        let limit = self.limits.start_limit;
+        let late = self.clock.sleep_until(self.clock.now().plus(limit));
+        tokio::select! {
+            biased;
+            ready = self.provers.ready(task) => ready,
+            () = late => {
+                Err(Failure::retryable(ErrorCode::ProverNotReady.says(format!("it was not ready after {} ms", limit.0))))
+            }
+        }
     }
 
     /// Ends all sessions, giving each the chance to exit by itself.

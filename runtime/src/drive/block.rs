@@ -5,6 +5,7 @@
 
 mod fail;
 mod fan_out;
+mod recall;
 
 use push0_core::block::{self, Graph};
 use push0_core::chain::{Event, Outcome};
@@ -23,6 +24,7 @@ use super::{Context, DriveError, chain, enforce};
 
 pub use fail::{on_dead_letter, send_again};
 pub use fan_out::{on_range, reopen};
+pub use recall::{Accepted, RecallError, Recalled, latest, recall, segments};
 
 /// What a report led to; for logs and metrics only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -81,6 +81,36 @@ pub(super) fn open(file: Option<&Path>, durability: Durability) -> PortResult<Co
     Ok(db)
 }
 
+/// What a look at a database found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Examined {
+    pub schema: i64,
+    /// Whether this build can use it.
+    pub is_known: bool,
+    /// What SQLite's `quick_check` finds wrong; empty where all is well.
+    pub damage: Vec<String>,
+}
+
+/// Looks at the database of a data directory without changing it, whether an engine owns it or not. `None`: there is none yet.
+pub fn examine(directory: &Path) -> PortResult<Option<Examined>> {
+    let file = directory.join("engine.db");
+    if !file.exists() {
+        return Ok(None);
+    }
+    let failed = |error: rusqlite::Error| storage_error(&error, false);
+    let db = Connection::open_with_flags(&file, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(failed)?;
+    db.busy_timeout(std::time::Duration::from_secs(5)).map_err(failed)?;
+    let schema: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
+    let mut damage = Vec::new();
+    db.pragma_query(None, "quick_check", |row| {
+        damage.push(row.get::<_, String>(0)?);
+        Ok(())
+    })
+    .map_err(failed)?;
+    damage.retain(|line| line != "ok");
+    Ok(Some(Examined { schema, is_known: schema <= VERSION, damage }))
+}
+
 fn prepare(db: &Connection, on_disk: bool, durability: Durability) -> PortResult<()> {
     let failed = |error: rusqlite::Error| storage_error(&error, false);
     db.set_prepared_statement_cache_capacity(128);

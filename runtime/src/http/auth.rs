@@ -142,7 +142,7 @@ const READABLE: [&str; 3] = ["artifacts/", "witnesses/", "control/"];
 
 impl Role {
     /// The pool a worker works for.
-    fn pool(&self) -> Option<&str> {
+    pub(super) fn pool(&self) -> Option<&str> {
         match self {
             Role::Operator => None,
             Role::Worker { pool } => Some(pool.as_str()),

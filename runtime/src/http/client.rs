@@ -21,6 +21,7 @@ use tokio::io::AsyncWriteExt as _;
 
 use super::door::{DEAD_PEER, KEEPALIVE};
 use super::maintenance::BackUp;
+use super::presence::{INTRODUCTION, Introduction};
 use super::seal::SealKey;
 use super::wire::{BlobQuery, Call, Failure, PROTOCOL, PROTOCOL_HEADER, RECEIPT, SHA256, SIZE, WRITER};
 use crate::engine::Backup;
@@ -36,6 +37,8 @@ pub struct ClientConfig {
     pub token: Option<String>,
     /// For an answer, beside what a receive waits and bytes take.
     pub timeout: Duration,
+    /// A worker's: who it is, said with each call.
+    pub introduction: Option<Introduction>,
 }
 
 impl std::fmt::Debug for ClientConfig {
@@ -47,7 +50,7 @@ impl std::fmt::Debug for ClientConfig {
 impl ClientConfig {
     /// No token; 30 s.
     pub fn new(connect: impl Into<String>) -> Self {
-        Self { connect: connect.into(), token: None, timeout: Duration::from_secs(30) }
+        Self { connect: connect.into(), token: None, timeout: Duration::from_secs(30), introduction: None }
     }
 
     pub fn with_token(mut self, token: impl Into<String>) -> Self {
@@ -77,6 +80,7 @@ pub struct Client {
     base: String,
     token: Option<String>,
     timeout: Duration,
+    introduction: Option<String>,
     /// Of tasks received: (task, receipt), the newest last.
     receipts: Arc<Mutex<VecDeque<(String, String)>>>,
 }
@@ -107,7 +111,9 @@ impl Client {
             return Err(PortError::permanent(ErrorCode::BadUsage.says(problem)));
         };
         let http = builder.build().map_err(|error| PortError::permanent(format!("making an HTTP client: {error}")))?;
-        Ok(Self { http, base, token: config.token, timeout: config.timeout, receipts: Arc::default() })
+        let introduction = config.introduction.as_ref().map(Introduction::to_header);
+        let (token, timeout) = (config.token, config.timeout);
+        Ok(Self { http, base, token, timeout, introduction, receipts: Arc::default() })
     }
 
     /// Whether the server answers.
@@ -120,6 +126,10 @@ impl Client {
     /// A request to one of the server's other routes, with this client's token.
     pub fn request(&self, method: reqwest::Method, path: &str) -> RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.base)).header(PROTOCOL_HEADER, PROTOCOL);
+        let request = match &self.introduction {
+            Some(introduction) => request.header(INTRODUCTION, introduction),
+            None => request,
+        };
         match &self.token {
             Some(token) => request.bearer_auth(token),
             None => request,
@@ -170,6 +180,23 @@ impl Client {
         }
         let receipt = |message: &Outgoing| self.receipt_of(&text_of(&message.body, "task")?);
         messages.iter().map(receipt).collect::<Option<Vec<String>>>().unwrap_or_default()
+    }
+
+    /// An answer of one of the server's other routes.
+    pub(super) async fn ask<T: DeserializeOwned>(&self, path: &str, body: &impl serde::Serialize) -> PortResult<T> {
+        self.answered(self.request(reqwest::Method::POST, path).json(body)).await
+    }
+
+    pub(super) async fn look<T: DeserializeOwned>(&self, path: &str) -> PortResult<T> {
+        self.answered(self.request(reqwest::Method::GET, path)).await
+    }
+
+    async fn answered<T: DeserializeOwned>(&self, request: RequestBuilder) -> PortResult<T> {
+        let response = request.timeout(self.timeout).send().await.map_err(|error| network(&error))?;
+        match read_answer(response).await? {
+            Some(value) => Ok(value),
+            None => Err(PortError::unknown("the server answered a call with an absent blob")),
+        }
     }
 
     fn blob(&self, method: reqwest::Method, query: &BlobQuery) -> RequestBuilder {

@@ -22,6 +22,7 @@ use tokio::sync::watch;
 
 use super::auth::{Access, Caller, Role, Source, Token, Tokens, authenticate};
 use super::door::{self, Limits};
+use super::presence::{self, Presence};
 use super::seal::SealKey;
 use super::transfer;
 use super::wire::{Call, Failure};
@@ -103,6 +104,7 @@ pub(super) struct Shared {
 pub struct Server {
     shared: Arc<Shared>,
     extra: Router,
+    presence: Presence,
 }
 
 impl Server {
@@ -112,7 +114,8 @@ impl Server {
         let seal = config.seal.clone().map_or_else(SealKey::random, Ok)?;
         transfer::prepare_spool(&config.spool)?;
         let (closing, _) = watch::channel(false);
-        Ok(Self { shared: Arc::new(Shared { ports, config, seal, tokens, closing }), extra: Router::new() })
+        let shared = Arc::new(Shared { ports, config, seal, tokens, closing });
+        Ok(Self { shared, extra: Router::new(), presence: Presence::default() })
     }
 
     /// From here on these are let in, and no others; an error changes nothing.
@@ -134,6 +137,8 @@ impl Server {
             .route("/v1/blob", blob)
             .with_state(self.shared.clone())
             .merge(self.extra.clone())
+            .merge(self.presence.routes())
+            .layer(middleware::from_fn_with_state(self.presence.clone(), presence::observe))
             .layer(middleware::from_fn_with_state(access, authenticate))
             .route("/health", get(async || "ok"))
     }
@@ -227,7 +232,7 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     }
 }
 
-fn answer<T: Serialize>(result: PortResult<T>) -> Response {
+pub(super) fn answer<T: Serialize>(result: PortResult<T>) -> Response {
     match result {
         Ok(value) => json(StatusCode::OK, &value),
         Err(error) => refusal(error),

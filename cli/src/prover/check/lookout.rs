@@ -117,6 +117,7 @@ impl Onlooker for Lookout {
             Seen::Garbage(line) => {
                 state.rubbish.get_or_insert_with(|| line.to_owned());
             }
+            Seen::Logged(_) => {}
             Seen::Ended(process, status) => {
                 state.running.remove(&process);
                 state.killed_at_end = status.is_none();

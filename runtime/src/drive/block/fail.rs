@@ -176,7 +176,7 @@ async fn apply(
             Ok(Decision::Spoil(reason)) => {
                 let stage = &view.run.pipeline.stage(node.stage).name;
                 let (_, reason) = ErrorCode::split(&reason);
-                return spoil_run(context, run, &format!("stage {stage}, node {node}: {reason}")).await;
+                return spoil_run(context, run, &block::at_node(stage, node, reason)).await;
             }
             Ok(Decision::Fail { reason, then }) => {
                 if !set_try(context, run, node, &row.wanted, then).await? {
@@ -185,7 +185,7 @@ async fn apply(
                 let stage = &view.run.pipeline.stage(node.stage).name;
                 let (code, reason) = ErrorCode::split(&reason);
                 let code = code.unwrap_or(ErrorCode::AttemptsUsedUp);
-                return fail_run(context, run, &code.says(format!("stage {stage}, node {node}: {reason}"))).await;
+                return fail_run(context, run, &code.says(block::at_node(stage, node, reason))).await;
             }
             Ok(Decision::Again(then) | Decision::Check(then)) => {
                 if set_try(context, run, node, &row.wanted, then).await? {

@@ -1,0 +1,40 @@
+//! What people do with messages that nobody handles: look at them where they lie, send them back, take them out.
+//!
+//! Kept apart from [`super::Queue`]: only operators need it, and a queue service need not be able to look without receiving. An adapter
+//! for one that is not (SQS) receives with a lease of a few seconds and releases; ids are the service's message ids, and what is in
+//! flight with somebody else at that moment is not shown.
+
+use async_trait::async_trait;
+use push0_core::Millis;
+use serde::{Deserialize, Serialize};
+
+use super::PortResult;
+
+/// A message as it lies in a queue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peeked {
+    /// Names it within its queue until it leaves it.
+    pub id: String,
+    pub body: String,
+    pub group: Option<String>,
+    /// How often it was handed out from this queue.
+    pub receive_count: u32,
+    pub sent_at: Millis,
+    /// Somebody has it in hand.
+    pub in_flight: bool,
+}
+
+#[async_trait]
+pub trait DeadLetters: Send + Sync {
+    /// Up to `limit` (1 to 100) messages of a queue in the order of their ids, those behind `after`. Changes nothing: no receive is
+    /// counted. Unknown queue: `Permanent`.
+    async fn peek(&self, queue: &str, after: Option<&str>, limit: usize) -> PortResult<Vec<Peeked>>;
+
+    /// Moves a message to the queue `to`, where it is new: group and time of its first sending stay, the body too unless another is
+    /// given. It is in one of the two queues at any moment where the service can do that, in both for a moment elsewhere. False: it
+    /// is not there (any more). `Conflict`: somebody has it in hand.
+    async fn redrive(&self, queue: &str, id: &str, to: &str, body: Option<String>) -> PortResult<bool>;
+
+    /// Takes a message out for good; the reason goes to the log. False and `Conflict` as above.
+    async fn discard(&self, queue: &str, id: &str, reason: &str) -> PortResult<bool>;
+}
