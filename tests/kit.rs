@@ -288,3 +288,32 @@ fn doctor_is_content_with_a_healthy_installation_and_names_what_is_wrong_with_ot
     assert!(found["findings"].as_array().unwrap().iter().any(is_it), "{found:#}");
     assert_eq!(doctor(&installation, &["--connect", "http://127.0.0.1:1"]), wrong("running push0", "P0-301"));
 }
+
+#[test]
+fn a_proof_whose_pipeline_is_gone_is_checked_by_its_runs_record_or_said_to_be_unchecked() {
+    let mut installation = Installation::new(&Options { params: "duration_ms = 1".to_owned(), ..Options::default() });
+    installation.start();
+    wait_until("push0 is up", || installation.status().is_some());
+    installation.submit(&[installation.block(1, 2, "").0]);
+    wait_until("block 1 is final", || block(&installation, 1)["block"]["status"]["status"] == "final");
+    let path = installation.directory.path().join("echo.toml");
+    let pipeline = std::fs::read_to_string(&path).unwrap();
+
+    // Another pipeline, with a prover of the same name.
+    installation.kill_tree();
+    std::fs::write(&path, pipeline.replace("duration_ms = 1", "duration_ms = 2")).unwrap();
+    installation.start();
+    wait_until("push0 is up", || installation.status().is_some());
+    let (found, code, said) = json(&installation, &["verify", "demo"]);
+    assert_eq!((code, &found["verified"]), (0, &1.into()), "{said}");
+
+    // None of that name any more.
+    installation.kill_tree();
+    std::fs::write(&path, pipeline.replace("[prover.echo]", "[prover.other]")).unwrap();
+    installation.start();
+    wait_until("push0 is up", || installation.status().is_some());
+    let (found, code, said) = json(&installation, &["verify", "demo"]);
+    assert_eq!((code, &found["bad"], &found["unchecked"]), (6, &0.into(), &1.into()), "{found} {said}");
+    assert!(said.contains("P0-016"), "{said}");
+    assert!(String::from_utf8_lossy(&installation.cli(&["verify", "demo"]).stdout).contains("not checked"));
+}

@@ -10,7 +10,7 @@ use crate::connect::Where;
 
 const AFTER: &str = "\
 Exit codes: 0 done; 1 failed or refused; 2 wrong usage or configuration; 3 no push0 answers; 4 no such chain, block or blob; \
-5 not in time.
+5 not in time; 6 not everything could be checked (`verify`).
 Data goes to stdout, the rest to stderr. NO_COLOR is obeyed. PUSH0_LOG sets the log (like `info` or `push0_runtime=debug`).
 Errors name a code: `push0 explain CODE` prints its page. docs/cli.md has more.";
 

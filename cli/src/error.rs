@@ -20,6 +20,8 @@ pub enum Code {
     Absent = 4,
     /// It did not happen in time; it may yet.
     Timeout = 5,
+    /// `verify`: nothing is known to be wrong, but not everything could be checked here.
+    Unchecked = 6,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

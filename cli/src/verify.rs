@@ -5,17 +5,19 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use push0_core::chain::ChainConfig;
-use push0_core::record::{BlobRef, Finality, OutboxRow, Verdict, Versioned as _, proof_key};
-use push0_core::{BlockHash, ErrorCode, Node, PipelineDigest};
+use push0_core::pipeline::PipelineFile;
+use push0_core::record::{BlobRef, Finality, OutboxRow, RowKey, RunView, Verdict, Versioned as _, proof_key};
+use push0_core::{BlockHash, ErrorCode, Node, PipelineDigest, RunId};
 use push0_gpu_worker::prover::Output as Made;
 use push0_gpu_worker::{Limits, Outcome, Proved, Rig};
+use push0_runtime::port::Key;
 use push0_runtime::snapshot;
 use serde::Serialize;
 
 use crate::args;
 use crate::blobs;
 use crate::connect::Remote;
-use crate::error::Trouble;
+use crate::error::{Code, Trouble};
 use crate::output::Output;
 use crate::prover;
 
@@ -37,6 +39,11 @@ impl Checked {
     fn is_good(&self) -> bool {
         self.problems.is_empty()
     }
+
+    /// Something is wrong with it, as opposed to: it could not be found out.
+    fn is_bad(&self) -> bool {
+        self.problems.iter().any(|problem| is_damning(ErrorCode::find(problem)))
+    }
 }
 
 /// What was found about a chain.
@@ -46,6 +53,8 @@ pub struct Findings {
     pub verified: usize,
     pub tombstones: usize,
     pub bad: usize,
+    /// What could not be checked here: nothing is known to be wrong.
+    pub unchecked: usize,
     pub rows: Vec<Checked>,
 }
 
@@ -63,14 +72,25 @@ pub async fn run(args: &args::Verify, remote: &Remote, output: Output) -> anyhow
             .coded(ErrorCode::UnknownBlock)
             .into());
     }
+    let all = findings.rows.len();
+    let (code, next) = worst(&findings);
     if findings.bad > 0 {
-        let (code, next) = worst(&findings);
-        return Err(Trouble::failed(format!("{} of {} rows do not hold", findings.bad, findings.rows.len()))
+        return Err(Trouble::failed(format!("{} of {all} rows do not hold", findings.bad))
             .next(next)
             .coded(code)
             .into());
     }
+    if findings.unchecked > 0 {
+        let what = format!("{} of {all} rows could not be checked here", findings.unchecked);
+        return Err(Trouble::new(Code::Unchecked, what).next(next).coded(code).into());
+    }
     Ok(())
+}
+
+/// Whether a problem with this page says that something is wrong, rather than that it could not be looked at.
+fn is_damning(code: Option<ErrorCode>) -> bool {
+    use ErrorCode::{BlobDamaged, BrokenStream, InputMissing, NotVerified, UnknownBlob};
+    code.is_none_or(|code| matches!(code, NotVerified | BrokenStream | BlobDamaged | UnknownBlob | InputMissing))
 }
 
 /// The page about the worst of it, and what to do: what could not be checked is only doubtful.
@@ -128,7 +148,8 @@ pub async fn chain(remote: &Remote, config: &ChainConfig, only: Option<u64>) -> 
         chain: config.chain.to_string(),
         verified: count(|row| row.is_good() && row.kind == "proof"),
         tombstones: count(|row| row.is_good() && row.kind == "tombstone"),
-        bad: count(|row| !row.is_good()),
+        bad: count(Checked::is_bad),
+        unchecked: count(|row| !row.is_good() && !row.is_bad()),
         rows,
     })
 }
@@ -140,13 +161,16 @@ pub fn text(findings: &Findings) -> String {
         let verdict = match (row.is_good(), row.kind) {
             (true, "proof") => "proof verified",
             (true, _) => "skipped",
-            (false, _) => "BAD",
+            (false, _) if row.is_bad() => "BAD",
+            (false, _) => "not checked",
         };
         text.push_str(&format!("seq {}  block {}  {verdict}  {hash}\n", row.seq, row.number));
         row.problems.iter().for_each(|problem| text.push_str(&format!("    {problem}\n")));
     }
-    let Findings { chain, verified, tombstones, bad, .. } = findings;
-    text.push_str(&format!("chain {chain}: {verified} proofs verified, {tombstones} skipped, {bad} bad\n"));
+    let Findings { chain, verified, tombstones, bad, unchecked, .. } = findings;
+    text.push_str(&format!(
+        "chain {chain}: {verified} proofs verified, {tombstones} skipped, {bad} bad, {unchecked} not checked\n"
+    ));
     text
 }
 
@@ -221,6 +245,26 @@ struct Proofs<'a> {
 }
 
 impl Proofs<'_> {
+    /// A pipeline that is not configured any more: as the run's own record has it, with a prover of the same name that still is. The
+    /// digests of its programs are the record's: another prover does not pass for it.
+    async fn recorded(&self, row: &OutboxRow, pipeline: &PipelineDigest) -> Result<PipelineFile, String> {
+        let not_checked = |what: String| {
+            let what = format!("it was proven with pipeline {pipeline}, which is not configured any more, and {what}");
+            ErrorCode::NotChecked.says(format!("{what}: add it to check this proof"))
+        };
+        let RowKey { partition, sort } =
+            RowKey::run(&RunId { chain: row.chain.clone(), number: row.number, epoch: row.epoch });
+        let found =
+            self.remote.table.get(&Key { partition, sort }).await.map_err(|error| not_checked(error.to_string()))?;
+        let view = found.and_then(|found| RunView::read(&found.attributes));
+        let run = view.map(|view| view.run).filter(|run| run.pipeline.digest() == *pipeline);
+        let run = run.ok_or_else(|| not_checked("its run's record is not kept".to_owned()))?;
+        let name = run.pipeline.stage(run.pipeline.verify_position()).prover.clone();
+        let command = self.remote.prover(&pipeline.tag(), &name).cloned();
+        let command = command.ok_or_else(|| not_checked(format!("no prover named {name} is")))?;
+        Ok(PipelineFile { pipeline: run.pipeline, policy: run.policy, provers: [(name, command)].into() })
+    }
+
     async fn check(
         &mut self,
         row: &OutboxRow,
@@ -236,11 +280,10 @@ impl Proofs<'_> {
             blobs::fetch(self.remote, blob, path).await.map_err(told)?;
         }
         let remote = self.remote;
-        let file = remote.catalog.pipelines.get(pipeline).ok_or_else(|| {
-            ErrorCode::NotChecked.says(format!(
-                "it was proven with pipeline {pipeline}, which is not configured any more: add it to check this proof"
-            ))
-        })?;
+        let file = match remote.catalog.pipelines.get(pipeline) {
+            Some(file) => file,
+            None => &self.recorded(row, pipeline).await?,
+        };
         if !self.rigs.contains_key(pipeline) {
             let scratch = self.dir.join(format!("prover-{pipeline}"));
             let rig = prover::rig(file, &scratch, Limits::default());
