@@ -105,9 +105,9 @@ fn a_task_that_is_not_there_is_refused_with_a_way_on_and_an_ended_epoch_can_be_r
 
 /// Puts a message into a queue, as push0 itself or somebody who is let in does.
 fn send(installation: &Installation, queue: &str, body: String) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let message = Outgoing { body, group: Some("demo".to_owned()), ..Outgoing::default() };
-    runtime.block_on(installation.client().send(queue, vec![message])).unwrap();
+    runtime.block_on(installation.client().send(queue, vec![message])).expect("push0 takes messages");
 }
 
 fn dead_letters(installation: &Installation) -> Vec<Value> {
