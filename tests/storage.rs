@@ -1,8 +1,9 @@
-//! The operator's side of storage, on a system that works: backups.
+//! The operator's side of storage, on a system that works: backups, full disks.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use push0_runtime::port::Queue as _;
+use push0_runtime::port::{Blobs, Queue as _};
 use push0_tests::chaos::installation::wait_until;
 use push0_tests::chaos::{Installation, Judge, Options};
 use serde_json::Value;
@@ -96,4 +97,136 @@ fn a_stopped_system_is_backed_up_too_and_a_backup_overwrites_nothing() {
     installation.cli_ok(&["restore", backup]);
     start(&mut installation);
     finish(&installation, &mut Judge::default(), &hashes);
+}
+
+/// A disk of so many MiB on the data directory, where this user may mount one.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn on(path: PathBuf, mib: u32) -> Option<Self> {
+        std::fs::create_dir_all(&path).expect("the directory can be made");
+        let options = format!("size={mib}m");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&path).output();
+        match mounted {
+            Ok(output) if output.status.success() => Some(Self(path)),
+            Ok(output) => {
+                println!("skipped: no tmpfs can be mounted here: {}", String::from_utf8_lossy(&output.stderr).trim());
+                None
+            }
+            Err(error) => {
+                println!("skipped: mount cannot be run: {error}");
+                None
+            }
+        }
+    }
+
+    /// Writes a file until there is no room for one byte more.
+    fn fill(&self) {
+        let mut file = std::fs::File::options().create(true).append(true).open(self.filler()).expect("a file");
+        for piece in [1 << 20, 4096, 1] {
+            let bytes = vec![0; piece];
+            while std::io::Write::write_all(&mut file, &bytes).is_ok() {}
+        }
+    }
+
+    fn free(&self) {
+        std::fs::remove_file(self.filler()).expect("the filler is there");
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.0.join("filler")
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+/// A submission is refused with the code of a full disk, and is worth another try.
+fn refuses_for_want_of_room(installation: &Installation, file: &Path) {
+    let refused = installation.cli(&["submit", file.to_str().expect("temporary paths are text")]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("P0-401"), "{said}");
+}
+
+fn says_once(installation: &Installation, what: &str) {
+    let log = std::fs::read_to_string(installation.path("up.log")).expect("a log");
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("P0-401") && line.contains(what)).collect();
+    assert_eq!(lines.len(), 1, "{what}:\n{}", lines.join("\n"));
+    let all = log.lines().filter(|line| line.contains("P0-401")).count();
+    assert!(all <= 12, "a few lines from each process, not {all}:\n{log}");
+}
+
+#[test]
+fn a_full_disk_stops_nothing_for_good() {
+    let more = "[storage]\nreserve_mib = 0".to_owned();
+    let options = Options { params: "duration_ms = 30".to_owned(), more, ..Options::default() };
+    let mut installation = Installation::new(&options);
+    let Some(disk) = SmallDisk::on(installation.path("data"), 40) else { return };
+    let (files, hashes) = blocks(&installation, 6);
+    start(&mut installation);
+    let pid = installation.up_pid();
+    installation.submit(&files[..5]);
+    wait_until("one is final", || !stream(&installation).is_empty());
+    disk.fill();
+    wait_until("the log says so", || installation.log().contains("P0-401"));
+    // What was freed since (temporary files) is used up too.
+    disk.fill();
+    refuses_for_want_of_room(&installation, &files[5]);
+    assert!(installation.status().is_some(), "it can still be looked at");
+    let before = stream(&installation);
+    assert!(before.len() < 5, "it was over before the disk was full: give it more to do");
+
+    disk.free();
+    installation.submit(&files[5..]);
+    let mut judge = Judge::default();
+    finish(&installation, &mut judge, &hashes);
+    for (before, after) in before.iter().zip(&judge.stream) {
+        let kept = ["seq", "number", "epoch", "hash", "finality"].iter().all(|field| before[field] == after[field]);
+        assert!(kept, "what was final stayed so: {before} {after}");
+    }
+    assert_eq!(installation.up_pid(), pid);
+    assert!(installation.tree().len() > 1, "it lives");
+    installation.cli_ok(&["verify", "demo"]);
+    let temporary = std::fs::read_dir(installation.path("data/tmp")).expect("it is there").count();
+    let spooled = std::fs::read_dir(installation.path("data/spool")).expect("it is there").count();
+    assert_eq!((temporary, spooled), (0, 0), "no half files are left");
+    installation.kill_tree();
+}
+
+#[test]
+fn a_reached_limit_holds_up_artifacts_and_they_go_on_when_there_is_room() {
+    let more = "[storage]\nlimit_mib = 1".to_owned();
+    let options = Options { params: "duration_ms = 30".to_owned(), more, ..Options::default() };
+    let mut installation = Installation::new(&options);
+    let (files, hashes) = blocks(&installation, 6);
+    start(&mut installation);
+    installation.submit(&files[..5]);
+    let (runtime, client) = (runtime(), installation.client());
+    wait_until("one is final", || !stream(&installation).is_empty());
+    // All the room there is, in halves, down to less than an artifact.
+    let mut fillers = Vec::new();
+    let mut size: usize = 1 << 19;
+    while size >= 64 {
+        let (key, bytes) = (format!("filler/{}", fillers.len()), vec![0; size]);
+        match runtime.block_on(client.put_new(&key, bytes.into(), "test")) {
+            Ok(_) => fillers.push(key),
+            Err(error) => {
+                assert_eq!(error.code().to_string(), "P0-401", "{error}");
+                size /= 2;
+            }
+        }
+    }
+    wait_until("the log says so", || installation.log().contains("P0-401"));
+    refuses_for_want_of_room(&installation, &files[5]);
+    let before = stream(&installation).len();
+    assert!(before < 5, "it was over before there was no room: give it more to do");
+    for key in fillers {
+        runtime.block_on(Blobs::delete(&client, &key)).expect("deleting needs no room");
+    }
+    installation.submit(&files[5..]);
+    finish(&installation, &mut Judge::default(), &hashes);
+    says_once(&installation, "writing fails");
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use push0_core::pipeline::{Mistakes, ProverCommand};
 use push0_core::{Millis, Pool, ProverName};
 use push0_runtime::drive::Catalog;
-use push0_runtime::engine::Durability;
+use push0_runtime::engine::{Durability, Quota};
 use push0_runtime::http::Token;
 
 pub(crate) use chains::pipeline_file;
@@ -39,6 +39,8 @@ pub struct Settings {
     pub token_files: Vec<PathBuf>,
     pub workers: Workers,
     pub functions: Functions,
+    /// Room for `up` on its disk.
+    pub storage: Quota,
     pub catalog: Catalog,
     /// Every prover of the configured pipelines.
     pub provers: BTreeMap<ProverName, ProverCommand>,
@@ -141,8 +143,13 @@ impl Settings {
             concurrency: reader.integer("functions.concurrency", 1..=64).unwrap_or(2) as usize,
             reaper: Millis(reader.integer("functions.reaper_ms", 50..=3_600_000).unwrap_or(10_000)),
         };
+        let mib = |number: u64| number << 20;
+        let storage = Quota {
+            reserve: mib(reader.integer("storage.reserve_mib", 0..=1 << 30).unwrap_or(256)),
+            limit: reader.integer("storage.limit_mib", 1..=1 << 40).map(mib),
+        };
         reader.finish()?;
-        Ok(Self { file, data, durability, listen, tokens, token_files, workers, functions, catalog, provers })
+        Ok(Self { file, data, durability, listen, tokens, token_files, workers, functions, storage, catalog, provers })
     }
 
     /// The socket that `up` listens on.

@@ -133,7 +133,11 @@ fn open(settings: &Settings, queues: Vec<QueueSpec>) -> anyhow::Result<Engine> {
             .into());
     }
     let location = Location::Directory(settings.data.clone());
-    let config = EngineConfig { durability: settings.durability, ..EngineConfig::new(location, queues) };
+    let config = EngineConfig {
+        durability: settings.durability,
+        quota: settings.storage,
+        ..EngineConfig::new(location, queues)
+    };
     Engine::open(config).map_err(|error| {
         let directory = settings.data.display();
         let next = match error.code() {

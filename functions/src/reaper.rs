@@ -40,7 +40,13 @@ impl Reaper {
     pub async fn turn(&self) {
         for chain in self.context.catalog.chains.keys() {
             if let Err(error) = self.chain(chain).await {
-                tracing::warn!(code = %error.code(), %chain, %error, "reaper could not look after this chain; it will try again");
+                let code = error.code();
+                // Of a full disk the engine itself tells, once.
+                if code == ErrorCode::DiskFull {
+                    tracing::debug!(%code, %chain, %error, "reaper could not look after this chain");
+                } else {
+                    tracing::warn!(%code, %chain, %error, "reaper could not look after this chain; it will try again");
+                }
             }
         }
     }

@@ -185,7 +185,10 @@ async fn fetch(env: &Env, queues: &[String], mut stop: watch::Receiver<bool>) ->
         let taken = tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => return None,
-            taken = intake::next(env, queues) => taken,
+            taken = async {
+                task::until_room(env).await;
+                intake::next(env, queues).await
+            } => taken,
         };
         let held = env.leases.hold(&taken.queue, &taken.delivery.receipt);
         match task::prepare(env, held, &taken.delivery).await {

@@ -20,11 +20,11 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use futures::channel::mpsc::UnboundedSender;
-use push0_core::message::{Finding, ReportEvent, TaskMessage};
+use push0_core::message::{FailureKind, Finding, ReportEvent, TaskMessage};
 use push0_core::record::{BlobRef, Manifest, Verdict, Versioned as _, clip_error, control_key};
 use push0_core::{ErrorCode, Millis, Pool, Sha256, WorkerId, pipeline::Kind};
 use push0_runtime::port::{BlobInfo, Blobs, Clock, Delivery, Queue};
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
 use self::report::{acknowledge, release, send_report};
 use crate::lease::{End, Held, Hold, Leases};
@@ -71,6 +71,8 @@ pub struct Limits {
     pub max_artifact: u64,
     /// Segments uploaded at a time.
     pub uploads: usize,
+    /// Bytes: with less free than this in the scratch directory no task is taken, and what fails is not held against its task.
+    pub scratch_reserve: u64,
 }
 
 impl Default for Limits {
@@ -82,9 +84,40 @@ impl Default for Limits {
             start_limit: Millis::from_secs(120),
             max_artifact: 1 << 30,
             uploads: 8,
+            scratch_reserve: 16 << 20,
         }
     }
 }
+
+impl Env {
+    /// Whether the disk of the scratch directory is as good as full.
+    fn scratch_is_full(&self) -> bool {
+        let Store::Disk(scratch) = &self.store else { return false };
+        let Ok(disk) = nix::sys::statvfs::statvfs(scratch) else { return false };
+        u64::from(disk.blocks_available()) * disk.fragment_size() < self.limits.scratch_reserve
+    }
+}
+
+/// Completes when the scratch directory has room for a task.
+pub(crate) async fn until_room(env: &Env) {
+    let mut is_full = false;
+    while env.scratch_is_full() {
+        if !is_full {
+            warn!(code = %ErrorCode::DiskFull, "the scratch directory has no room: no task is taken until it has");
+            is_full = true;
+        }
+        env.clock.sleep_until(env.clock.now().plus(LOOK_AGAIN)).await;
+    }
+    if is_full {
+        info!("the scratch directory has room again");
+    }
+}
+
+/// Between two looks at a full disk.
+const LOOK_AGAIN: Millis = Millis(1_000);
+
+/// How long a task stays hidden that was handed back for want of room: time for another worker to be asked.
+const NO_ROOM_DELAY: Millis = Millis(2_000);
 
 /// How a delivery was disposed of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -368,6 +401,13 @@ async fn settle(env: &Env, task: &TaskMessage, held: &Hold, turn: Turn) -> Settl
             Settled::Avoided
         }
         Turn::Report(event) => send_report(env, task, held, event).await,
+        // Neither the task nor its prover need be at fault: this worker's disk is.
+        Turn::Failed(failure) if failure.kind == FailureKind::Retryable && env.scratch_is_full() => {
+            let (code, message) = (ErrorCode::DiskFull, failure.message);
+            warn!(%code, task = %task.id, message, "no room in the scratch directory: task handed back");
+            release(env, held, NO_ROOM_DELAY).await;
+            Settled::Released
+        }
         // A check that failed is no failure of the task that is checked: it only found nothing out.
         Turn::Failed(failure) if task.check.is_some() => {
             info!(task = %task.id, message = failure.message, "check came to nothing");

@@ -500,3 +500,30 @@ fn a_report_is_sent_until_it_arrives_and_the_message_kept_until_then() {
     assert!(world.clock.now().since(begun) > LEASE, "longer than a lease, which was kept meanwhile");
     assert_eq!((world.reports(queue::RESULTS).len(), world.work_left()), (1, QueueStats::default()));
 }
+
+#[test]
+fn a_worker_without_room_hands_the_task_back_and_uses_up_no_attempt() {
+    let mut world = World::new().act(Act::Answer(Failure::retryable("no space left on device").into()));
+    let scratch = tempfile::tempdir().unwrap();
+    world.env.store = Store::Disk(scratch.path().to_owned());
+    // As full as a disk can be.
+    world.env.limits.scratch_reserve = u64::MAX;
+    let witness = world.put("witnesses/w", "w");
+    let settled = world.run(&task(Kind::Map, 0, vec![witness]));
+    assert_eq!(settled, Settled::Released);
+    assert_eq!(world.reports(queue::RESULTS), []);
+    let left = world.work_left();
+    assert_eq!((left.delayed, left.in_flight), (1, 0), "another worker gets it");
+    assert_eq!(scratch.path().read_dir().unwrap().count(), 0, "and its files are gone");
+}
+
+#[test]
+fn what_a_prover_calls_permanent_is_reported_whatever_room_there_is() {
+    let mut world = World::new().act(Act::Answer(Failure::permanent("p").into()));
+    let scratch = tempfile::tempdir().unwrap();
+    world.env.store = Store::Disk(scratch.path().to_owned());
+    world.env.limits.scratch_reserve = u64::MAX;
+    let witness = world.put("witnesses/w", "w");
+    let settled = world.run(&task(Kind::Map, 0, vec![witness]));
+    assert_eq!(failed(&settled).0, FailureKind::Permanent);
+}

@@ -8,7 +8,8 @@
 //!   either, and the same calls in the same order have the same results.
 //! - **It wakes who waits**; nothing polls.
 //! - **One owner a directory**: a second one is told which process holds it.
-//! - **It survives errors**: a full disk or a failing one is an answer to the calls concerned.
+//! - **It survives errors**: a full disk or a failing one is an answer to the calls concerned, and said once in the log. Blobs are refused
+//!   before the database has no room left, see [`Quota`].
 //! - **Leases survive a restart with a grace**: a lease that ran (or ended unnoticed) when the last owner stopped ends no sooner than its
 //!   own length, at most [`EngineConfig::restart_grace`], after the open. A worker that outlived the owner keeps its task.
 //!
@@ -39,12 +40,14 @@ mod commit;
 mod dead_letters;
 mod owner;
 mod queue;
+mod room;
 mod schema;
 mod table;
 mod waiting;
 
 pub use self::backup::{Backup, back_up_stopped, restore, verify_backup};
 pub(crate) use self::blobs::check_key as check_blob_key;
+pub use self::room::Quota;
 pub use self::schema::{Examined, examine};
 
 /// Where an engine keeps what it holds.
@@ -114,6 +117,8 @@ pub struct EngineConfig {
     pub blob_limit: u64,
     /// See the module.
     pub restart_grace: Millis,
+    /// Room on the disk, for blobs.
+    pub quota: Quota,
     /// Largest database, in pages of 4 KiB; `None`: as large as the disk. For tests of a full disk.
     pub max_pages: Option<u32>,
 }
@@ -128,6 +133,7 @@ impl EngineConfig {
             clock: Arc::new(SystemClock),
             blob_limit: crate::port::BLOB_LIMIT,
             restart_grace: Millis::from_secs(60),
+            quota: Quota::default(),
             max_pages: None,
         }
     }
@@ -149,7 +155,7 @@ struct Inner {
 impl Engine {
     /// Opens, and creates what is not there. A directory that another process owns is `Permanent`, as is one of a newer schema.
     pub fn open(config: EngineConfig) -> PortResult<Self> {
-        let EngineConfig { location, durability, queues, clock, blob_limit, restart_grace, max_pages } = config;
+        let EngineConfig { location, durability, queues, clock, blob_limit, restart_grace, quota, max_pages } = config;
         let directory = match location {
             Location::Memory => None,
             Location::Directory(directory) => Some(directory),
@@ -167,7 +173,7 @@ impl Engine {
         }
         let files = match &directory {
             None => Files::Memory(Arc::default()),
-            Some(directory) => Files::Disk(Disk::open(directory, durability, &db)?),
+            Some(directory) => Files::Disk(Disk::open(directory, durability, quota, &db)?),
         };
         let committed: Box<dyn Fn() + Send + Sync> = match file {
             None => Box::new(|| {}),

@@ -110,7 +110,12 @@ async fn settle(
         Some(Failure::Retry { reason }) => {
             let code = ErrorCode::find(reason).unwrap_or(ErrorCode::StorageTrouble);
             let receives = message.receive_count;
-            tracing::warn!(%code, queue = mapping.queue, receives, reason, "message will come again");
+            // Of a full disk the engine itself tells, once.
+            if code == ErrorCode::DiskFull {
+                tracing::debug!(%code, queue = mapping.queue, receives, reason, "message will come again");
+            } else {
+                tracing::warn!(%code, queue = mapping.queue, receives, reason, "message will come again");
+            }
             queue.release(&mapping.queue, &message.receipt, back_off(message.receive_count)).await
         }
         Some(Failure::Poison { reason }) => {
@@ -132,15 +137,25 @@ pub async fn run(
     mapping: Mapping,
     mut stop: tokio::sync::watch::Receiver<bool>,
 ) {
+    let mut is_failing = false;
     while !*stop.borrow() {
         let received = tokio::select! {
             received = queue.receive(&mapping.queue, mapping.batch, LONG_POLL, mapping.lease) => received,
             _ = stop.changed() => return,
         };
         match received {
-            Ok(batch) => invoke(&*queue, &*function, &mapping, &batch).await,
+            Ok(batch) => {
+                is_failing = false;
+                invoke(&*queue, &*function, &mapping, &batch).await;
+            }
             Err(error) => {
-                tracing::warn!(code = %error.code(), queue = mapping.queue, %error, "cannot receive; trying again");
+                let code = error.code();
+                if is_failing || code == ErrorCode::DiskFull {
+                    tracing::debug!(%code, queue = mapping.queue, %error, "still cannot receive");
+                } else {
+                    tracing::warn!(%code, queue = mapping.queue, %error, "cannot receive; trying again");
+                }
+                is_failing = true;
                 tokio::time::sleep(std::time::Duration::from_millis(500)).await;
             }
         }

@@ -20,11 +20,20 @@ pub struct Options {
     /// Params of the `prove` and `join` stages, TOML.
     pub params: String,
     pub attempts: u32,
+    /// More of `push0.toml`: whole tables.
+    pub more: String,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { workers: 2, lease_ms: 1_000, window: 4, params: "duration_ms = 20".to_owned(), attempts: 20 }
+        Self {
+            workers: 2,
+            lease_ms: 1_000,
+            window: 4,
+            params: "duration_ms = 20".to_owned(),
+            attempts: 20,
+            more: String::new(),
+        }
     }
 }
 
@@ -46,7 +55,7 @@ impl Installation {
     pub fn new(options: &Options) -> Self {
         let directory = tempfile::Builder::new().prefix("p0").tempdir().expect("a temporary directory");
         let at = directory.path();
-        let Options { workers, lease_ms, window, params, attempts } = options;
+        let Options { workers, lease_ms, window, params, attempts, more } = options;
         let pipeline = format!(
             r#"
 name = "echo"
@@ -86,6 +95,7 @@ count = {workers}
 lease_ms = {lease_ms}
 [functions]
 reaper_ms = 500
+{more}
 "#
         );
         fs::write(at.join("echo.toml"), pipeline).expect("the directory is writable");

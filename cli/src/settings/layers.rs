@@ -16,7 +16,7 @@ use toml::{Table, Value};
 use super::Sources;
 
 /// Every plain setting: its key in the file, and its variable.
-const KEYS: [(&str, &str); 12] = [
+const KEYS: [(&str, &str); 14] = [
     ("data", "PUSH0_DATA"),
     ("durability", "PUSH0_DURABILITY"),
     ("listen", "PUSH0_LISTEN"),
@@ -29,6 +29,8 @@ const KEYS: [(&str, &str); 12] = [
     ("workers.only_local", "PUSH0_ONLY_LOCAL"),
     ("functions.concurrency", "PUSH0_CONCURRENCY"),
     ("functions.reaper_ms", "PUSH0_REAPER_MS"),
+    ("storage.reserve_mib", "PUSH0_RESERVE_MIB"),
+    ("storage.limit_mib", "PUSH0_LIMIT_MIB"),
 ];
 
 /// A value, and where it was said.
@@ -69,12 +71,12 @@ impl Reader {
             match (name.as_str(), value) {
                 ("chain", value) => self.chains = self.tables("chain", value),
                 ("token", value) => self.tokens = self.tables("token", value),
-                ("workers" | "functions", Value::Table(section)) => {
+                ("workers" | "functions" | "storage", Value::Table(section)) => {
                     for (key, value) in section {
                         self.take_value(&format!("{name}.{key}"), value);
                     }
                 }
-                ("workers" | "functions", _) => self.mistake(&name, "must be a table"),
+                ("workers" | "functions" | "storage", _) => self.mistake(&name, "must be a table"),
                 (_, value) => self.take_value(&name, value),
             }
         }

@@ -8,7 +8,7 @@ use push0_core::message::{Finding, TaskMessage};
 use push0_core::pipeline::Kind;
 use push0_core::record::BlobRef;
 use push0_core::{ErrorCode, Sha256};
-use push0_runtime::port::{ErrorKind, PortResult};
+use push0_runtime::port::{ErrorKind, PortError, PortResult};
 use tracing::warn;
 
 use super::{Env, Store, Turn, checked};
@@ -89,7 +89,11 @@ async fn input(env: &Env, task: &TaskMessage, held: &Hold, position: usize, dir:
 async fn to_file(env: &Env, key: &str, path: &Path) -> PortResult<Option<(Data, Sha256)>> {
     // What a try before this one may have left.
     let _ = std::fs::remove_file(path);
-    let info = env.blobs.get_file(key, path).await?;
+    let info = match env.blobs.get_file(key, path).await {
+        // Not worth holding on to the task: another worker may have room.
+        Err(error) if env.scratch_is_full() => return Err(PortError::permanent(error.message())),
+        fetched => fetched?,
+    };
     Ok(info.map(|info| (Data::File(path.to_owned()), info.sha256)))
 }
 

@@ -26,6 +26,7 @@ use sha2::Digest as _;
 
 use super::Durability;
 use super::commit::{Combiner, Failure, lock, storage_error};
+use super::room::{Quota, Room};
 use crate::port::{BlobInfo, PortError, PortResult, PutOutcome};
 
 const CHUNK: usize = 256 * 1024;
@@ -63,6 +64,7 @@ pub(super) struct Disk {
     durability: Durability,
     next: AtomicU64,
     kept: Mutex<Kept>,
+    room: Room,
 }
 
 /// Files of deleted blobs that are still wanted.
@@ -144,26 +146,36 @@ impl Store {
         match &self.files {
             Files::Memory(files) => self.put_in_memory(files, key, source, writer).await,
             Files::Disk(disk) => {
-                let placed = disk.place(key, source, self.limit)?;
-                let info = BlobInfo {
-                    key: key.to_owned(),
-                    size: placed.size,
-                    sha256: placed.sha256,
-                    writer: writer.to_owned(),
-                };
-                let file = placed.file.clone();
-                let outcome = self.combiner.submit(move |batch| insert(batch.db, &info, &file)).await;
-                let unused = match &outcome {
-                    Ok(PutOutcome::Created(_)) => false,
-                    Ok(PutOutcome::Exists(_)) => true,
-                    Err(error) => !error.may_have_happened(),
-                };
-                if unused {
-                    disk.remove(&placed.file);
-                }
-                outcome
+                let stored = self.put_on_disk(disk, key, source, writer).await;
+                disk.room.note(stored.as_ref().err(), self.combiner.now());
+                stored
             }
         }
+    }
+
+    async fn put_on_disk(
+        &self,
+        disk: &Disk,
+        key: &str,
+        source: &mut (dyn Read + Send),
+        writer: &str,
+    ) -> PortResult<PutOutcome> {
+        let placed = disk.place(key, source, self.limit)?;
+        let info =
+            BlobInfo { key: key.to_owned(), size: placed.size, sha256: placed.sha256, writer: writer.to_owned() };
+        let file = placed.file.clone();
+        let outcome = self.combiner.submit(move |batch| insert(batch.db, &info, &file)).await;
+        let unused = match &outcome {
+            Ok(PutOutcome::Created(_)) => false,
+            Ok(PutOutcome::Exists(_)) => true,
+            Err(error) => !error.may_have_happened(),
+        };
+        if unused {
+            disk.remove(&placed.file);
+        } else {
+            disk.room.taken(placed.size);
+        }
+        outcome
     }
 
     async fn put_in_memory(
@@ -295,10 +307,10 @@ impl Store {
         let file = self
             .combiner
             .submit(move |batch| {
-                let file: Option<String> = batch
+                let file: Option<(String, u64)> = batch
                     .db
-                    .prepare_cached("DELETE FROM blobs WHERE key = ? RETURNING file")?
-                    .query_row([&deleted], |row| row.get(0))
+                    .prepare_cached("DELETE FROM blobs WHERE key = ? RETURNING file, size")?
+                    .query_row([&deleted], |row| Ok((row.get(0)?, row.get(1)?)))
                     .optional()?;
                 if let Some(files) = in_memory {
                     lock(&files).remove(&deleted);
@@ -306,7 +318,8 @@ impl Store {
                 Ok(file)
             })
             .await?;
-        if let (Files::Disk(disk), Some(file)) = (&self.files, file) {
+        if let (Files::Disk(disk), Some((file, size))) = (&self.files, file) {
+            disk.room.freed(size);
             disk.let_go(file);
         }
         Ok(())
@@ -375,9 +388,13 @@ pub(super) fn copy_hashed(source: &mut dyn Read, target: &mut File, limit: u64) 
 
 impl Disk {
     /// Prepares the directories, and removes what a crash left: temporary files, and files whose row was never written.
-    pub(super) fn open(directory: &Path, durability: Durability, db: &Connection) -> PortResult<Self> {
-        let disk =
-            Self { directory: directory.to_owned(), durability, next: AtomicU64::new(1), kept: Mutex::default() };
+    pub(super) fn open(directory: &Path, durability: Durability, quota: Quota, db: &Connection) -> PortResult<Self> {
+        let used = db
+            .query_row("SELECT coalesce(sum(size), 0) FROM blobs", [], |row| row.get(0))
+            .map_err(|error| storage_error(&error, false))?;
+        let room = Room::new(directory, quota, used);
+        let (kept, next) = (Mutex::default(), AtomicU64::new(1));
+        let disk = Self { directory: directory.to_owned(), durability, next, kept, room };
         let failed = |error: io::Error| PortError::io(directory.display(), &error);
         if disk.temporary().exists() {
             fs::remove_dir_all(disk.temporary()).map_err(failed)?;
@@ -431,6 +448,7 @@ impl Disk {
     }
 
     fn place(&self, key: &str, source: &mut (dyn Read + Send), limit: u64) -> PortResult<Placed> {
+        self.room.check(key, 0)?;
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let temporary = self.temporary().join(number.to_string());
         let placed = self.write_and_link(number, &temporary, key, source, limit);
@@ -453,6 +471,8 @@ impl Disk {
             CopyError::Write(error) => storing(error),
             CopyError::TooLarge => too_large(limit),
         })?;
+        // Before it is the blob's: others may have been stored meanwhile.
+        self.room.check(key, size)?;
         let (folder, last) = key.rsplit_once('/').unwrap_or(("", key));
         let file = if folder.is_empty() { format!("{number}@{last}") } else { format!("{folder}/{number}@{last}") };
         let place = self.blobs().join(folder);

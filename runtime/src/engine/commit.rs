@@ -20,6 +20,7 @@ use std::task::{Context, Poll, Waker};
 use push0_core::{ErrorCode, Millis};
 use rusqlite::Connection;
 
+use super::room::Trouble;
 use super::waiting::Queues;
 use crate::port::{Clock, ErrorKind, PortError, PortResult};
 
@@ -53,6 +54,7 @@ pub(super) struct Batch<'a> {
 struct Store {
     db: Connection,
     queues: Queues,
+    trouble: Trouble,
 }
 
 /// The one connection, the one mutex, and the requests waiting for it.
@@ -126,7 +128,12 @@ impl Combiner {
         clock: Arc<dyn Clock>,
         committed: Box<dyn Fn() + Send + Sync>,
     ) -> Self {
-        Self { pending: Mutex::default(), store: Mutex::new(Store { db, queues }), clock, committed }
+        Self {
+            pending: Mutex::default(),
+            store: Mutex::new(Store { db, queues, trouble: Trouble::default() }),
+            clock,
+            committed,
+        }
     }
 
     pub(super) fn now(&self) -> Millis {
@@ -162,7 +169,7 @@ impl Combiner {
     /// Runs `work` now, waiting for the lock: for setting up, not for the data path.
     pub(super) fn blocking<T>(&self, work: impl FnOnce(&mut Batch<'_>) -> Result<T, Failure>) -> PortResult<T> {
         let mut store = lock(&self.store);
-        let Store { db, queues } = &mut *store;
+        let Store { db, queues, .. } = &mut *store;
         let mut result = None;
         let outcome = in_transaction(db, || {
             let mut batch = Batch { db, now: self.clock.now(), queues };
@@ -213,7 +220,8 @@ impl Combiner {
 
 impl Store {
     fn commit(&mut self, mut requests: Vec<Box<dyn Pending>>, now: Millis) -> Vec<Waker> {
-        let Store { db, queues } = self;
+        let Store { db, queues, trouble } = self;
+        let changes = db.total_changes();
         let outcome = in_transaction(db, || {
             let mut batch = Batch { db, now, queues };
             for request in &mut requests {
@@ -222,9 +230,14 @@ impl Store {
             batch.queues.serve(batch.db, now)
         });
         let mut wakers = match &outcome {
-            Ok(()) => queues.deliver(),
+            Ok(()) => {
+                if db.total_changes() != changes {
+                    trouble.over("database", now);
+                }
+                queues.deliver()
+            }
             Err(error) => {
-                tracing::warn!(code = %error.code(), requests = requests.len(), %error, "batch failed");
+                trouble.note("database", error, now);
                 queues.undo(now)
             }
         };
@@ -264,6 +277,8 @@ pub(super) fn storage_error(error: &rusqlite::Error, may_have_happened: bool) ->
         Some(CannotOpen | PermissionDenied | ReadOnly) => (again(100), ErrorCode::DataUnusable),
         _ => (again(100), ErrorCode::StorageTrouble),
     };
+    // What found no room is not in the log as a whole.
+    let may_have_happened = may_have_happened && code != ErrorCode::DiskFull;
     PortError::new(kind, may_have_happened, code.says(format!("embedded engine: {error}")))
 }
 

@@ -60,7 +60,9 @@ impl PortError {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorCode::DiskFull,
             _ => ErrorCode::StorageTrouble,
         };
-        Self::transient(code.says(format!("{what}: {error}")))
+        // Room is not made within a moment.
+        let after = if code == ErrorCode::DiskFull { Millis(1_000) } else { Millis(100) };
+        Self::new(ErrorKind::Transient { after }, false, code.says(format!("{what}: {error}")))
     }
 
     pub fn new(kind: ErrorKind, may_have_happened: bool, message: impl Into<String>) -> Self {
