@@ -94,7 +94,7 @@ impl Env {
     fn scratch_is_full(&self) -> bool {
         let Store::Disk(scratch) = &self.store else { return false };
         let Ok(disk) = nix::sys::statvfs::statvfs(scratch) else { return false };
-        u64::from(disk.blocks_available()) * disk.fragment_size() < self.limits.scratch_reserve
+        disk.blocks_available() * disk.fragment_size() < self.limits.scratch_reserve
     }
 }
 

@@ -53,7 +53,7 @@ impl Room {
         if self.quota.reserve > 0
             && let Ok(disk) = nix::sys::statvfs::statvfs(&self.directory)
         {
-            let free = u64::from(disk.blocks_available()) * disk.fragment_size();
+            let free = disk.blocks_available() * disk.fragment_size();
             let reserve = if is_witness { self.quota.reserve } else { self.quota.reserve / 2 };
             if free.saturating_sub(more) < reserve {
                 let mib = |bytes: u64| bytes >> 20;
