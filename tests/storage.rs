@@ -110,11 +110,11 @@ impl SmallDisk {
         match mounted {
             Ok(output) if output.status.success() => Some(Self(path)),
             Ok(output) => {
-                println!("skipped: no tmpfs can be mounted here: {}", String::from_utf8_lossy(&output.stderr).trim());
+                eprintln!("skipped: no tmpfs can be mounted here: {}", String::from_utf8_lossy(&output.stderr).trim());
                 None
             }
             Err(error) => {
-                println!("skipped: mount cannot be run: {error}");
+                eprintln!("skipped: mount cannot be run: {error}");
                 None
             }
         }
