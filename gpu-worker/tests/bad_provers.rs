@@ -96,16 +96,19 @@ async fn rubbish_and_floods_on_stdout_end_the_session_and_not_the_worker() {
 #[tokio::test]
 async fn an_answer_given_twice_is_not_taken_for_the_next_tasks() {
     let mut bench = Bench::new();
-    // Said before anything was written; the right answer comes behind it.
-    let ReportEvent::Failed { message, .. } = bench.run(json!({ "do": "twice" })).await.event else { panic!() };
-    assert!(message.contains("said done"), "{message}");
-    // The session is found out at the next task, at the latest, and replaced.
-    let next = bench.run(json!({})).await;
-    match &next.event {
-        // Killed, or it fell over the directory that its first answer had cost it.
-        ReportEvent::Failed { kind, message, .. } => assert_eq!(*kind, FailureKind::Retryable, "{message}"),
-        ReportEvent::Done { artifact } => assert_eq!(artifact.sha256, Sha256::of(b"segment")),
-        other => panic!("{other:?}"),
+    // It is said before the output is there, and again behind it: which of them is met is a matter of moments, as is what becomes of the
+    // task behind it. What counts is that no answer is taken for another task's, and that the session is replaced.
+    for _ in 0..2 {
+        match &bench.run(json!({ "do": "twice" })).await.event {
+            ReportEvent::Failed { kind, message, .. } => assert_eq!(*kind, FailureKind::Retryable, "{message}"),
+            ReportEvent::Done { artifact } => assert_eq!(artifact.sha256, Sha256::of(b"segment")),
+            other => panic!("{other:?}"),
+        }
+    }
+    let mut tries = 0;
+    while !matches!(bench.run(json!({})).await.event, ReportEvent::Done { .. }) {
+        tries += 1;
+        assert!(tries < 3, "the session was not replaced");
     }
     bench.proves(json!({}), "afterwards").await;
     bench.end().await;
