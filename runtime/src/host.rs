@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use push0_core::message::queue::POISON;
+use push0_core::record::clip_middle;
 use push0_core::{ErrorCode, Millis};
 
 use crate::port::{Delivery, Outgoing, PortError, PortResult, Queue};
@@ -121,12 +122,29 @@ async fn settle(
         Some(Failure::Poison { reason }) => {
             let code = ErrorCode::find(reason).unwrap_or(ErrorCode::Poison);
             tracing::error!(%code, queue = mapping.queue, reason, "message cannot be handled");
-            let body = serde_json::json!({ "reason": reason, "queue": mapping.queue, "body": message.body });
-            let outgoing = Outgoing { body: body.to_string(), group: message.group.clone(), ..Outgoing::default() };
+            let outgoing = Outgoing {
+                body: envelope(reason, &mapping.queue, &message.body),
+                group: message.group.clone(),
+                ..Outgoing::default()
+            };
             queue.send(POISON, vec![outgoing]).await?;
             queue.ack(&mapping.queue, &message.receipt).await
         }
     }
+}
+
+/// What is put aside: the message with its reason. A body that does not fit, escaped once more, is cut: what cannot be put aside would come
+/// again for ever.
+fn envelope(reason: &str, queue: &str, body: &str) -> String {
+    const MOST: usize = 60 * 1024;
+    let whole = serde_json::json!({ "reason": reason, "queue": queue, "body": body }).to_string();
+    if whole.len() <= MOST {
+        return whole;
+    }
+    let digest = push0_core::Sha256::of(body.as_bytes());
+    // Escaping makes six bytes of one at most.
+    let (reason, cut) = (clip_middle(reason, MOST / 24), clip_middle(body, MOST / 12));
+    serde_json::json!({ "reason": reason, "queue": queue, "body": cut, "cut": { "bytes": body.len(), "sha256": digest } }).to_string()
 }
 
 /// Polls until `stop` says true. A batch in hand is finished first; only a receive that waits is given up. A failing queue is asked
@@ -232,6 +250,24 @@ mod tests {
             let dead = engine.receive(POISON, 10, Millis(0), Millis(1_000)).await.unwrap();
             assert_eq!(dead.len(), 1);
             assert!(dead[0].body.contains("picky") && dead[0].body.contains("poison one"), "{}", dead[0].body);
+        });
+    }
+
+    #[test]
+    fn poison_that_does_not_fit_in_its_envelope_is_cut_and_leaves_the_source_all_the_same() {
+        use crate::engine::{Engine, QueueSpec};
+        let engine = Engine::in_memory(vec![QueueSpec::new("results"), QueueSpec::new(POISON)]).unwrap();
+        let mapping = Mapping { queue: "results".to_owned(), batch: 10, lease: Millis(1_000) };
+        futures::executor::block_on(async {
+            for filling in ["\"", "\u{1}"] {
+                let body = format!("poison {}", filling.repeat(60 * 1024));
+                engine.send("results", vec![Outgoing { body, ..Outgoing::default() }]).await.unwrap();
+                poll_once(&engine, &Picky, &mapping, Millis(0)).await.unwrap();
+                assert_eq!(engine.stats("results").await.unwrap(), Default::default());
+                let dead = engine.receive(POISON, 1, Millis(0), Millis(1_000)).await.unwrap().remove(0);
+                assert!(dead.body.contains("picky") && dead.body.contains("61447"), "{}", dead.body);
+                engine.ack(POISON, &dead.receipt).await.unwrap();
+            }
         });
     }
 }

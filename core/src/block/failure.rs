@@ -5,10 +5,10 @@
 //! - `permanent`: from the trusted pool the block fails; from elsewhere a second worker must say the same.
 //! - `bad_input`: from the trusted pool the accused children are revoked. From elsewhere the trusted pool checks them against the segments
 //!   they cover, where their stages' provers can (`check` of the policy), and what is unsound is revoked; where they cannot, they are
-//!   revoked when the same children, with the same bytes, are accused again, and until then it counts as retryable.
+//!   revoked when somebody else accuses the same children, with the same bytes, and until then it counts as retryable.
 //! - What was revoked may have been made from something unsound by an honest prover, so its own children are checked before it is made again.
 //! - `bad_input` about what `split` stored, once it is repeated by another worker: the run is spoiled, and another one splits anew.
-//! - When the attempts are used up the block fails.
+//! - When the attempts are used up the block fails. Failures are counted, not the attempts that revocations begin.
 //!
 //! "Another worker" is another *principal*: one that presented another token. Workers of one token count as one voice, and one token alone
 //! must fail [`ALONE`] times as often before it costs a block.
@@ -52,8 +52,8 @@ pub struct Failure {
     pub children: Vec<u32>,
     /// Whether it comes from the trusted pool.
     pub trusted: bool,
-    /// Whether the trusted pool can check all accused children.
-    pub can_check: bool,
+    /// Slots whose artifacts the trusted pool can check.
+    pub can_check: BTreeSet<u32>,
     pub at: Millis,
 }
 
@@ -88,14 +88,17 @@ pub fn on_failure(view: &NodeView, failure: &Failure, policy: &StagePolicy) -> R
         return Ok(Decision::Spoil(ErrorCode::SplitDamaged.says(reason(&note, ""))));
     }
     if is_used_up(view, failure, policy) {
-        let exhausted = format!(" ({} attempts used up)", failure.attempt.0);
+        let exhausted = format!(" ({} attempts used up)", view.wanted.failed + 1);
         return Ok(fail(view, note, ErrorCode::AttemptsUsedUp, &exhausted));
     }
-    if !failure.trusted && failure.can_check && !note.accused.is_empty() {
-        let checks = note.accused.clone();
-        return Ok(Decision::Check(Try { checks, delay: Millis(0), ..next_try(view, note, policy) }));
+    let checks = due_checks(view, &note, failure);
+    if !checks.is_empty() {
+        let then = next_try(view, note, policy);
+        // A verifier that finds the root bad has not failed.
+        let failed = then.failed - u32::from(failure.worker.is_none());
+        return Ok(Decision::Check(Try { checks, failed, delay: Millis(0), ..then }));
     }
-    let revoked = confirmed_accusations(view, &note, failure.trusted);
+    let revoked = confirmed_accusations(view, &note, failure);
     let then = next_try(view, note, policy);
     if revoked.is_empty() { Ok(Decision::Again(then)) } else { Ok(Decision::Revoke { children: revoked, then }) }
 }
@@ -108,6 +111,14 @@ pub fn on_checked(view: &NodeView, slot: u32, artifact: Sha256, finding: Finding
     }
     let mut then = view.wanted.clone();
     then.checks.retain(|check| *check != (slot, artifact));
+    if finding == Finding::Unsound {
+        // Whoever said so was right: it need not be kept from its own task.
+        let said_so = |worker: &WorkerId| {
+            let by = |note: &&FailureNote| note.worker.as_ref() == Some(worker);
+            view.wanted.failures.iter().filter(by).any(|note| note.accused.contains(&(slot, artifact)))
+        };
+        then.avoid.retain(|worker| !said_so(worker));
+    }
     match finding {
         Finding::Sound => Ok(Decision::Again(then)),
         Finding::Unsound | Finding::Unknown => Ok(Decision::Revoke { children: vec![(slot, artifact)], then }),
@@ -140,7 +151,7 @@ pub fn on_dead_letter(
         message,
         children: vec![],
         trusted: false,
-        can_check: false,
+        can_check: BTreeSet::new(),
         at,
     };
     on_failure(view, &lost, policy)
@@ -195,7 +206,7 @@ fn is_anothers(note: &FailureNote, failure: &Failure) -> bool {
 fn is_used_up(view: &NodeView, failure: &Failure, policy: &StagePolicy) -> bool {
     let is_alone = failure.by.is_some() && !view.wanted.failures.iter().any(|note| is_anothers(note, failure));
     let attempts = if is_alone { policy.attempts.saturating_mul(ALONE) } else { policy.attempts };
-    failure.attempt.0 >= attempts
+    view.wanted.failed + 1 >= attempts
 }
 
 /// What no attempt can mend.
@@ -217,17 +228,38 @@ fn spoils(view: &NodeView, failure: &Failure, policy: &StagePolicy) -> bool {
     is_used_up(view, failure, policy) || view.wanted.failures.iter().any(confirms)
 }
 
-fn confirmed_accusations(view: &NodeView, note: &FailureNote, trusted: bool) -> Vec<(u32, Sha256)> {
-    let accused_before =
-        |accused: &(u32, Sha256)| view.wanted.failures.iter().any(|earlier| earlier.accused.contains(accused));
-    note.accused.iter().filter(|accused| trusted || accused_before(accused)).copied().collect()
+/// What the trusted pool is asked to look at: each accused artifact once for everybody who accuses it.
+fn due_checks(view: &NodeView, note: &FailureNote, failure: &Failure) -> Vec<(u32, Sha256)> {
+    if failure.trusted {
+        return Vec::new();
+    }
+    let said_before = |accused: &(u32, Sha256)| {
+        let earlier = view.wanted.failures.iter().filter(|earlier| earlier.accused.contains(accused));
+        earlier.into_iter().any(|earlier| !is_anothers(earlier, failure))
+    };
+    let is_due = |accused: &&(u32, Sha256)| failure.can_check.contains(&accused.0) && !said_before(accused);
+    note.accused.iter().filter(is_due).copied().collect()
+}
+
+/// What is revoked without a check: what the trusted pool accuses, and what cannot be checked and was accused before by somebody else, or
+/// twice by whoever it was.
+fn confirmed_accusations(view: &NodeView, note: &FailureNote, failure: &Failure) -> Vec<(u32, Sha256)> {
+    let is_confirmed = |accused: &(u32, Sha256)| {
+        let earlier = || view.wanted.failures.iter().filter(|earlier| earlier.accused.contains(accused));
+        earlier().any(|earlier| is_anothers(earlier, failure)) || earlier().count() >= 2
+    };
+    let counts = |accused: &&(u32, Sha256)| {
+        failure.trusted || (!failure.can_check.contains(&accused.0) && is_confirmed(accused))
+    };
+    note.accused.iter().filter(counts).copied().collect()
 }
 
 fn next_try(view: &NodeView, note: FailureNote, policy: &StagePolicy) -> Try {
     let attempt = view.wanted.attempt.next();
     let avoid = avoid(&view.wanted.avoid, note.worker.as_ref());
     let failures = remembered(view.wanted.failures.clone(), note);
-    Try { attempt, delay: policy.backoff_before(attempt.0), avoid, failures, checks: Vec::new() }
+    let failed = view.wanted.failed + 1;
+    Try { attempt, delay: policy.backoff_before(attempt.0), avoid, failures, failed, checks: Vec::new() }
 }
 
 /// The rows a revocation changes, beside the reader's `try`.
@@ -301,7 +333,7 @@ mod tests {
             message: "why".to_owned(),
             children: vec![],
             trusted: false,
-            can_check: false,
+            can_check: BTreeSet::new(),
             at: Millis(9),
         }
     }
@@ -447,7 +479,11 @@ mod tests {
 
     #[test]
     fn an_accusation_that_can_be_checked_waits_for_the_check_and_only_what_is_unsound_is_revoked() {
-        let accuse = Failure { children: vec![0, 1], can_check: true, ..failure(FailureKind::BadInput, "w1", 1) };
+        let accuse = Failure {
+            children: vec![0, 1],
+            can_check: BTreeSet::from([0, 1]),
+            ..failure(FailureKind::BadInput, "w1", 1)
+        };
         let Ok(Decision::Check(wanted)) = on_failure(&view(), &accuse, &policy()) else { panic!("not checked") };
         let (first, second) = (Sha256([1; 32]), Sha256([2; 32]));
         assert_eq!(wanted.checks, vec![(0, first), (1, second)]);
@@ -461,6 +497,42 @@ mod tests {
         };
         assert_eq!((children, then.checks), (vec![(1, second)], vec![]));
         assert_eq!(on_checked(&left, 0, first, Finding::Unsound), Err(Ignored::Settled), "answered already");
+    }
+
+    #[test]
+    fn a_revocation_costs_no_attempt_and_who_accused_rightly_is_not_kept_from_its_task() {
+        let accuse = Failure {
+            children: vec![1, 99],
+            can_check: BTreeSet::from([0, 1]),
+            ..failure(FailureKind::BadInput, "w1", 1)
+        };
+        let Ok(Decision::Check(wanted)) = on_failure(&view(), &accuse, &policy()) else { panic!("not checked") };
+        assert_eq!(wanted.checks, vec![(1, Sha256([2; 32]))], "what is not there changes nothing");
+        let waiting = NodeView { wanted, ..view() };
+        let decision = on_checked(&waiting, 1, Sha256([2; 32]), Finding::Unsound);
+        let Ok(Decision::Revoke { then, .. }) = decision else { panic!("{decision:?}") };
+        assert_eq!((then.avoid, then.failed), (vec![], 1));
+        let mut child = NodeView::default();
+        for attempt in 1..10 {
+            child.wanted.attempt = Attempt(attempt);
+            let revoked = revoke(&view(), 1, Sha256([2; 32]), &child, |_| false).unwrap();
+            child.wanted = revoked.child;
+        }
+        let hiccup = failure(FailureKind::Retryable, "w1", child.wanted.attempt.0);
+        assert!(matches!(on_failure(&child, &hiccup, &policy()), Ok(Decision::Again(_))));
+    }
+
+    #[test]
+    fn what_one_host_accuses_again_is_not_checked_again_and_not_believed_for_that() {
+        let accuse = |by: &str, attempt| Failure {
+            children: vec![1],
+            can_check: BTreeSet::from([1]),
+            ..failure(FailureKind::BadInput, by, attempt)
+        };
+        let Ok(Decision::Check(wanted)) = on_failure(&view(), &accuse("w1", 1), &policy()) else { panic!("first") };
+        let sound = NodeView { wanted: Try { checks: vec![], ..wanted }, ..view() };
+        assert!(matches!(on_failure(&sound, &accuse("w1", 2), &policy()), Ok(Decision::Again(_))));
+        assert!(matches!(on_failure(&sound, &accuse("w2", 2), &policy()), Ok(Decision::Check(_))), "another voice");
     }
 
     #[test]

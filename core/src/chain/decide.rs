@@ -272,6 +272,10 @@ fn run_anew(view: &View, block: &BlockRow, with: Option<&Submission>, reason: &s
         block.witness = Some(submission.witness.clone());
         block.fork_seq = submission.fork_seq.max(block.fork_seq);
         block.contenders.retain(|contender| contender.hash != submission.hash);
+        // What was counted was the other block's.
+        block.bad_proofs = 0;
+        block.spoiled_runs = 0;
+        block.suspects.clear();
         block.submitted_at = now;
     }
     lift_halt(&mut chain, number);

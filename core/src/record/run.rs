@@ -140,6 +140,9 @@ pub struct Try {
     /// Failures of earlier attempts, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<FailureNote>,
+    /// Failures so far: what the policy's attempts count. A revocation raises the attempt without one.
+    #[serde(default)]
+    pub failed: u32,
     /// Accused artifacts (slot, digest) that the trusted pool is looking at: nothing is sent before it has answered.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<(u32, Sha256)>,
@@ -147,7 +150,14 @@ pub struct Try {
 
 impl Default for Try {
     fn default() -> Self {
-        Self { attempt: Attempt::FIRST, delay: Millis(0), avoid: Vec::new(), failures: Vec::new(), checks: Vec::new() }
+        Self {
+            attempt: Attempt::FIRST,
+            delay: Millis(0),
+            avoid: Vec::new(),
+            failures: Vec::new(),
+            failed: 0,
+            checks: Vec::new(),
+        }
     }
 }
 

@@ -110,8 +110,8 @@ fn not_what_was_pinned(task: &TaskMessage, position: usize, wanted: &BlobRef, wh
     let message = format!("input {position} ({}) is not the one pinned as {}: {why}", wanted.key, wanted.sha256);
     let code = match task.kind {
         Kind::Split => ErrorCode::WitnessDamaged,
-        Kind::Map => ErrorCode::SplitDamaged,
-        Kind::Join | Kind::Single | Kind::Verify => ErrorCode::ArtifactDamaged,
+        Kind::Map if wanted.key.contains("/segments/") => ErrorCode::SplitDamaged,
+        Kind::Map | Kind::Join | Kind::Single | Kind::Verify => ErrorCode::ArtifactDamaged,
     };
     unusable(task, position, code, message)
 }

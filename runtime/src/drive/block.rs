@@ -296,10 +296,12 @@ async fn on_leftmost_path(context: &Context, view: &RunView) -> Result<Vec<Suspe
 }
 
 fn outcome(view: &RunView) -> Option<Outcome> {
-    if let Some(reason) = &view.failed {
+    // A proof that verified is one, whatever else was found meanwhile.
+    let is_proven = view.verdict.as_ref().is_some_and(|verdict| verdict.verdict == Verdict::Ok);
+    if let Some(reason) = view.failed.as_ref().filter(|_| !is_proven) {
         return Some(Outcome::Failed { reason: reason.clone() });
     }
-    if let Some(message) = &view.spoiled {
+    if let Some(message) = view.spoiled.as_ref().filter(|_| !is_proven) {
         return Some(Outcome::Spoiled { message: message.clone() });
     }
     let (verdict, manifest) = (view.verdict.as_ref()?, view.manifest.as_ref()?);

@@ -1,5 +1,7 @@
 //! Failures: another attempt, a revocation, or the end of the run.
 
+use std::collections::BTreeSet;
+
 use push0_core::block::{self, Decision, Failure, Graph, Ignored};
 use push0_core::message::{Check, FailureKind, Finding, Report, TaskMessage, work_queue};
 use push0_core::plan::Children;
@@ -30,7 +32,7 @@ pub(super) async fn on_failed(
         message: message.to_owned(),
         children: children.to_vec(),
         trusted,
-        can_check: can_check(view, report.task.node, children),
+        can_check: can_check(view, report.task.node),
         at: context.clock.now(),
     };
     let code = ErrorCode::find(message).unwrap_or(ErrorCode::ProverReportedFailure);
@@ -39,17 +41,19 @@ pub(super) async fn on_failed(
     apply(context, view, report.task.node, |node, policy| block::on_failure(node, &failure, policy)).await
 }
 
-/// Whether the trusted pool can check everything that a prover at `node` accuses.
-fn can_check(view: &RunView, node: Node, accused: &[u32]) -> bool {
-    let Ok(graph) = graph(view) else { return false };
+/// Slots of `node` whose artifacts the trusted pool can check.
+fn can_check(view: &RunView, node: Node) -> BTreeSet<u32> {
+    let Ok(graph) = graph(view) else {
+        return BTreeSet::new();
+    };
     if !graph.plan.contains(node) {
-        return false;
+        return BTreeSet::new();
     }
     let Children::Nodes(children) = graph.plan.children(node) else {
-        return false;
+        return BTreeSet::new();
     };
-    let can = |slot: &u32| children.get(*slot as usize).is_some_and(|child| view.run.policy.stage(child.stage).check);
-    !accused.is_empty() && accused.iter().all(can)
+    let can = |(_, child): &(u32, &Node)| view.run.policy.stage(child.stage).check;
+    (0..).zip(&children).filter(can).map(|(slot, _)| slot).collect()
 }
 
 /// The root does not show what the header says. Where it can be checked it is, and so is what it was made from, down to who lied; false:
@@ -65,9 +69,13 @@ pub(super) async fn on_bad_proof(
     let Some(root) = row.slots.get(&0).map(|artifact| artifact.blob.sha256) else {
         return Ok(false);
     };
-    let was_accused = row.wanted.failures.iter().any(|note| note.accused.contains(&(0, root)));
-    let is_last = report.task.attempt.0 >= view.run.policy.stage(node.stage).attempts;
-    if was_accused || is_last || !can_check(view, node, &[0]) {
+    // Not by this very report, delivered before.
+    let earlier = || row.wanted.failures.iter().filter(|note| note.attempt < report.task.attempt);
+    let was_accused = earlier().any(|note| note.accused.contains(&(0, root)));
+    let bad_roots = earlier().filter(|note| !note.accused.is_empty()).count() as u32;
+    let is_last = bad_roots + 1 >= view.run.policy.stage(node.stage).attempts;
+    let can_check = can_check(view, node);
+    if was_accused || is_last || !can_check.contains(&0) {
         return Ok(false);
     }
     let failure = Failure {
@@ -79,7 +87,7 @@ pub(super) async fn on_bad_proof(
         message: ErrorCode::BadProof.says(format!("bad proof: {}", message.unwrap_or("the verifier gave no reason"))),
         children: vec![0],
         trusted: false,
-        can_check: true,
+        can_check,
         at: context.clock.now(),
     };
     tracing::warn!(code = %ErrorCode::BadProof, task = %report.task, message = failure.message, "root is checked");
@@ -96,8 +104,71 @@ pub(super) async fn on_checked(
     artifact: Sha256,
     finding: Finding,
 ) -> Result<Handled, DriveError> {
-    super::expect_node(&graph(view)?, reader)?;
-    apply(context, view, reader, |row, _| block::on_checked(row, slot, artifact, finding)).await
+    let graph = graph(view)?;
+    super::expect_node(&graph, reader)?;
+    let run = &view.run.id;
+    loop {
+        if is_accepted(context, view, reader).await? {
+            return Ok(Handled::Ignored(Ignored::Settled));
+        }
+        let row = node_view(context, run, reader).await?;
+        let (wrote, cleared) = match block::on_checked(&row, slot, artifact, finding) {
+            // An earlier delivery may have been cut off behind its write.
+            Err(ignored) => {
+                settle_checked(context, &graph, reader, None).await?;
+                return Ok(Handled::Ignored(ignored));
+            }
+            Ok(Decision::Revoke { children, then }) => {
+                match revoke(context, &graph, reader, &row, &children, then).await {
+                    Ok(()) => (true, Some(slot)),
+                    Err(DriveError::Port(error)) if error.is_conflict() => (false, None),
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(Decision::Again(then) | Decision::Check(then) | Decision::Fail { then, .. }) => {
+                (set_try(context, run, reader, &row.wanted, then).await?, Some(u32::MAX))
+            }
+            Ok(Decision::Spoil(_) | Decision::Resend) => (true, Some(u32::MAX)),
+        };
+        if wrote {
+            settle_checked(context, &graph, reader, cleared).await?;
+            return Ok(Handled::Failed);
+        }
+    }
+}
+
+/// After a check: sends what the child in the slot that it cleared asks for (none named: every cleared one), and the reader's task once
+/// nothing is left to check. What is still being checked is not sent again.
+async fn settle_checked(
+    context: &Context,
+    graph: &Graph<'_>,
+    reader: Node,
+    only: Option<u32>,
+) -> Result<(), DriveError> {
+    let row = node_view(context, &graph.run.id, reader).await?;
+    proceed_cleared(context, graph, reader, &row, only).await?;
+    if row.wanted.checks.is_empty() { fire(context, graph, reader, row).await } else { Ok(()) }
+}
+
+/// Sends what children ask for whose slots were cleared.
+async fn proceed_cleared(
+    context: &Context,
+    graph: &Graph<'_>,
+    node: Node,
+    row: &NodeView,
+    only: Option<u32>,
+) -> Result<(), DriveError> {
+    let Children::Nodes(children) = graph.plan.children(node) else {
+        return Ok(());
+    };
+    for (slot, child) in (0..).zip(children) {
+        let was_cleared = row.floors.contains_key(&slot) && !row.slots.contains_key(&slot);
+        if was_cleared && only.is_none_or(|only| only == slot) {
+            let child_row = node_view(context, &graph.run.id, child).await?;
+            proceed(context, graph, child, child_row).await?;
+        }
+    }
+    Ok(())
 }
 
 /// A task came to its dead-letter queue.
@@ -129,6 +200,13 @@ async fn handle_dead_letter(context: &Context, task: &TaskMessage) -> Result<Han
 
 /// For the reaper: sends a task again as it is, unless its artifact is accepted. Nothing counts twice, so at worst a prover runs twice.
 pub async fn send_again(context: &Context, view: &RunView, node: Node) -> Result<(), DriveError> {
+    match send_once_more(context, view, node).await {
+        Err(DriveError::Damaged(what)) => spoil_run(context, &view.run.id, &what).await.map(|_| ()),
+        sent => sent,
+    }
+}
+
+async fn send_once_more(context: &Context, view: &RunView, node: Node) -> Result<(), DriveError> {
     if is_accepted(context, view, node).await? {
         return Ok(());
     }
@@ -236,16 +314,7 @@ async fn settle(context: &Context, view: &RunView, node: Node) -> Result<(), Dri
     }
     let graph = graph(view)?;
     let row = node_view(context, &run.id, node).await?;
-    if let Children::Nodes(children) = graph.plan.children(node) {
-        for (slot, child) in children.into_iter().enumerate() {
-            let slot = slot as u32;
-            let was_cleared = row.floors.contains_key(&slot) && !row.slots.contains_key(&slot);
-            if was_cleared {
-                let child_row = node_view(context, &run.id, child).await?;
-                proceed(context, &graph, child, child_row).await?;
-            }
-        }
-    }
+    proceed_cleared(context, &graph, node, &row, None).await?;
     proceed(context, &graph, node, row).await
 }
 
