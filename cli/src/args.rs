@@ -105,6 +105,8 @@ pub enum Command {
     Backup(Backup),
     /// Make a data directory of a backup.
     Restore(Restore),
+    /// Measure what the orchestration costs on this machine.
+    Bench(push0_bench::Options),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

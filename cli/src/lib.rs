@@ -13,6 +13,7 @@
 
 pub mod args;
 pub mod backup;
+pub mod bench;
 pub mod blobs;
 pub mod connect;
 pub mod demo;

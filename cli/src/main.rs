@@ -10,7 +10,8 @@ use push0::error::{Report, Trouble};
 use push0::output::Output;
 use push0::settings::{Settings, Sources};
 use push0::{
-    backup, blobs, demo, dlq, doctor, explain, init, operate, prover, replay, submit, token, up, verify, view, worker,
+    backup, bench, blobs, demo, dlq, doctor, explain, init, operate, prover, replay, submit, token, up, verify, view,
+    worker,
 };
 use push0_core::ErrorCode;
 use tracing_subscriber::EnvFilter;
@@ -101,6 +102,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Window(args) => operate::window(args, &location.open().await?, output).await,
         Command::Backup(args) => backup::back_up(args, &location, output).await,
         Command::Restore(args) => backup::restore(args, &location, output),
+        Command::Bench(options) => bench::run(options, output).await,
     }
 }
 

@@ -51,13 +51,8 @@ pub async fn run(settings: &Settings, sources: &Sources, output: Output) -> anyh
     }
     let ports = Ports::of(&engine);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let context = Context {
-        queue: ports.queue.clone(),
-        table: ports.table.clone(),
-        blobs: ports.blobs.clone(),
-        clock: clock.clone(),
-        catalog: Arc::new(settings.catalog.clone()),
-    };
+    let catalog = Arc::new(settings.catalog.clone());
+    let context = Context::new(ports.queue.clone(), ports.table.clone(), ports.blobs.clone(), clock.clone(), catalog);
 
     Notice::new(&settings.catalog, names, clock.now()).post(&*context.table).await?;
     let (stop, stopped) = watch::channel(false);

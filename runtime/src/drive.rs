@@ -8,6 +8,7 @@
 pub mod block;
 pub mod chain;
 mod context;
+mod plans;
 mod store;
 
 pub use context::{Catalog, Context};

@@ -55,7 +55,7 @@ pub use self::schema::{Examined, examine};
 pub enum Location {
     /// Gone with the engine.
     Memory,
-    /// `engine.db`, `blobs/`, `tmp/` and `owner.lock` in this directory, made if need be.
+    /// `engine.db`, `blobs/` and `owner.lock` in this directory, made if need be.
     Directory(PathBuf),
 }
 
@@ -317,7 +317,7 @@ impl Queue for Engine {
 
     async fn stats(&self, queue: &str) -> PortResult<QueueStats> {
         let queue = queue.to_owned();
-        self.0.combiner.submit(move |batch| queue::stats(batch, &queue)).await
+        self.0.combiner.submit_read(move |batch| queue::stats(batch, &queue)).await
     }
 }
 
@@ -326,7 +326,13 @@ impl Table for Engine {
     async fn get(&self, key: &Key) -> PortResult<Option<Row>> {
         table::check_key(key)?;
         let key = key.clone();
-        self.0.combiner.submit(move |batch| table::get(batch.db, &key)).await
+        self.0.combiner.submit_read(move |batch| table::get(batch.db, &key)).await
+    }
+
+    async fn get_attributes(&self, key: &Key, names: &[&str]) -> PortResult<Option<Row>> {
+        table::check_key(key)?;
+        let (key, names) = (key.clone(), names.iter().map(|&name| name.to_owned()).collect());
+        self.0.combiner.submit_read(move |batch| table::get_attributes(batch.db, &key, names)).await
     }
 
     async fn put_if_version(&self, key: &Key, doc: Value, expected: Option<u64>) -> PortResult<u64> {
@@ -362,7 +368,10 @@ impl Table for Engine {
 
     async fn query(&self, partition: &str, prefix: &str, after: Option<&str>, limit: usize) -> PortResult<Vec<Row>> {
         let (partition, prefix, after) = (partition.to_owned(), prefix.to_owned(), after.map(str::to_owned));
-        self.0.combiner.submit(move |batch| table::query(batch.db, &partition, &prefix, after.as_deref(), limit)).await
+        self.0
+            .combiner
+            .submit_read(move |batch| table::query(batch.db, &partition, &prefix, after.as_deref(), limit))
+            .await
     }
 
     async fn transact(&self, writes: Vec<Write>) -> PortResult<()> {
@@ -380,13 +389,14 @@ impl Table for Engine {
 #[async_trait]
 impl Blobs for Engine {
     async fn put_new(&self, key: &str, bytes: Bytes, writer: &str) -> PortResult<PutOutcome> {
-        self.0.blobs.put(key, &mut bytes.as_ref(), writer).await
+        self.0.blobs.put(key, &mut bytes.as_ref(), bytes.len() as u64, writer).await
     }
 
     async fn put_file(&self, key: &str, path: &Path, writer: &str) -> PortResult<PutOutcome> {
         let mut file =
             std::fs::File::open(path).map_err(|error| PortError::permanent(format!("{}: {error}", path.display())))?;
-        self.0.blobs.put(key, &mut file, writer).await
+        let size = file.metadata().map_or(u64::MAX, |metadata| metadata.len());
+        self.0.blobs.put(key, &mut file, size, writer).await
     }
 
     async fn get(&self, key: &str) -> PortResult<Option<Bytes>> {

@@ -43,8 +43,11 @@ fn grouped(group: &str, body: impl ToString) -> Outgoing {
     Outgoing { group: Some(group.to_owned()), dedup: Some(body.clone()), body, ..Outgoing::default() }
 }
 
+/// A call that hands a message to a waiting receive lets that run before it returns, so it may want a second look.
 fn now<T>(future: impl Future<Output = T>) -> T {
-    future.now_or_never().expect("completes at once")
+    let mut future = std::pin::pin!(future);
+    let first = (&mut future).now_or_never();
+    first.or_else(|| future.now_or_never()).expect("completes at once")
 }
 
 #[test]
@@ -107,10 +110,7 @@ fn the_next_in_line_takes_over_the_timer_of_a_dropped_receive() {
     drop(first);
     assert!(second.poll_unpin(&mut context).is_pending());
     clock.advance(LEASE);
-    match second.poll_unpin(&mut context) {
-        std::task::Poll::Ready(Ok(deliveries)) => assert_eq!(deliveries[0].receive_count, 2),
-        other => panic!("{other:?}"),
-    }
+    assert_eq!(now(second).unwrap()[0].receive_count, 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -325,7 +325,9 @@ async fn a_changed_blob_file_is_corrupt_and_leftovers_are_swept() {
     std::fs::write(folder.join("77@never-published"), b"x").unwrap();
     std::fs::write(folder.join("78@b"), b"x").unwrap();
     std::fs::write(folder.join("somebody-elses"), b"x").unwrap();
-    std::fs::write(directory.path().join("tmp/5"), b"torn").unwrap();
+    let deep = "a/2/3/4/5/6/seven/eight";
+    std::fs::create_dir_all(folder.join("2/3/4/5/6")).unwrap();
+    std::fs::write(folder.join("2/3/4/5/6/79@seven,eight"), b"torn").unwrap();
 
     let engine = Engine::open(on_disk(&directory, &clock)).unwrap();
     assert_eq!(Blobs::get(&engine, "a/b").await.unwrap_err().kind(), ErrorKind::Corrupt);
@@ -334,8 +336,12 @@ async fn a_changed_blob_file_is_corrupt_and_leftovers_are_swept() {
     assert!(!target.exists());
     assert_eq!(engine.head("a/never-published").await.unwrap(), None);
     let left: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(left.len(), 2, "{left:?}");
-    assert_eq!(std::fs::read_dir(directory.path().join("tmp")).unwrap().count(), 0);
+    assert_eq!(left.len(), 3, "{left:?}");
+    assert_eq!(std::fs::read_dir(folder.join("2/3/4/5/6")).unwrap().count(), 0);
+    engine.put_new(deep, Bytes::from_static(b"whole"), "w").await.unwrap();
+    drop(engine);
+    let engine = Engine::open(on_disk(&directory, &clock)).unwrap();
+    assert_eq!(Blobs::get(&engine, deep).await.unwrap().unwrap(), Bytes::from_static(b"whole"));
 }
 
 #[tokio::test]

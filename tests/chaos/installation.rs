@@ -169,10 +169,11 @@ reaper_ms = 500
         pid
     }
 
-    /// The file that a blob's bytes lie in.
+    /// The file that a blob's bytes lie in: `N@` and the end of its key, the parts beyond the sixth joined by commas.
     pub fn file_of(&self, key: &str) -> PathBuf {
-        let (folder, name) = key.rsplit_once('/').expect("keys have parts");
-        let folder = self.path("data/blobs").join(folder);
+        let parts: Vec<&str> = key.split('/').collect();
+        let (folder, name) = parts.split_at(6.min(parts.len() - 1));
+        let (folder, name) = (self.path("data/blobs").join(folder.join("/")), name.join(","));
         let files = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
         let is_it =
             |path: &PathBuf| path.file_name().and_then(|n| n.to_str()?.split_once('@')).is_some_and(|(_, n)| n == name);

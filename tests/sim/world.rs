@@ -371,13 +371,7 @@ fn faulty(shared: &Shared, who: &str) -> Faulty {
 
 fn context(shared: &Shared, who: &str) -> Context {
     let port = Arc::new(faulty(shared, who));
-    Context {
-        queue: port.clone(),
-        table: port.clone(),
-        blobs: port,
-        clock: Arc::new(shared.clock.clone()),
-        catalog: shared.catalog.clone(),
-    }
+    Context::new(port.clone(), port.clone(), port, Arc::new(shared.clock.clone()), shared.catalog.clone())
 }
 
 async fn pause(shared: &Shared, length: Millis) {

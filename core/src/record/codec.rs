@@ -31,12 +31,16 @@ pub trait Versioned: Serialize + DeserializeOwned {
     }
 
     fn from_value(value: Value) -> Result<Self, DecodeError> {
+        Self::from_value_ref(&value)
+    }
+
+    fn from_value_ref(value: &Value) -> Result<Self, DecodeError> {
         let malformed = |why: String| DecodeError::Malformed { record: Self::NAME, why };
         let found = value.get("v").and_then(Value::as_u64).ok_or_else(|| malformed("no version `v`".to_owned()))?;
         if found != u64::from(Self::VERSION) {
             return Err(DecodeError::Version { record: Self::NAME, found, known: Self::VERSION });
         }
-        serde_json::from_value(value).map_err(|error| malformed(error.to_string()))
+        Self::deserialize(value).map_err(|error| malformed(error.to_string()))
     }
 
     fn from_json(text: &str) -> Result<Self, DecodeError> {

@@ -18,12 +18,13 @@
 //! | node | `started` | [`Started`] | set-if |
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::BlobRef;
 use super::codec::versioned;
+use super::{BlobRef, Versioned as _};
 use crate::id::{Attempt, BlockHash, Class, Millis, PipelineDigest, Principal, RunId, Sha256, WorkerId};
 use crate::message::FailureKind;
 use crate::pipeline::{Pipeline, Policy};
@@ -189,13 +190,13 @@ versioned! { Run = 1, "plan record"; }
 
 /// Reads an attribute. One that does not parse was written by another version, and is as good as absent.
 fn read<T: serde::de::DeserializeOwned>(attributes: &BTreeMap<String, Value>, name: &str) -> Option<T> {
-    attributes.get(name).and_then(|value| serde_json::from_value(value.clone()).ok())
+    attributes.get(name).and_then(|value| T::deserialize(value).ok())
 }
 
 /// A run row as read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunView {
-    pub run: Run,
+    pub run: Arc<Run>,
     pub manifest: Option<ManifestSlot>,
     pub verdict: Option<VerdictSlot>,
     pub failed: Option<String>,
@@ -204,28 +205,31 @@ pub struct RunView {
 }
 
 impl RunView {
+    /// All of the row's attributes but the plan record, which never changes.
+    pub const CHANGING: [&str; 5] =
+        [attribute::MANIFEST, attribute::VERDICT, attribute::FAILED, attribute::SPOILED, attribute::STOPPED];
+
     /// `None` where the row has no (readable) plan record: there is no such run.
     pub fn read(attributes: &BTreeMap<String, Value>) -> Option<Self> {
-        let run = Run::from_value_ref(attributes.get(attribute::RUN)?)?;
-        Some(Self {
+        let run = Run::from_value_ref(attributes.get(attribute::RUN)?).ok()?;
+        Some(Self::of(Arc::new(run), attributes))
+    }
+
+    /// The view of a run whose plan record is known, from the row's [`Self::CHANGING`] attributes.
+    pub fn of(run: Arc<Run>, attributes: &BTreeMap<String, Value>) -> Self {
+        Self {
             run,
             manifest: read(attributes, attribute::MANIFEST),
             verdict: read(attributes, attribute::VERDICT),
             failed: read(attributes, attribute::FAILED),
             spoiled: read(attributes, attribute::SPOILED),
             stopped: read(attributes, attribute::STOPPED).unwrap_or(false),
-        })
+        }
     }
 
     /// Nothing more is to be started for this run.
     pub fn is_over(&self) -> bool {
         self.stopped || self.failed.is_some() || self.spoiled.is_some() || self.verdict.is_some()
-    }
-}
-
-impl Run {
-    fn from_value_ref(value: &Value) -> Option<Self> {
-        super::Versioned::from_value(value.clone()).ok()
     }
 }
 

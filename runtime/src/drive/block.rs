@@ -16,7 +16,7 @@ use push0_core::record::{
     Artifact, BlobRef, ManifestSlot, NodeView, RowKey, RunView, Started, Suspect, Verdict, VerdictSlot, attribute,
     clip_error,
 };
-use push0_core::{ErrorCode, Node, RunId, Sha256, invariant};
+use push0_core::{Attempt, ErrorCode, Node, RunId, Sha256, invariant};
 
 use super::chain::task_message;
 use super::store::key;
@@ -119,9 +119,17 @@ fn kind_of(view: &RunView, node: Node) -> Result<Kind, DriveError> {
 }
 
 pub(super) async fn load_run(context: &Context, run: &RunId) -> Result<RunView, DriveError> {
-    let row = context.table.get(&key(RowKey::run(run))).await?;
-    let view = row.as_ref().and_then(|row| RunView::read(&row.attributes));
-    view.ok_or_else(|| DriveError::poison(ErrorCode::Poison, format!("there is no run {run}")))
+    let at = key(RowKey::run(run));
+    let view = match context.plans.get(run) {
+        Some(plan) => {
+            let row = context.table.get_attributes(&at, &RunView::CHANGING).await?;
+            row.map(|row| RunView::of(plan, &row.attributes))
+        }
+        None => context.table.get(&at).await?.and_then(|row| RunView::read(&row.attributes)),
+    };
+    let view = view.ok_or_else(|| DriveError::poison(ErrorCode::Poison, format!("there is no run {run}")))?;
+    context.plans.keep(&view.run);
+    Ok(view)
 }
 
 async fn node_view(context: &Context, run: &RunId, node: Node) -> Result<NodeView, DriveError> {
@@ -173,12 +181,15 @@ async fn on_done(
     let graph = graph(view)?;
     let parent = parent_of(&graph, report)?;
     let node = report.task.node;
-    let wanted = node_view(context, &view.run.id, node).await?.wanted.attempt;
-    if report.task.attempt > wanted {
-        return Err(DriveError::poison(
-            ErrorCode::FalseReport,
-            format!("{} was never sent: the node's attempt is {}", report.task, wanted.0),
-        ));
+    // No node wants less than the first attempt.
+    if report.task.attempt > Attempt::FIRST {
+        let wanted = node_view(context, &view.run.id, node).await?.wanted.attempt;
+        if report.task.attempt > wanted {
+            return Err(DriveError::poison(
+                ErrorCode::FalseReport,
+                format!("{} was never sent: the node's attempt is {}", report.task, wanted.0),
+            ));
+        }
     }
     if let Some(lie) = what_is_wrong(context, view, report, artifact).await? {
         return fail::on_failed(context, view, report, FailureKind::Retryable, &lie, &[], false).await;

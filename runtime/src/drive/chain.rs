@@ -219,7 +219,7 @@ async fn start(context: &Context, config: &ChainConfig, block: &BlockRow) -> Res
     let set = context.table.set_if(&at, attribute::RUN, None, Some(run.to_value())).await?;
     // Whoever wrote it first decides, also about the pipeline: a restart with another configuration changes no run.
     let row = set.row.as_ref().and_then(|row| push0_core::record::RunView::read(&row.attributes));
-    let run = row.map_or(run, |view| view.run);
+    let run = row.map_or_else(|| run.into(), |view| view.run);
     let task = run.split_task();
     let outgoing = task_message(&task, &run, push0_core::Millis(0));
     context.queue.send(&work_queue(&task.pool, task.class), vec![outgoing]).await?;

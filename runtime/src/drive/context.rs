@@ -7,6 +7,7 @@ use push0_core::chain::ChainConfig;
 use push0_core::pipeline::PipelineFile;
 use push0_core::{ChainId, PipelineDigest, Pool};
 
+use super::plans::Plans;
 use crate::port::{Blobs, Clock, Queue, Table};
 
 /// Chains and pipelines as configured.
@@ -24,6 +25,7 @@ impl Catalog {
     }
 }
 
+/// Clones share what they have read of what never changes.
 #[derive(Clone)]
 pub struct Context {
     pub queue: Arc<dyn Queue>,
@@ -31,4 +33,18 @@ pub struct Context {
     pub blobs: Arc<dyn Blobs>,
     pub clock: Arc<dyn Clock>,
     pub catalog: Arc<Catalog>,
+    /// Plan records read before.
+    pub(super) plans: Arc<Plans>,
+}
+
+impl Context {
+    pub fn new(
+        queue: Arc<dyn Queue>,
+        table: Arc<dyn Table>,
+        blobs: Arc<dyn Blobs>,
+        clock: Arc<dyn Clock>,
+        catalog: Arc<Catalog>,
+    ) -> Self {
+        Self { queue, table, blobs, clock, catalog, plans: Arc::default() }
+    }
 }

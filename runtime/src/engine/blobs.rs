@@ -1,18 +1,19 @@
 //! Blobs: plain files that any tool can open, published by a row.
 //!
 //! The blob `proofs/demo/7` lies in `blobs/proofs/demo/N@7`, where N is a number that no other file there ever had, so that `a/b` and
-//! `a/b/c` can both be stored. Its digest, size, writer and file name are a row of the database, and that row is the blob:
+//! `a/b/c` can both be stored. Parts beyond the sixth stand in the file's name, joined by commas: a run's artifacts share a directory
+//! (`blobs/artifacts/cpu/demo/7/e1/TAG/N@1.0.3,a1c0`) instead of having one each, which would cost more than storing them. The digest,
+//! size, writer and file name of a blob are a row of the database, and that row is the blob:
 //!
-//! 1. The bytes are written to `tmp/N` while their SHA-256 is computed (`Power`: and synced).
-//! 2. The file gets its name by `link()`, which never replaces anything (`Power`: and the directory is synced).
-//! 3. The row is inserted unless the key has one; the loser removes its own file.
+//! 1. The bytes are written to the new file while their SHA-256 is computed (`Power`: it and its directories are synced).
+//! 2. The row is inserted unless the key has one; the loser removes its own file.
 //!
-//! So a blob is there whole or not at all. A crash between 2 and 3 leaves a file without a row: unreachable, and removed at the
-//! next open, as is everything in `tmp`. A delete removes the row, then the file (after the backups that are being made, if any).
+//! So a blob is there whole or not at all, and nothing is ever replaced. A crash before 2 leaves a file without a row, perhaps cut short:
+//! unreachable, and removed at the next open. A delete removes the row, then the file (after the backups that are being made, if any).
 //!
-//! Files are read and written in the caller's thread, in chunks of 256 KiB; no lock is held meanwhile.
+//! Files are read and written in the caller's thread, in chunks; no lock is held meanwhile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
@@ -29,7 +30,17 @@ use super::commit::{Combiner, Failure, lock, storage_error};
 use super::room::{Quota, Room};
 use crate::port::{BlobInfo, PortError, PortResult, PutOutcome};
 
-const CHUNK: usize = 256 * 1024;
+/// Below the size from which allocators ask the kernel for each buffer.
+const CHUNK: usize = 64 * 1024;
+
+/// Parts of a key that are directories, at most.
+const FOLDERS: usize = 6;
+
+/// Longest file name that parts of a key are put into.
+const LONGEST_NAME: usize = 200;
+
+/// Folders remembered as synced.
+const REMEMBERED: usize = 10_000;
 
 /// See [`crate::port::Blobs`] for the rules.
 pub(crate) fn check_key(key: &str) -> PortResult<()> {
@@ -63,6 +74,8 @@ pub(super) struct Disk {
     directory: PathBuf,
     durability: Durability,
     next: AtomicU64,
+    /// Folders whose own entry in the folder above is on the disk.
+    synced: Mutex<BTreeSet<PathBuf>>,
     kept: Mutex<Kept>,
     room: Room,
 }
@@ -135,12 +148,22 @@ impl Store {
     async fn find(&self, key: &str) -> PortResult<Option<Stored>> {
         check_key(key)?;
         let key = key.to_owned();
-        self.combiner.submit(move |batch| find(batch.db, &key)).await
+        self.combiner.submit_read(move |batch| find(batch.db, &key)).await
     }
 
-    pub(super) async fn put(&self, key: &str, source: &mut (dyn Read + Send), writer: &str) -> PortResult<PutOutcome> {
-        // Mostly a redelivered task: do not copy what will not be used.
-        if let Some(stored) = self.find(key).await? {
+    /// `size`: about how many bytes the source has.
+    pub(super) async fn put(
+        &self,
+        key: &str,
+        source: &mut (dyn Read + Send),
+        size: u64,
+        writer: &str,
+    ) -> PortResult<PutOutcome> {
+        check_key(key)?;
+        // Mostly a redelivered task: do not copy much that will not be used.
+        if size > CHUNK as u64
+            && let Some(stored) = self.find(key).await?
+        {
             return Ok(PutOutcome::Exists(stored.info));
         }
         match &self.files {
@@ -285,7 +308,7 @@ impl Store {
     pub(super) async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> PortResult<Vec<String>> {
         let (prefix, after) = (prefix.to_owned(), after.unwrap_or("").to_owned());
         self.combiner
-            .submit(move |batch| {
+            .submit_read(move |batch| {
                 let mut select = batch
                     .db
                     .prepare_cached("SELECT key FROM blobs WHERE key >= ?1 AND key > ?2 ORDER BY key LIMIT ?3")?;
@@ -360,6 +383,16 @@ impl io::Seek for Source {
     }
 }
 
+/// Where the file of a key goes, and its name without the number.
+fn folder_and_name(key: &str) -> (&str, String) {
+    let by_slash = |(folder, name): (&'_ str, &str)| (folder.len(), name.to_owned());
+    let sixth = key.match_indices('/').nth(FOLDERS - 1).map(|(at, _)| key.split_at(at));
+    let flat = sixth.map(|(folder, rest)| (folder.len(), rest[1..].replace('/', ",")));
+    let nested = || key.rsplit_once('/').map_or((0, key.to_owned()), by_slash);
+    let (length, name) = flat.filter(|(_, name)| name.len() <= LONGEST_NAME).unwrap_or_else(nested);
+    (&key[..length], name)
+}
+
 pub(super) enum CopyError {
     Read(io::Error),
     Write(io::Error),
@@ -387,19 +420,25 @@ pub(super) fn copy_hashed(source: &mut dyn Read, target: &mut File, limit: u64) 
 }
 
 impl Disk {
-    /// Prepares the directories, and removes what a crash left: temporary files, and files whose row was never written.
+    /// Prepares the directory, and removes what a crash left: files whose row was never written.
     pub(super) fn open(directory: &Path, durability: Durability, quota: Quota, db: &Connection) -> PortResult<Self> {
         let used = db
             .query_row("SELECT coalesce(sum(size), 0) FROM blobs", [], |row| row.get(0))
             .map_err(|error| storage_error(&error, false))?;
-        let room = Room::new(directory, quota, used);
-        let (kept, next) = (Mutex::default(), AtomicU64::new(1));
-        let disk = Self { directory: directory.to_owned(), durability, next, kept, room };
+        let disk = Self {
+            directory: directory.to_owned(),
+            durability,
+            next: AtomicU64::new(1),
+            synced: Mutex::default(),
+            kept: Mutex::default(),
+            room: Room::new(directory, quota, used),
+        };
         let failed = |error: io::Error| PortError::io(directory.display(), &error);
-        if disk.temporary().exists() {
-            fs::remove_dir_all(disk.temporary()).map_err(failed)?;
+        // Where earlier versions wrote first.
+        let temporary = directory.join("tmp");
+        if temporary.exists() {
+            fs::remove_dir_all(temporary).map_err(failed)?;
         }
-        fs::create_dir_all(disk.temporary()).map_err(failed)?;
         fs::create_dir_all(disk.blobs()).map_err(failed)?;
         let highest = disk.sweep(&disk.blobs(), String::new(), db)?;
         disk.next.store(highest + 1, Ordering::Relaxed);
@@ -408,10 +447,6 @@ impl Disk {
 
     fn blobs(&self) -> PathBuf {
         self.directory.join("blobs")
-    }
-
-    fn temporary(&self) -> PathBuf {
-        self.directory.join("tmp")
     }
 
     /// Removes files without a row below `folder`; returns the highest number in use.
@@ -435,7 +470,9 @@ impl Disk {
             let Ok(number) = number.parse::<u64>() else { continue };
             let known: Option<String> = db
                 .prepare_cached("SELECT file FROM blobs WHERE key = ?")
-                .and_then(|mut select| select.query_row([format!("{prefix}{last}")], |row| row.get(0)).optional())
+                .and_then(|mut select| {
+                    select.query_row([format!("{prefix}{}", last.replace(',', "/"))], |row| row.get(0)).optional()
+                })
                 .map_err(|error| storage_error(&error, false))?;
             if known.as_ref() == Some(&relative) {
                 highest = highest.max(number);
@@ -450,47 +487,63 @@ impl Disk {
     fn place(&self, key: &str, source: &mut (dyn Read + Send), limit: u64) -> PortResult<Placed> {
         self.room.check(key, 0)?;
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let temporary = self.temporary().join(number.to_string());
-        let placed = self.write_and_link(number, &temporary, key, source, limit);
-        let _ = fs::remove_file(&temporary);
-        placed
+        let (folder, name) = folder_and_name(key);
+        let file = if folder.is_empty() { format!("{number}@{name}") } else { format!("{folder}/{number}@{name}") };
+        let written = self.write(&file, key, source, limit);
+        if written.is_err() {
+            self.remove(&file);
+        }
+        written.map(|(size, sha256)| Placed { file, size, sha256 })
     }
 
-    fn write_and_link(
-        &self,
-        number: u64,
-        temporary: &Path,
-        key: &str,
-        source: &mut (dyn Read + Send),
-        limit: u64,
-    ) -> PortResult<Placed> {
+    fn write(&self, file: &str, key: &str, source: &mut (dyn Read + Send), limit: u64) -> PortResult<(u64, Sha256)> {
         let storing = |error: io::Error| PortError::io(format!("storing blob {key}"), &error);
-        let mut target = File::create_new(temporary).map_err(storing)?;
-        let (size, sha256) = copy_hashed(source, &mut target, limit).map_err(|error| match error {
+        let path = self.blobs().join(file);
+        let mut target = self.create(&path).map_err(storing)?;
+        let written = copy_hashed(source, &mut target, limit).map_err(|error| match error {
             CopyError::Read(error) => PortError::transient(format!("reading what to store as {key}: {error}")),
             CopyError::Write(error) => storing(error),
             CopyError::TooLarge => too_large(limit),
         })?;
         // Before it is the blob's: others may have been stored meanwhile.
-        self.room.check(key, size)?;
-        let (folder, last) = key.rsplit_once('/').unwrap_or(("", key));
-        let file = if folder.is_empty() { format!("{number}@{last}") } else { format!("{folder}/{number}@{last}") };
-        let place = self.blobs().join(folder);
-        fs::create_dir_all(&place).map_err(storing)?;
+        self.room.check(key, written.0)?;
         if self.durability == Durability::Power {
             target.sync_all().map_err(storing)?;
+            self.sync_folders(&path).map_err(storing)?;
         }
-        fs::hard_link(temporary, self.blobs().join(&file)).map_err(storing)?;
-        if self.durability == Durability::Power {
-            self.sync_folders(&place).map_err(storing)?;
-        }
-        Ok(Placed { file, size, sha256 })
+        Ok(written)
     }
 
-    /// Syncs `folder` and those above it up to the data directory: any of them may be new.
-    fn sync_folders(&self, folder: &Path) -> io::Result<()> {
-        for folder in folder.ancestors().take_while(|folder| folder.starts_with(&self.directory)) {
+    /// A new file; its folders are mostly there.
+    fn create(&self, path: &Path) -> io::Result<File> {
+        match File::create_new(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            created => return created,
+        }
+        let folder = path.parent().unwrap_or(&self.directory);
+        // Some of them are made now, whatever is remembered of folders that had their names.
+        lock(&self.synced).retain(|synced| !folder.starts_with(synced));
+        fs::create_dir_all(folder)?;
+        File::create_new(path)
+    }
+
+    /// Syncs the file's entry in its folder, and the entries of that and of those above it, up to the data directory, as far as that has
+    /// not been done since they were made.
+    fn sync_folders(&self, file: &Path) -> io::Result<()> {
+        let mut entry = file;
+        while let Some(folder) = entry.parent().filter(|folder| folder.starts_with(&self.directory)) {
             File::open(folder)?.sync_all()?;
+            let mut synced = lock(&self.synced);
+            if entry != file {
+                if synced.len() >= REMEMBERED {
+                    synced.clear();
+                }
+                synced.insert(entry.to_owned());
+            }
+            if synced.contains(folder) {
+                return Ok(());
+            }
+            entry = folder;
         }
         Ok(())
     }
@@ -515,5 +568,20 @@ impl Disk {
             // Without a row it is unreachable, and the next open tries again.
             tracing::warn!(code = %ErrorCode::StorageTrouble, file = %path.display(), %error, "removing a blob file failed");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deep_keys_share_a_folder_unless_the_name_gets_too_long() {
+        assert_eq!(folder_and_name("a"), ("", "a".to_owned()));
+        assert_eq!(folder_and_name("proofs/demo/7"), ("proofs/demo", "7".to_owned()));
+        let artifact = folder_and_name("artifacts/cpu/demo/7/e1/tag/1.0.3/a1c0");
+        assert_eq!(artifact, ("artifacts/cpu/demo/7/e1/tag", "1.0.3,a1c0".to_owned()));
+        let long = ["x"; 6].join("/") + "/" + &"y".repeat(120) + "/" + &"z".repeat(120);
+        assert_eq!(folder_and_name(&long).1, "z".repeat(120));
     }
 }

@@ -11,6 +11,9 @@
 //! - A pending request always has somebody who will commit it: the holder of the lock looks again after letting go, and when it
 //!   leaves with requests still pending it wakes one of their owners, whose next poll (or drop) takes over.
 //! - No lock is held across an await.
+//!
+//! Who commits a batch that hands messages to waiting receives lets those run before it goes on itself: they have waited, and on a busy
+//! executor the one that was woken last, on the same thread, would otherwise only run when this one next has to wait.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -21,7 +24,7 @@ use push0_core::{ErrorCode, Millis};
 use rusqlite::Connection;
 
 use super::room::Trouble;
-use super::waiting::Queues;
+use super::waiting::{Queues, Woken};
 use crate::port::{Clock, ErrorKind, PortError, PortResult};
 
 /// Why a request did not do what it was asked.
@@ -67,6 +70,8 @@ pub(super) struct Combiner {
 }
 
 trait Pending: Send {
+    /// Whether it is a single SELECT.
+    fn is_read(&self) -> bool;
     fn execute(&mut self, batch: &mut Batch<'_>) -> Result<(), rusqlite::Error>;
     /// Hands the answer (or the batch's failure) to the owner and returns whom to wake.
     fn answer(&mut self, failure: Option<&PortError>) -> Option<Waker>;
@@ -82,6 +87,7 @@ struct Answer<T> {
 type Slot<T> = Arc<Mutex<Answer<T>>>;
 
 struct Request<T, F> {
+    is_read: bool,
     work: Option<F>,
     result: Option<PortResult<T>>,
     slot: Slot<T>,
@@ -91,6 +97,10 @@ impl<T: Send, F> Pending for Request<T, F>
 where
     F: FnOnce(&mut Batch<'_>) -> Result<T, Failure> + Send,
 {
+    fn is_read(&self) -> bool {
+        self.is_read
+    }
+
     fn execute(&mut self, batch: &mut Batch<'_>) -> Result<(), rusqlite::Error> {
         let Some(work) = self.work.take() else { return Ok(()) };
         self.result = Some(match work(batch) {
@@ -151,9 +161,26 @@ impl Combiner {
         T: Send + 'static,
         F: FnOnce(&mut Batch<'_>) -> Result<T, Failure> + Send + 'static,
     {
+        self.request(work, false)
+    }
+
+    /// The same for `work` that is a single SELECT and touches no queue: alone, it needs no transaction.
+    pub(super) fn submit_read<T, F>(self: &Arc<Self>, work: F) -> Submitted<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Batch<'_>) -> Result<T, Failure> + Send + 'static,
+    {
+        self.request(work, true)
+    }
+
+    fn request<T, F>(self: &Arc<Self>, work: F, is_read: bool) -> Submitted<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Batch<'_>) -> Result<T, Failure> + Send + 'static,
+    {
         let slot: Slot<T> = Arc::new(Mutex::new(Answer { value: None, waker: None }));
-        let request = Box::new(Request { work: Some(work), result: None, slot: slot.clone() });
-        Submitted { combiner: self.clone(), slot, request: Some(request), finished: false }
+        let request = Box::new(Request { is_read, work: Some(work), result: None, slot: slot.clone() });
+        Submitted { combiner: self.clone(), slot, request: Some(request), finished: false, owes_a_turn: false }
     }
 
     /// Runs `work` in a batch without anybody waiting for its answer.
@@ -162,7 +189,7 @@ impl Combiner {
         F: FnOnce(&mut Batch<'_>) -> Result<(), Failure> + Send + 'static,
     {
         let slot: Slot<()> = Arc::new(Mutex::new(Answer { value: None, waker: None }));
-        lock(&self.pending).push(Box::new(Request { work: Some(work), result: None, slot }));
+        lock(&self.pending).push(Box::new(Request { is_read: false, work: Some(work), result: None, slot }));
         self.drain(|| false);
     }
 
@@ -186,50 +213,59 @@ impl Combiner {
         result.unwrap_or_else(|| Err(PortError::unknown("the request was not run")))
     }
 
-    /// Commits what is pending, as long as the lock can be had at once; with `done`, leaves the rest to one of its owners.
-    fn drain(&self, done: impl Fn() -> bool) {
+    /// Commits what is pending, as long as the lock can be had at once; with `done`, leaves the rest to one of its owners. Says whether
+    /// it woke a receive that had waited.
+    fn drain(&self, done: impl Fn() -> bool) -> bool {
+        let mut has_served = false;
         loop {
             let mut store = match self.store.try_lock() {
                 Ok(store) => store,
                 Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-                Err(TryLockError::WouldBlock) => return,
+                Err(TryLockError::WouldBlock) => return has_served,
             };
             let batch = std::mem::take(&mut *lock(&self.pending));
             if !batch.is_empty() {
-                let wakers = store.commit(batch, self.clock.now());
+                let has_written = batch.iter().any(|request| !request.is_read());
+                let Woken { served, others } = store.commit(batch, self.clock.now());
                 drop(store);
-                (self.committed)();
-                wakers.into_iter().for_each(Waker::wake);
+                if has_written {
+                    (self.committed)();
+                }
+                has_served |= !served.is_empty();
+                others.into_iter().chain(served).for_each(Waker::wake);
             } else {
                 drop(store);
             }
 
             let pending = lock(&self.pending);
             if pending.is_empty() {
-                return;
+                return has_served;
             }
             let successor = if done() { pending.iter().find_map(|request| request.owner()) } else { None };
             drop(pending);
             if let Some(owner) = successor {
                 owner.wake();
-                return;
+                return has_served;
             }
         }
     }
 }
 
 impl Store {
-    fn commit(&mut self, mut requests: Vec<Box<dyn Pending>>, now: Millis) -> Vec<Waker> {
+    fn commit(&mut self, mut requests: Vec<Box<dyn Pending>>, now: Millis) -> Woken {
+        let only_reads = requests.iter().all(|request| request.is_read());
         let Store { db, queues, trouble } = self;
         let changes = db.total_changes();
-        let outcome = in_transaction(db, || {
+        let work = || {
             let mut batch = Batch { db, now, queues };
             for request in &mut requests {
                 request.execute(&mut batch)?;
             }
             batch.queues.serve(batch.db, now)
-        });
-        let mut wakers = match &outcome {
+        };
+        // Nobody else writes while the lock is held, so several reads see one state even so.
+        let outcome = if only_reads { alone(db, work) } else { in_transaction(db, work) };
+        let mut woken = match &outcome {
             Ok(()) => {
                 if db.total_changes() != changes {
                     trouble.over("database", now);
@@ -238,19 +274,30 @@ impl Store {
             }
             Err(error) => {
                 trouble.note("database", error, now);
-                queues.undo(now)
+                Woken { served: Vec::new(), others: queues.undo(now) }
             }
         };
-        wakers.extend(requests.iter_mut().filter_map(|request| request.answer(outcome.as_ref().err())));
-        wakers
+        let failure = outcome.as_ref().err();
+        woken.others.extend(requests.iter_mut().filter_map(|request| request.answer(failure)));
+        woken
     }
 }
 
-fn in_transaction(db: &Connection, work: impl FnOnce() -> Result<(), rusqlite::Error>) -> PortResult<()> {
-    if !db.is_autocommit() {
-        // A batch panicked half-way.
-        run(db, "ROLLBACK").map_err(|error| storage_error(&error, false))?;
+fn alone(db: &Connection, work: impl FnOnce() -> Result<(), rusqlite::Error>) -> PortResult<()> {
+    roll_back_leftovers(db)?;
+    work().map_err(|error| storage_error(&error, false))
+}
+
+/// Of a batch that panicked half-way.
+fn roll_back_leftovers(db: &Connection) -> PortResult<()> {
+    if db.is_autocommit() {
+        return Ok(());
     }
+    run(db, "ROLLBACK").map_err(|error| storage_error(&error, false))
+}
+
+fn in_transaction(db: &Connection, work: impl FnOnce() -> Result<(), rusqlite::Error>) -> PortResult<()> {
+    roll_back_leftovers(db)?;
     run(db, "BEGIN").map_err(|error| storage_error(&error, false))?;
     let worked = work().map_err(|error| storage_error(&error, false));
     let outcome = worked.and_then(|()| run(db, "COMMIT").map_err(|error| storage_error(&error, true)));
@@ -289,17 +336,25 @@ pub(super) struct Submitted<T> {
     /// Until the first poll.
     request: Option<Box<dyn Pending>>,
     finished: bool,
+    /// It has woken others, and has not let them run yet.
+    owes_a_turn: bool,
 }
 
 impl<T> Submitted<T> {
-    fn take_answer(&mut self) -> Option<PortResult<T>> {
+    fn drain(&mut self) {
+        self.owes_a_turn |= self.combiner.drain(|| lock(&self.slot).value.is_some());
+    }
+
+    /// The answer, if it is there and nobody else is to run first.
+    fn finish(&mut self, context: &Context<'_>) -> Option<PortResult<T>> {
+        if self.owes_a_turn {
+            self.owes_a_turn = false;
+            context.waker().wake_by_ref();
+            return None;
+        }
         let answer = lock(&self.slot).value.take();
         self.finished = answer.is_some();
         answer
-    }
-
-    fn drain(&self) {
-        self.combiner.drain(|| lock(&self.slot).value.is_some());
     }
 }
 
@@ -311,13 +366,12 @@ impl<T> Future for Submitted<T> {
             lock(&self.combiner.pending).push(request);
             self.drain();
         }
-        if let Some(answer) = self.take_answer() {
-            return Poll::Ready(answer);
+        if lock(&self.slot).value.is_none() {
+            // Somebody holds the lock. Once the waker is in place they either answer or wake this; they may have let go just before.
+            lock(&self.slot).waker = Some(context.waker().clone());
+            self.drain();
         }
-        // Somebody holds the lock. Once the waker is in place they either answer or wake this; they may have let go just before.
-        lock(&self.slot).waker = Some(context.waker().clone());
-        self.drain();
-        match self.take_answer() {
+        match self.finish(context) {
             Some(answer) => Poll::Ready(answer),
             None => Poll::Pending,
         }

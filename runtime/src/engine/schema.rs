@@ -5,6 +5,7 @@ use std::sync::mpsc;
 
 use push0_core::ErrorCode;
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 
 use super::Durability;
 use super::commit::storage_error;
@@ -114,6 +115,8 @@ pub fn examine(directory: &Path) -> PortResult<Option<Examined>> {
 fn prepare(db: &Connection, on_disk: bool, durability: Durability) -> PortResult<()> {
     let failed = |error: rusqlite::Error| storage_error(&error, false);
     db.set_prepared_statement_cache_capacity(128);
+    // Otherwise a statement is planned anew for every value bound to it, which costs more than running it.
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(failed)?;
     if on_disk {
         db.pragma_update(None, "journal_mode", "wal").map_err(failed)?;
         db.pragma_update(None, "wal_autocheckpoint", AUTOCHECKPOINT_PAGES).map_err(failed)?;

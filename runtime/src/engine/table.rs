@@ -1,9 +1,12 @@
 //! The state table in SQL: a row is one record with its attributes as a JSON object. Every write reads the row first, under the engine's
 //! lock, so conditions and changes cannot be interleaved.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
 use super::commit::{Batch, Failure};
@@ -41,6 +44,47 @@ pub(super) fn get(db: &Connection, key: &Key) -> Result<Option<Row>, Failure> {
         .query_row(params![key.partition, key.sort], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
     found.map(|(version, attributes)| stored(key.clone(), version, &attributes)).transpose()
+}
+
+/// Reads past the attributes that are not asked for without keeping them.
+struct Wanted(Vec<String>);
+
+impl<'de> DeserializeSeed<'de> for Wanted {
+    type Value = BTreeMap<String, Value>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Wanted {
+    type Value = BTreeMap<String, Value>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a row's attributes")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut attributes = BTreeMap::new();
+        while let Some(name) = map.next_key::<Cow<'de, str>>()? {
+            if self.0.iter().any(|wanted| *wanted == name) {
+                attributes.insert(name.into_owned(), map.next_value()?);
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(attributes)
+    }
+}
+
+pub(super) fn get_attributes(db: &Connection, key: &Key, names: Vec<String>) -> Result<Option<Row>, Failure> {
+    let mut select = db.prepare_cached("SELECT version, attributes FROM rows WHERE partition = ? AND sort = ?")?;
+    let mut found = select.query(params![key.partition, key.sort])?;
+    let Some(row) = found.next()? else { return Ok(None) };
+    let text = row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?;
+    let mut parser = serde_json::Deserializer::from_str(text);
+    let attributes = Wanted(names).deserialize(&mut parser).map_err(|error| damaged(key, &error))?;
+    Ok(Some(Row { key: key.clone(), version: row.get(0)?, attributes }))
 }
 
 fn store(db: &Connection, row: &Row) -> Result<(), Failure> {

@@ -45,6 +45,14 @@ struct Parked {
     outcome: Option<Vec<Delivery>>,
 }
 
+/// Whom to wake after a commit.
+#[derive(Default)]
+pub(super) struct Woken {
+    /// Receives that waited and have an outcome now.
+    pub(super) served: Vec<Waker>,
+    pub(super) others: Vec<Waker>,
+}
+
 /// All queues with their parked receives, and which need a look before the running batch commits.
 #[derive(Default)]
 pub(super) struct Queues {
@@ -121,8 +129,8 @@ impl Queues {
     }
 
     /// After the commit: hands out the outcomes and sets the timers. Returns whom to wake.
-    pub(super) fn deliver(&mut self) -> Vec<Waker> {
-        let mut wakers = Vec::new();
+    pub(super) fn deliver(&mut self) -> Woken {
+        let mut woken = Woken::default();
         for (name, due) in std::mem::take(&mut self.due) {
             let Some(parked) = self.parked.get_mut(&name) else {
                 continue;
@@ -132,18 +140,18 @@ impl Queues {
                 let Some(outcome) = receive.outcome.take() else {
                     return true;
                 };
-                wakers.extend(receive.wait.finish(outcome));
+                woken.served.extend(receive.wait.finish(outcome));
                 false
             });
             if let Some(first) = parked.front() {
                 let at = due.map_or(first.until, |due| due.min(first.until));
-                wakers.extend(first.wait.set_timer(at));
+                woken.others.extend(first.wait.set_timer(at));
             }
             if parked.is_empty() {
                 self.parked.remove(&name);
             }
         }
-        wakers
+        woken
     }
 
     /// After a rollback: as before the batch; the first of each line looks again soon.

@@ -80,6 +80,15 @@ pub enum Write {
 pub trait Table: Send + Sync {
     async fn get(&self, key: &Key) -> PortResult<Option<Row>>;
 
+    /// The same with only these attributes, as far as the row has them.
+    async fn get_attributes(&self, key: &Key, names: &[&str]) -> PortResult<Option<Row>> {
+        let row = self.get(key).await?;
+        Ok(row.map(|mut row| {
+            row.attributes.retain(|name, _| names.contains(&name.as_str()));
+            row
+        }))
+    }
+
     /// Writes a versioned row; returns its new version. `Conflict` if the version is not `expected`.
     async fn put_if_version(&self, key: &Key, doc: Value, expected: Option<u64>) -> PortResult<u64>;
 

@@ -1,0 +1,249 @@
+//! Benchmarks: what push0's orchestration costs. Through the real functions and the real worker protocol, on the real engine.
+//!
+//! - [`overhead`]: one task. [`scaling`]: many. [`floors`]: what the machine itself costs.
+//! - [`system`]: a whole push0 in this process; [`prover`]: a prover that takes no time, or sleeps.
+//! - [`baseline`]: the same by a dispatcher-collector on NATS JetStream, a program of its own.
+//! - [`report`], [`aims`], [`machine`]: what is said about it.
+//!
+//! `push0 bench` and the program `push0-bench` are the same [`run`]. Definitions of all figures: `docs/performance.md`.
+
+pub mod aims;
+pub mod baseline;
+pub mod floors;
+pub mod machine;
+pub mod overhead;
+pub mod prover;
+pub mod report;
+pub mod scaling;
+pub mod system;
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+
+use crate::machine::Machine;
+use crate::report::Report;
+use crate::scaling::Processes;
+use crate::system::{Keeping, Setup};
+
+/// Told what is being measured.
+pub type Progress<'p> = &'p (dyn Fn(&str) + Send + Sync);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// Cycle, release, the cost of a task by the size of its block; the machine's floors.
+    Overhead,
+    /// Tasks a second, whole blocks, efficiency with provers that take time.
+    Scaling,
+    /// Both.
+    All,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Options {
+    #[arg(value_enum, default_value = "all")]
+    pub part: Part,
+    /// All repetitions and sizes: about ten minutes instead of one.
+    #[arg(long)]
+    pub full: bool,
+    /// Everything once, at its smallest: shows that it works, its figures mean nothing.
+    #[arg(long, conflicts_with = "full")]
+    pub tiny: bool,
+    /// Print the tables as docs/performance.md has them; --json goes before it.
+    #[arg(long)]
+    pub markdown: bool,
+    /// Only what has this in its name, such as `cycle, process` or `8 workers`; no floors and no baseline then.
+    #[arg(long, value_name = "TEXT")]
+    pub only: Option<String>,
+    /// The push0-echo whose processes are measured [default: the one beside this program, if it is there].
+    #[arg(long, value_name = "PROGRAM")]
+    pub echo: Option<PathBuf>,
+    /// Where engines keep their files; on the disk that is to be measured [default: the system's temporary directory].
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// The JetStream baseline, if it is to be in the same run [default: push0-bench-jetstream beside this program, if it is there].
+    #[arg(long, value_name = "PROGRAM")]
+    pub baseline: Option<PathBuf>,
+}
+
+/// How much is measured.
+#[derive(Debug, Clone)]
+pub struct Effort {
+    pub mode: &'static str,
+    pub repetitions: usize,
+    pub cycles: usize,
+    pub releases: usize,
+    pub floors: usize,
+    pub small_block: u32,
+    pub large_block: u32,
+    /// (segments, workers) of whole blocks.
+    pub blocks: Vec<(u32, usize)>,
+    /// The same with `power` durability, where every step waits for the disk.
+    pub power_blocks: Vec<(u32, usize)>,
+    pub sleeps: Vec<Sleep>,
+    /// Provers that are processes, where there are any.
+    pub processes: Option<Processes>,
+    /// Only what has this in its label.
+    pub only: Option<String>,
+}
+
+/// Provers that take time.
+#[derive(Debug, Clone)]
+pub struct Sleep {
+    pub millis: u64,
+    pub workers: Vec<usize>,
+    /// Leaves for each worker.
+    pub rounds: u32,
+    pub repetitions: usize,
+}
+
+impl Effort {
+    pub fn tiny() -> Self {
+        Self {
+            mode: "tiny",
+            repetitions: 1,
+            cycles: 8,
+            releases: 4,
+            floors: 5,
+            small_block: 8,
+            large_block: 300,
+            blocks: vec![(5, 2)],
+            power_blocks: vec![(5, 2)],
+            sleeps: vec![Sleep { millis: 1, workers: vec![2], rounds: 2, repetitions: 1 }],
+            processes: None,
+            only: None,
+        }
+    }
+
+    pub fn short() -> Self {
+        Self {
+            mode: "short",
+            repetitions: 3,
+            cycles: 400,
+            releases: 150,
+            floors: 500,
+            small_block: 64,
+            large_block: 8_000,
+            blocks: vec![(64, 8), (1_000, 1), (1_000, 8), (1_000, 32)],
+            power_blocks: vec![(64, 8)],
+            sleeps: vec![
+                Sleep { millis: 1_000, workers: vec![32], rounds: 4, repetitions: 1 },
+                Sleep { millis: 100, workers: vec![1, 8, 32], rounds: 10, repetitions: 1 },
+            ],
+            processes: None,
+            only: None,
+        }
+    }
+
+    pub fn full() -> Self {
+        Self {
+            mode: "full",
+            repetitions: 5,
+            cycles: 2_000,
+            releases: 400,
+            floors: 2_000,
+            blocks: vec![(64, 32), (1_000, 1), (1_000, 8), (1_000, 32), (8_000, 32)],
+            power_blocks: vec![(64, 32), (1_000, 32)],
+            sleeps: vec![
+                Sleep { millis: 1_000, workers: vec![1, 2, 4, 8, 16, 32], rounds: 8, repetitions: 1 },
+                Sleep { millis: 100, workers: vec![1, 2, 4, 8, 16, 32], rounds: 20, repetitions: 3 },
+            ],
+            ..Self::short()
+        }
+    }
+
+    /// Whether what has this label is to be measured; says so if it is.
+    pub(crate) fn wants(&self, label: &str, progress: Progress<'_>) -> bool {
+        let wanted = self.only.as_ref().is_none_or(|only| label.contains(only.as_str()));
+        if wanted {
+            progress(label);
+        }
+        wanted
+    }
+
+    pub(crate) fn blocks_of(&self, setup: Setup) -> &[(u32, usize)] {
+        match setup.keeping {
+            Keeping::Power => &self.power_blocks,
+            Keeping::Memory | Keeping::Process => &self.blocks,
+        }
+    }
+}
+
+impl Options {
+    fn effort(&self) -> Effort {
+        let effort = match (self.tiny, self.full) {
+            (true, _) => Effort::tiny(),
+            (_, true) => Effort::full(),
+            _ => Effort::short(),
+        };
+        let sleeps = match effort.mode {
+            "tiny" => vec![(2, 10, 1)],
+            "short" => vec![(32, 1_000, 4)],
+            _ => vec![(8, 1_000, 8), (32, 1_000, 8), (32, 100, 20)],
+        };
+        let shim =
+            std::env::current_exe().map(|program| vec![program.display().to_string(), "shim".into(), "--".into()]);
+        let processes = beside(self.echo.as_deref(), "push0-echo").zip(shim.ok());
+        let processes = processes.map(|(echo, shim)| Processes { echo, shim, sleeps });
+        Effort { only: self.only.clone(), processes, ..effort }
+    }
+}
+
+/// The program named, or the one of this name beside this program.
+fn beside(named: Option<&Path>, name: &str) -> Option<PathBuf> {
+    if let Some(named) = named {
+        return Some(named.to_owned());
+    }
+    let beside = std::env::current_exe().ok()?.with_file_name(name);
+    beside.is_file().then_some(beside)
+}
+
+/// Measures what is asked for.
+pub async fn run(options: &Options, progress: Progress<'_>) -> anyhow::Result<Report> {
+    let (effort, part) = (options.effort(), options.part);
+    let under = options.dir.clone().unwrap_or_else(std::env::temp_dir);
+    std::fs::create_dir_all(&under)?;
+    let files = tempfile::Builder::new().prefix("push0-bench-").tempdir_in(&under)?;
+    let under = files.path().to_owned();
+    let mut machine = Machine::look(&under);
+    let date = jiff::Timestamp::now().strftime("%F %R UTC").to_string();
+    let baseline = beside(options.baseline.as_deref(), baseline::PROGRAM).filter(|_| options.only.is_none());
+    let (mut measures, mut notes) = (Vec::new(), Vec::new());
+    let parts = [(Part::Overhead, "overhead"), (Part::Scaling, "scaling")];
+    for (_, name) in parts.into_iter().filter(|(each, _)| part == *each || part == Part::All) {
+        if name == "overhead" {
+            if effort.only.is_none() {
+                progress("floors");
+                measures.extend(floors::measure(&under, effort.floors).await?);
+            }
+            measures.extend(overhead::measure(&effort, &under, progress).await?);
+        } else {
+            measures.extend(scaling::measure(&effort, &under, progress).await?);
+        }
+        if let Some(program) = &baseline {
+            progress(&format!("{name} of the baseline"));
+            let theirs = baseline::run(program, name, effort.mode, &under).await?;
+            machine.nats_server = Some(theirs.nats_server);
+            measures.extend(theirs.measures);
+        }
+    }
+    if baseline.is_none() && options.only.is_none() {
+        notes.push("the JetStream baseline was left out: see benches/jetstream/README.md".to_owned());
+    }
+    if effort.processes.is_none() && part != Part::Overhead {
+        notes.push(
+            "processes of push0-echo were left out: build it beside this program, or name it with --echo".to_owned(),
+        );
+    }
+    if machine.build != "release" {
+        notes.push("a debug build: its figures mean nothing; build with --release".to_owned());
+    }
+    if machine.load > 0.5 * machine.cores as f64 {
+        notes.push(format!(
+            "others were at work on this machine (load {:.1}): compare only within this run",
+            machine.load
+        ));
+    }
+    let aims = aims::judge(&measures);
+    Ok(Report { date, mode: effort.mode.to_owned(), machine, measures, notes, aims })
+}
