@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
@@ -13,6 +14,9 @@ use crate::report::Measure;
 pub const JETSTREAM: &str = "JetStream";
 
 pub(crate) const PROGRAM: &str = "push0-bench-jetstream";
+
+/// The full mode takes a few minutes.
+const LONGEST: Duration = Duration::from_secs(900);
 
 #[derive(Debug, Deserialize)]
 pub struct Baseline {
@@ -29,7 +33,8 @@ pub async fn run(program: &Path, part: &str, mode: &str, under: &Path) -> anyhow
         .stderr(Stdio::inherit())
         .kill_on_drop(true)
         .output();
-    let ended = child.await.with_context(|| format!("cannot run the baseline {}", program.display()))?;
+    let ended = tokio::time::timeout(LONGEST, child).await.context("the baseline is stuck")?;
+    let ended = ended.with_context(|| format!("cannot run the baseline {}", program.display()))?;
     if !ended.status.success() {
         bail!("the baseline {} ended with {}", program.display(), ended.status);
     }

@@ -222,9 +222,14 @@ pub async fn run(options: &Options, progress: Progress<'_>) -> anyhow::Result<Re
         }
         if let Some(program) = &baseline {
             progress(&format!("{name} of the baseline"));
-            let theirs = baseline::run(program, name, effort.mode, &under).await?;
-            machine.nats_server = Some(theirs.nats_server);
-            measures.extend(theirs.measures);
+            match baseline::run(program, name, effort.mode, &under).await {
+                Ok(theirs) => {
+                    machine.nats_server = Some(theirs.nats_server);
+                    measures.extend(theirs.measures);
+                }
+                // What was measured of push0 is not lost with it.
+                Err(error) => notes.push(format!("{name} of the baseline failed: {error:#}")),
+            }
         }
     }
     if baseline.is_none() && options.only.is_none() {

@@ -7,7 +7,7 @@ use push0_bench::system::{Keeping, Reach, Setup};
 use push0_bench::{Effort, Options, Part, overhead, scaling};
 
 async fn tiny(part: Part) -> Report {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().expect("a directory");
     let options = Options {
         part,
         full: false,
@@ -18,8 +18,8 @@ async fn tiny(part: Part) -> Report {
         echo: None,
         baseline: None,
     };
-    let report = push0_bench::run(&options, &|_| {}).await.unwrap();
-    let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().collect();
+    let report = push0_bench::run(&options, &|_| {}).await.expect("everything is measured");
+    let left: Vec<_> = std::fs::read_dir(dir.path()).expect("it is there").collect();
     assert!(left.is_empty(), "a run leaves nothing behind: {left:?}");
     report
 }

@@ -139,13 +139,8 @@ pub struct Remote {
 impl Remote {
     /// The ports as the drive loops take them, for what only reads.
     pub fn context(&self) -> Context {
-        Context {
-            queue: self.queue.clone(),
-            table: self.table.clone(),
-            blobs: self.blobs.clone(),
-            clock: Arc::new(SystemClock),
-            catalog: Arc::new(self.catalog.clone()),
-        }
+        let catalog = Arc::new(self.catalog.clone());
+        Context::new(self.queue.clone(), self.table.clone(), self.blobs.clone(), Arc::new(SystemClock), catalog)
     }
 
     /// How a prover of the pipeline with this tag is started: as the pipeline says where it is still configured, else as another

@@ -262,7 +262,11 @@ impl Proofs<'_> {
         let name = run.pipeline.stage(run.pipeline.verify_position()).prover.clone();
         let command = self.remote.prover(&pipeline.tag(), &name).cloned();
         let command = command.ok_or_else(|| not_checked(format!("no prover named {name} is")))?;
-        Ok(PipelineFile { pipeline: run.pipeline, policy: run.policy, provers: [(name, command)].into() })
+        Ok(PipelineFile {
+            pipeline: run.pipeline.clone(),
+            policy: run.policy.clone(),
+            provers: [(name, command)].into(),
+        })
     }
 
     async fn check(

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
@@ -20,6 +20,9 @@ const PAYLOAD: usize = 256;
 
 /// Results handled at a time.
 const HANDLING: usize = 64;
+
+/// A hundred times what it usually takes.
+const CONFIRMED_WITHIN: Duration = Duration::from_millis(250);
 
 pub const LEAVES: &str = "leaves";
 pub const JOINS: &str = "joins";
@@ -193,7 +196,11 @@ impl Pipeline {
     }
 
     /// Workers that go on until the pipeline is dropped; each says when it was given a task.
-    pub async fn spawn_workers(&mut self, count: usize, begun: &Arc<Mutex<Vec<(Node, Instant)>>>) -> anyhow::Result<()> {
+    pub async fn spawn_workers(
+        &mut self,
+        count: usize,
+        begun: &Arc<Mutex<Vec<(Node, Instant)>>>,
+    ) -> anyhow::Result<()> {
         for _ in 0..count {
             let mut worker = self.worker(LEAVES).await?;
             let begun = begun.clone();
@@ -211,7 +218,8 @@ impl Pipeline {
 }
 
 async fn open(js: &Context, queue: &str, batch: usize) -> anyhow::Result<pull::Stream> {
-    let consumer: PullConsumer = js.get_stream(queue).await?.get_consumer(queue).await.map_err(|error| anyhow!("{error}"))?;
+    let consumer: PullConsumer =
+        js.get_stream(queue).await?.get_consumer(queue).await.map_err(|error| anyhow!("{error}"))?;
     Ok(consumer.stream().max_messages_per_batch(batch).messages().await?)
 }
 
@@ -239,8 +247,15 @@ impl Worker {
     }
 }
 
+/// Now and then nats-server 2.9 confirms nothing, and the client would wait for it without end: then once more.
 async fn confirm(message: &Message) -> anyhow::Result<()> {
-    message.double_ack_with(AckKind::Ack).await.map_err(|error| anyhow!("{error}"))
+    for _ in 0..20 {
+        match tokio::time::timeout(CONFIRMED_WITHIN, message.double_ack_with(AckKind::Ack)).await {
+            Ok(confirmed) => return confirmed.map_err(|error| anyhow!("{error}")),
+            Err(_) => eprintln!("baseline: an acknowledgement was not confirmed in time; once more"),
+        }
+    }
+    Err(anyhow!("an acknowledgement is not confirmed"))
 }
 
 struct Collector {

@@ -20,7 +20,7 @@ use push0_core::{ErrorCode, Millis, Sha256};
 use rusqlite::{Connection, OpenFlags, params};
 use serde::{Deserialize, Serialize};
 
-use super::blobs::{CopyError, check_key, copy_hashed};
+use super::blobs::{CopyError, check_key, copy_hashed, key_of};
 use super::commit::storage_error;
 use super::{Durability, Engine, owner, schema};
 use crate::port::{Clock as _, PortError, PortResult, SystemClock};
@@ -283,23 +283,12 @@ fn each_blob(db: &Connection, mut work: impl FnMut(BlobRow) -> PortResult<()>) -
         let sha256 = text(3)?.parse().map_err(|error| PortError::corrupt(format!("blob {key}: {error}")))?;
         // The file's name is data of the backup: it may only name a place below `blobs/`.
         check_key(&key)?;
-        if !is_file_of(&file, &key) {
+        if key_of(&file).as_deref() != Some(key.as_str()) {
             return Err(PortError::corrupt(format!("blob {key} names the file {file:?}, which is not one of its own")));
         }
         work(BlobRow { key, file, size: row.get(2).map_err(storage)?, sha256 })?;
     }
     Ok(())
-}
-
-/// `a/b/7@c` is a file of blob `a/b/c`.
-fn is_file_of(file: &str, key: &str) -> bool {
-    let split = |path: &str| match path.rsplit_once('/') {
-        Some((folder, name)) => (Some(folder.to_owned()), name.to_owned()),
-        None => (None, path.to_owned()),
-    };
-    let ((folder, name), (key_folder, last)) = (split(file), split(key));
-    let is_numbered = name.split_once('@').is_some_and(|(number, rest)| number.parse::<u64>().is_ok() && rest == last);
-    folder == key_folder && is_numbered
 }
 
 /// Copies a blob's file; `false`: it is missing, or not what its row says (and was copied all the same).

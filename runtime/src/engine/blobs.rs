@@ -383,6 +383,15 @@ impl io::Seek for Source {
     }
 }
 
+/// The key whose blob may be in the file: `a/b/7@c` and `a/7@b,c` are files of `a/b/c`. `None`: not a file of ours.
+pub(super) fn key_of(file: &str) -> Option<String> {
+    let (folder, name) = file.rsplit_once('/').unwrap_or(("", file));
+    let (number, last) = name.split_once('@')?;
+    number.parse::<u64>().ok()?;
+    let last = last.replace(',', "/");
+    Some(if folder.is_empty() { last } else { format!("{folder}/{last}") })
+}
+
 /// Where the file of a key goes, and its name without the number.
 fn folder_and_name(key: &str) -> (&str, String) {
     let by_slash = |(folder, name): (&'_ str, &str)| (folder.len(), name.to_owned());
@@ -464,15 +473,15 @@ impl Disk {
                 continue;
             }
             // What is not one of ours is left alone.
-            let Some((number, last)) = name.split_once('@') else {
+            let Some((number, key)) =
+                name.split_once('@').zip(key_of(&relative)).map(|((number, _), key)| (number, key))
+            else {
                 continue;
             };
             let Ok(number) = number.parse::<u64>() else { continue };
             let known: Option<String> = db
                 .prepare_cached("SELECT file FROM blobs WHERE key = ?")
-                .and_then(|mut select| {
-                    select.query_row([format!("{prefix}{}", last.replace(',', "/"))], |row| row.get(0)).optional()
-                })
+                .and_then(|mut select| select.query_row([key], |row| row.get(0)).optional())
                 .map_err(|error| storage_error(&error, false))?;
             if known.as_ref() == Some(&relative) {
                 highest = highest.max(number);
@@ -579,6 +588,10 @@ mod tests {
     fn deep_keys_share_a_folder_unless_the_name_gets_too_long() {
         assert_eq!(folder_and_name("a"), ("", "a".to_owned()));
         assert_eq!(folder_and_name("proofs/demo/7"), ("proofs/demo", "7".to_owned()));
+        for file in ["a/b/7@c", "a/7@b,c"] {
+            assert_eq!(key_of(file).as_deref(), Some("a/b/c"));
+        }
+        assert_eq!((key_of("a/c"), key_of("a/x@c")), (None, None));
         let artifact = folder_and_name("artifacts/cpu/demo/7/e1/tag/1.0.3/a1c0");
         assert_eq!(artifact, ("artifacts/cpu/demo/7/e1/tag", "1.0.3,a1c0".to_owned()));
         let long = ["x"; 6].join("/") + "/" + &"y".repeat(120) + "/" + &"z".repeat(120);
