@@ -26,11 +26,11 @@ sim seeds="1000" from="0":
 replay seed:
     cargo run --quiet -p push0-tests --bin push0-sim -- --seed {{seed}} --trace
 
-# What the orchestration costs on this machine, in about a minute; with the JetStream baseline if there is a nats-server.
+# What the orchestration costs on this machine, in a minute or two; with the JetStream baseline if there is a nats-server.
 bench *args:
     scripts/bench {{args}}
 
-# All sizes and repetitions, as the tables of docs/performance.md: about fifteen minutes.
+# All sizes and repetitions, as tables for docs/performance.md: a quarter of an hour or more.
 bench-full:
     scripts/bench all --full --markdown
 

@@ -159,6 +159,11 @@ fn says_once(installation: &Installation, what: &str) {
     assert!(all <= 12, "a few lines from each process, not {all}:\n{log}");
 }
 
+fn files_below(folder: &Path) -> usize {
+    let entries = std::fs::read_dir(folder).expect("it is there").map(|entry| entry.expect("it can be read").path());
+    entries.map(|path| if path.is_dir() { files_below(&path) } else { 1 }).sum()
+}
+
 #[test]
 fn a_full_disk_stops_nothing_for_good() {
     let more = "[storage]\nreserve_mib = 0".to_owned();
@@ -190,9 +195,10 @@ fn a_full_disk_stops_nothing_for_good() {
     assert_eq!(installation.up_pid(), pid);
     assert!(installation.tree().len() > 1, "it lives");
     installation.cli_ok(&["verify", "demo"]);
-    let temporary = std::fs::read_dir(installation.path("data/tmp")).expect("it is there").count();
+    let blobs = runtime().block_on(installation.client().list("", None, usize::MAX)).expect("push0 answers").len();
+    let files = files_below(&installation.path("data/blobs"));
     let spooled = std::fs::read_dir(installation.path("data/spool")).expect("it is there").count();
-    assert_eq!((temporary, spooled), (0, 0), "no half files are left");
+    assert_eq!((files, spooled), (blobs, 0), "no half files are left");
     installation.kill_tree();
 }
 

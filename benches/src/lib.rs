@@ -43,7 +43,7 @@ pub enum Part {
 pub struct Options {
     #[arg(value_enum, default_value = "all")]
     pub part: Part,
-    /// All repetitions and sizes: about ten minutes instead of one.
+    /// All repetitions and sizes: a quarter of an hour instead of a minute or two.
     #[arg(long)]
     pub full: bool,
     /// Everything once, at its smallest: shows that it works, its figures mean nothing.
