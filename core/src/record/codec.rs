@@ -9,7 +9,7 @@ use serde_json::Value;
 pub enum DecodeError {
     #[error("not a {record}: {why}")]
     Malformed { record: &'static str, why: String },
-    #[error("{record} of version {found}; this build reads version {known}: upgrade push0 here")]
+    #[error("{record} of version {found}; this build reads versions up to {known}: upgrade push0 here")]
     Version { record: &'static str, found: u64, known: u32 },
 }
 
@@ -18,6 +18,14 @@ pub trait Versioned: Serialize + DeserializeOwned {
     const VERSION: u32;
     /// Its name, for people.
     const NAME: &'static str;
+
+    /// Rewrites what version `from` wrote as version `from + 1` would have. Called once for each version between what is found and what this
+    /// build writes. A new field with a default needs no new version; whoever raises `VERSION` says here how to read the one before, for as
+    /// long as data directories of it may exist. `None`: it cannot be read any more.
+    fn upgrade(from: u64, value: Value) -> Option<Value> {
+        let _ = (from, value);
+        None
+    }
 
     fn to_value(&self) -> Value {
         let mut value = serde_json::to_value(self).expect("records are plain data with text keys");
@@ -37,10 +45,17 @@ pub trait Versioned: Serialize + DeserializeOwned {
     fn from_value_ref(value: &Value) -> Result<Self, DecodeError> {
         let malformed = |why: String| DecodeError::Malformed { record: Self::NAME, why };
         let found = value.get("v").and_then(Value::as_u64).ok_or_else(|| malformed("no version `v`".to_owned()))?;
-        if found != u64::from(Self::VERSION) {
-            return Err(DecodeError::Version { record: Self::NAME, found, known: Self::VERSION });
+        let known = u64::from(Self::VERSION);
+        let unread = DecodeError::Version { record: Self::NAME, found, known: Self::VERSION };
+        if found > known {
+            return Err(unread);
         }
-        Self::deserialize(value).map_err(|error| malformed(error.to_string()))
+        if found == known {
+            return Self::deserialize(value).map_err(|error| malformed(error.to_string()));
+        }
+        let upgraded = (found..known).try_fold(value.clone(), |value, from| Self::upgrade(from, value));
+        let upgraded = upgraded.ok_or(unread)?;
+        Self::deserialize(upgraded).map_err(|error| malformed(error.to_string()))
     }
 
     fn from_json(text: &str) -> Result<Self, DecodeError> {
@@ -61,3 +76,59 @@ macro_rules! versioned {
 }
 
 pub(crate) use versioned;
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    /// Version 1 had `name`, version 2 split it, version 3 added a count.
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Person {
+        first: String,
+        last: String,
+        count: u32,
+    }
+
+    impl Versioned for Person {
+        const VERSION: u32 = 3;
+        const NAME: &'static str = "person";
+
+        fn upgrade(from: u64, mut value: Value) -> Option<Value> {
+            match from {
+                1 => {
+                    let name = value.get("name")?.as_str()?.to_owned();
+                    let (first, last) = name.split_once(' ')?;
+                    value["first"] = first.into();
+                    value["last"] = last.into();
+                }
+                2 => value["count"] = 1.into(),
+                _ => return None,
+            }
+            Some(value)
+        }
+    }
+
+    #[test]
+    fn what_any_earlier_version_wrote_is_read_as_this_one_would_have_written_it() {
+        let ada = Person { first: "Ada".to_owned(), last: "Lovelace".to_owned(), count: 1 };
+        let texts = [
+            r#"{"v":1,"name":"Ada Lovelace"}"#,
+            r#"{"v":2,"first":"Ada","last":"Lovelace"}"#,
+            r#"{"v":3,"first":"Ada","last":"Lovelace","count":1}"#,
+        ];
+        for text in texts {
+            assert_eq!(Person::from_json(text).as_ref(), Ok(&ada), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_a_later_version_wrote_or_none_at_all_is_refused_and_said_so() {
+        let newer = Person::from_json(r#"{"v":4,"first":"Ada"}"#).unwrap_err();
+        assert!(newer.to_string().contains("upgrade push0 here"), "{newer}");
+        for text in [r#"{"v":0}"#, r#"{"v":1,"name":7}"#, r#"{"first":"Ada"}"#, "[]"] {
+            assert!(Person::from_json(text).is_err(), "{text}");
+        }
+    }
+}
