@@ -81,5 +81,5 @@ fn a_data_directory_of_a_newer_version_is_left_alone() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("P0-209") && said.contains("99") && said.contains("next:"), "{said}");
-    assert_eq!(fs::read(&database).unwrap(), before, "nothing was written");
+    assert!(fs::read(&database).unwrap() == before, "something was written");
 }

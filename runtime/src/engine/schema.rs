@@ -115,6 +115,13 @@ pub fn examine(directory: &Path) -> PortResult<Option<Examined>> {
 fn prepare(db: &Connection, on_disk: bool, durability: Durability) -> PortResult<()> {
     let failed = |error: rusqlite::Error| storage_error(&error, false);
     db.set_prepared_statement_cache_capacity(128);
+    // Before anything is changed: what a newer push0 wrote stays as it is.
+    let found: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
+    if found > VERSION {
+        return Err(PortError::permanent(ErrorCode::NewerData.says(format!(
+            "the data directory has schema version {found}, this push0 knows version {VERSION}: use the push0 that wrote it, or a newer one"
+        ))));
+    }
     // Otherwise a statement is planned anew for every value bound to it, which costs more than running it.
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(failed)?;
     if on_disk {
@@ -124,13 +131,9 @@ fn prepare(db: &Connection, on_disk: bool, durability: Durability) -> PortResult
         // Somebody looking with the sqlite3 tool may hold a lock for a moment.
         db.busy_timeout(std::time::Duration::from_secs(5)).map_err(failed)?;
     }
-    let found: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
     match found {
-        VERSION => Ok(()),
         0 => db.execute_batch(&format!("BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")).map_err(failed),
-        newer => Err(PortError::permanent(ErrorCode::NewerData.says(format!(
-            "the data directory has schema version {newer}, this push0 knows version {VERSION}: use the push0 that wrote it, or a newer one"
-        )))),
+        _ => Ok(()),
     }
 }
 
