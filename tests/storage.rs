@@ -236,3 +236,52 @@ fn a_reached_limit_holds_up_artifacts_and_they_go_on_when_there_is_room() {
     finish(&installation, &mut Judge::default(), &hashes);
     says_once(&installation, "writing fails");
 }
+
+/// Keys of everything stored under `artifacts/` of a block.
+fn artifacts(installation: &Installation, number: u64) -> Vec<String> {
+    let (runtime, client) = (runtime(), installation.client());
+    let keys = ["cpu", "trusted"].map(|pool| {
+        let prefix = format!("artifacts/{pool}/demo/{number}/");
+        runtime.block_on(Blobs::list(&client, &prefix, None, 1_000)).expect("blobs can be listed")
+    });
+    keys.concat()
+}
+
+#[test]
+fn what_finalized_blocks_no_longer_need_goes_and_what_a_failed_one_may_need_stays() {
+    let fail = r#"fail = [{ stage = "prove", number = 3, kind = "permanent", message = "no luck", times = 1 }]"#;
+    let options = Options { params: format!("duration_ms = 1, {fail}"), attempts: 1, ..Options::default() };
+    let mut installation = Installation::new(&options);
+    let (files, hashes) = blocks(&installation, 4);
+    start(&mut installation);
+    installation.submit(&files);
+    let is_failed =
+        || stream(&installation).len() == 2 && installation.cli_ok(&["why", "demo", "3"]).contains("no luck");
+    wait_until("block 3 has failed and 4 is proven", || is_failed() && artifacts(&installation, 4).len() > 40);
+    assert_eq!(stream(&installation).len(), 2);
+    let before: Vec<_> = (1..=4).map(|number| artifacts(&installation, number)).collect();
+
+    let gc = |more: &[&str]| -> Value {
+        let text = installation.cli_ok(&[&["gc", "--json"], more].concat());
+        let shown: Value = serde_json::from_str(&text).expect("a document");
+        shown["chains"]["demo"].clone()
+    };
+    assert_eq!(gc(&[])["blobs"], 0, "a day's grace");
+    let would = gc(&["--grace-s", "0", "--dry-run"]);
+    assert!(would["blocks"] == 2 && would["blobs"].as_u64() > Some(60), "{would}");
+    assert_eq!((1..=4).map(|number| artifacts(&installation, number)).collect::<Vec<_>>(), before);
+    assert_eq!(gc(&["--grace-s", "0"]), would);
+    for number in [1, 2] {
+        let left = artifacts(&installation, number);
+        assert_eq!(left.len(), 2, "the proof and the header: {left:?}");
+    }
+    assert_eq!([artifacts(&installation, 3), artifacts(&installation, 4)], before[2..]);
+    assert_eq!(gc(&["--grace-s", "0"])["blobs"], 0);
+    installation.cli_ok(&["verify", "demo"]);
+    installation.cli_ok(&["block", "demo", "1"]);
+
+    installation.cli_ok(&["retry", "demo", "3"]);
+    finish(&installation, &mut Judge::default(), &hashes);
+    assert_eq!(gc(&["--grace-s", "0"])["blocks"], 2);
+    installation.cli_ok(&["verify", "demo"]);
+}

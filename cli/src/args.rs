@@ -107,6 +107,8 @@ pub enum Command {
     Restore(Restore),
     /// Measure what the orchestration costs on this machine.
     Bench(push0_bench::Options),
+    /// Delete what finalized blocks no longer need, now.
+    Gc(Gc),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -513,6 +515,18 @@ pub struct Backup {
     /// Check a backup that was made earlier, every byte of it, and change nothing.
     #[arg(long)]
     pub verify: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Gc {
+    /// Only this chain.
+    pub chain: Option<ChainId>,
+    /// Say what would go, and delete nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Instead of `retention.grace_s`: seconds that a block keeps everything after it was settled.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=3_153_600_000))]
+    pub grace_s: Option<u64>,
 }
 
 #[derive(Debug, Args)]

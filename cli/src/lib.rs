@@ -21,6 +21,7 @@ pub mod dlq;
 pub mod doctor;
 pub mod error;
 pub mod explain;
+pub mod gc;
 pub mod init;
 pub mod notice;
 pub mod operate;

@@ -10,8 +10,8 @@ use push0::error::{Report, Trouble};
 use push0::output::Output;
 use push0::settings::{Settings, Sources};
 use push0::{
-    backup, bench, blobs, demo, dlq, doctor, explain, init, operate, prover, replay, submit, token, up, verify, view,
-    worker,
+    backup, bench, blobs, demo, dlq, doctor, explain, gc, init, operate, prover, replay, submit, token, up, verify,
+    view, worker,
 };
 use push0_core::ErrorCode;
 use tracing_subscriber::EnvFilter;
@@ -101,6 +101,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Resume(args) => operate::resume(args, &location.open().await?, output).await,
         Command::Window(args) => operate::window(args, &location.open().await?, output).await,
         Command::Backup(args) => backup::back_up(args, &location, output).await,
+        Command::Gc(args) => gc::run(args, &location.open().await?, output).await,
         Command::Restore(args) => backup::restore(args, &location, output),
         Command::Bench(options) => bench::run(options, output).await,
     }

@@ -6,6 +6,7 @@ use push0_core::ProverName;
 use push0_core::chain::ChainConfig;
 use push0_core::pipeline::{Pipeline, PipelineFile, Policy, ProverCommand};
 use push0_core::record::Versioned;
+use push0_core::retention::Retention;
 use push0_runtime::drive::Catalog;
 use push0_runtime::port::{Key, PortResult, Table};
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,8 @@ pub struct Notice {
     pub pipelines: Vec<PostedPipeline>,
     /// All queues, patterns written out.
     pub queues: Vec<String>,
+    #[serde(default)]
+    pub retention: Retention,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -41,7 +44,7 @@ fn key() -> Key {
 }
 
 impl Notice {
-    pub fn new(catalog: &Catalog, queues: Vec<String>, now: Millis) -> Self {
+    pub fn new(catalog: &Catalog, queues: Vec<String>, retention: Retention, now: Millis) -> Self {
         let posted = |file: &PipelineFile| PostedPipeline {
             pipeline: file.pipeline.clone(),
             policy: file.policy.clone(),
@@ -54,6 +57,7 @@ impl Notice {
             chains: catalog.chains.values().cloned().collect(),
             pipelines: catalog.pipelines.values().map(posted).collect(),
             queues,
+            retention,
         }
     }
 

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use push0_core::pipeline::{Mistakes, ProverCommand};
+use push0_core::retention::Retention;
 use push0_core::{Millis, Pool, ProverName};
 use push0_runtime::drive::Catalog;
 use push0_runtime::engine::{Durability, Quota};
@@ -41,6 +42,10 @@ pub struct Settings {
     pub functions: Functions,
     /// Room for `up` on its disk.
     pub storage: Quota,
+    /// What finalized blocks keep.
+    pub retention: Retention,
+    /// How long messages on `finalized.fifo` wait for a consumer.
+    pub finalized: Millis,
     pub catalog: Catalog,
     /// Every prover of the configured pipelines.
     pub provers: BTreeMap<ProverName, ProverCommand>,
@@ -148,8 +153,31 @@ impl Settings {
             reserve: mib(reader.integer("storage.reserve_mib", 0..=1 << 30).unwrap_or(256)),
             limit: reader.integer("storage.limit_mib", 1..=1 << 40).map(mib),
         };
+        let kept = Retention::default();
+        let seconds = 0..=100 * 365 * 24 * 60 * 60;
+        let retention = Retention {
+            grace: reader.integer("retention.grace_s", seconds.clone()).map_or(kept.grace, Millis::from_secs),
+            keep_blocks: reader.integer("retention.keep_blocks", 0..=1 << 40).unwrap_or(kept.keep_blocks),
+            witnesses: reader.boolean("retention.witnesses").unwrap_or(kept.witnesses),
+        };
+        let finalized =
+            Millis::from_secs(reader.integer("retention.finalized_s", seconds).unwrap_or(14 * 24 * 60 * 60));
         reader.finish()?;
-        Ok(Self { file, data, durability, listen, tokens, token_files, workers, functions, storage, catalog, provers })
+        Ok(Self {
+            file,
+            data,
+            durability,
+            listen,
+            tokens,
+            token_files,
+            workers,
+            functions,
+            storage,
+            retention,
+            finalized,
+            catalog,
+            provers,
+        })
     }
 
     /// The socket that `up` listens on.

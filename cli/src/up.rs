@@ -54,9 +54,9 @@ pub async fn run(settings: &Settings, sources: &Sources, output: Output) -> anyh
     let catalog = Arc::new(settings.catalog.clone());
     let context = Context::new(ports.queue.clone(), ports.table.clone(), ports.blobs.clone(), clock.clone(), catalog);
 
-    Notice::new(&settings.catalog, names, clock.now()).post(&*context.table).await?;
+    Notice::new(&settings.catalog, names, settings.retention, clock.now()).post(&*context.table).await?;
     let (stop, stopped) = watch::channel(false);
-    let functions = functions::start(&context, &engine, &topology, &pools, &settings.functions, &stopped)?;
+    let functions = functions::start(&context, &engine, &topology, &pools, settings, &stopped)?;
 
     let locals = locals(settings)?;
     let local_tokens = locals.iter().map(Local::token).collect::<anyhow::Result<Vec<_>>>()?;

@@ -6,6 +6,7 @@
 //! - [`pipeline`]: the workflow a block is proven with.
 //! - [`record`] and [`message`]: what is stored and sent. [`id`]: what it is named by.
 //! - [`invariant`]: what must always hold. [`error_code`]: what can go wrong and be acted on.
+//! - [`retention`]: what of a finalized block may be deleted.
 //! - [`topology`]: the queues, tables, buckets and functions all this runs on.
 
 pub mod block;
@@ -17,6 +18,7 @@ pub mod message;
 pub mod pipeline;
 pub mod plan;
 pub mod record;
+pub mod retention;
 pub mod topology;
 
 pub use error_code::ErrorCode;

@@ -9,6 +9,7 @@
 //! | [`BlockRow`] | `chain/{chain}` | `block/{number:020}` | versioned |
 //! | [`OutboxRow`] | `outbox/{chain}` | `seq/{seq:020}` | versioned, written once |
 //! | published | `outbox/{chain}` | `published` | accept-first |
+//! | swept | `outbox/{chain}` | `swept` | accept-first |
 //! | run | `run/{chain}/{number}/e{epoch}` | `run` | accept-first |
 //! | ranges | same | `ranges` | accept-first |
 //! | node | same | `node/{stage:03}/{layer:02}/{index:06}` | accept-first |
@@ -76,6 +77,11 @@ impl RowKey {
 
     pub fn published(chain: &ChainId) -> Self {
         Self::new(format!("outbox/{chain}"), "published".to_owned())
+    }
+
+    /// Where the sweeper stands: the number below which nothing more is to be deleted.
+    pub fn swept(chain: &ChainId) -> Self {
+        Self::new(format!("outbox/{chain}"), "swept".to_owned())
     }
 
     pub fn run(run: &RunId) -> Self {

@@ -4,10 +4,12 @@
 mod collector;
 mod dispatcher;
 mod reaper;
+mod sweeper;
 
 pub use collector::Collector;
 pub use dispatcher::Dispatcher;
 pub use reaper::Reaper;
+pub use sweeper::{Sweeper, Swept};
 
 use push0_core::ErrorCode;
 use push0_core::record::DecodeError;

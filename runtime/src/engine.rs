@@ -38,6 +38,7 @@ mod backup;
 mod blobs;
 mod commit;
 mod dead_letters;
+mod expiry;
 mod owner;
 mod queue;
 mod room;
@@ -233,6 +234,12 @@ impl Engine {
     /// the last owner.
     pub fn reclaim(&self, queue: &str) -> PortResult<usize> {
         self.0.combiner.blocking(|batch| queue::reclaim(batch, queue))
+    }
+
+    /// Deletes up to `most` messages of the queue that were sent before `before` and that nobody has in hand.
+    pub async fn expire(&self, queue: &str, before: Millis, most: u32) -> PortResult<usize> {
+        let queue = queue.to_owned();
+        self.0.combiner.submit(move |batch| expiry::expire(batch, &queue, before, most)).await
     }
 
     /// The data directory; `None` in memory.

@@ -426,3 +426,19 @@ async fn costs() {
         );
     }
 }
+
+#[test]
+fn only_old_messages_that_nobody_holds_expire() {
+    let clock = clock();
+    let engine = in_memory(&clock);
+    now(engine.send("q.fifo", vec![grouped("held", "old and held"), grouped("g", "old")])).unwrap();
+    let held = now(engine.receive("q.fifo", 1, Millis(0), LEASE)).unwrap();
+    assert_eq!(held[0].body, "old and held");
+    clock.advance(Millis(1_000));
+    let since = engine.clock_now();
+    now(engine.send("q.fifo", vec![grouped("g", "new")])).unwrap();
+    assert_eq!(now(engine.expire("q.fifo", since, 10)).unwrap(), 1);
+    let left = now(engine.receive("q.fifo", 10, Millis(0), LEASE)).unwrap();
+    assert_eq!(left.iter().map(|message| message.body.as_str()).collect::<Vec<_>>(), ["new"]);
+    now(engine.ack("q.fifo", &held[0].receipt)).unwrap();
+}

@@ -16,7 +16,7 @@ use toml::{Table, Value};
 use super::Sources;
 
 /// Every plain setting: its key in the file, and its variable.
-const KEYS: [(&str, &str); 14] = [
+const KEYS: [(&str, &str); 18] = [
     ("data", "PUSH0_DATA"),
     ("durability", "PUSH0_DURABILITY"),
     ("listen", "PUSH0_LISTEN"),
@@ -31,6 +31,10 @@ const KEYS: [(&str, &str); 14] = [
     ("functions.reaper_ms", "PUSH0_REAPER_MS"),
     ("storage.reserve_mib", "PUSH0_RESERVE_MIB"),
     ("storage.limit_mib", "PUSH0_LIMIT_MIB"),
+    ("retention.grace_s", "PUSH0_GRACE_S"),
+    ("retention.keep_blocks", "PUSH0_KEEP_BLOCKS"),
+    ("retention.witnesses", "PUSH0_DELETE_WITNESSES"),
+    ("retention.finalized_s", "PUSH0_FINALIZED_S"),
 ];
 
 /// A value, and where it was said.
@@ -71,12 +75,12 @@ impl Reader {
             match (name.as_str(), value) {
                 ("chain", value) => self.chains = self.tables("chain", value),
                 ("token", value) => self.tokens = self.tables("token", value),
-                ("workers" | "functions" | "storage", Value::Table(section)) => {
+                ("workers" | "functions" | "storage" | "retention", Value::Table(section)) => {
                     for (key, value) in section {
                         self.take_value(&format!("{name}.{key}"), value);
                     }
                 }
-                ("workers" | "functions" | "storage", _) => self.mistake(&name, "must be a table"),
+                ("workers" | "functions" | "storage" | "retention", _) => self.mistake(&name, "must be a table"),
                 (_, value) => self.take_value(&name, value),
             }
         }

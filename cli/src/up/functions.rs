@@ -1,12 +1,13 @@
-//! The function host of `up`: every mapping of the topology, and the reaper on its timer.
+//! The function host of `up`: every mapping of the topology, and the reaper and the sweeper on their timer.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use push0_core::message::queue;
 use push0_core::topology::Topology;
-use push0_core::{ErrorCode, Millis, Pool};
-use push0_functions::{Collector, Dispatcher, Reaper};
+use push0_core::{ChainId, ErrorCode, Millis, Pool};
+use push0_functions::{Collector, Dispatcher, Reaper, Sweeper, Swept};
 use push0_runtime::drive::Context;
 use push0_runtime::engine::Engine;
 use push0_runtime::host::{self, Function};
@@ -15,7 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::settings;
+use crate::settings::Settings;
 
 /// The functions at work.
 pub(super) struct Running(JoinSet<()>);
@@ -36,7 +37,7 @@ pub(super) fn start(
     engine: &Engine,
     topology: &Topology,
     pools: &BTreeSet<Pool>,
-    settings: &settings::Functions,
+    settings: &Settings,
     stopped: &watch::Receiver<bool>,
 ) -> anyhow::Result<Running> {
     let mut tasks = JoinSet::new();
@@ -55,13 +56,17 @@ pub(super) fn start(
                     "messages in flight at the last stop are visible again"
                 );
             }
-            for _ in 0..pollers(&mapping.queue, settings.concurrency) {
-                let queue = context.queue.clone();
-                tasks.spawn(host::run(queue, function.clone(), mapping.clone(), stopped.clone()));
+            for _ in 0..pollers(&mapping.queue, settings.functions.concurrency) {
+                let port = context.queue.clone();
+                tasks.spawn(host::run(port, function.clone(), mapping.clone(), stopped.clone()));
             }
         }
     }
-    tasks.spawn(reap(Reaper::new(context.clone()), settings.reaper, stopped.clone()));
+    tasks.spawn(reap(Reaper::new(context.clone()), settings.functions.reaper, stopped.clone()));
+    let sweeper = Sweeper::new(context.clone(), settings.retention);
+    let chains = settings.catalog.chains.keys().cloned().collect();
+    let expiring = Expiring { engine: engine.clone(), after: settings.finalized };
+    tasks.spawn(sweep(sweeper, expiring, chains, settings.functions.reaper, stopped.clone()));
     Ok(Running(tasks))
 }
 
@@ -76,6 +81,54 @@ async fn reap(reaper: Reaper, every: Millis, mut stopped: watch::Receiver<bool>)
         tokio::select! {
             _ = stopped.wait_for(|stopped| *stopped) => return,
             () = tokio::time::sleep(Duration::from_millis(every.0)) => {}
+        }
+    }
+}
+
+/// Messages that wait for a consumer for so long only; their rows stay.
+struct Expiring {
+    engine: Engine,
+    after: Millis,
+}
+
+/// Deletions a turn and chain; with more to do the next turn comes soon.
+const SWEEP: u64 = 2_000;
+const SOON: Duration = Duration::from_millis(200);
+
+async fn sweep(
+    sweeper: Sweeper,
+    expiring: Expiring,
+    chains: Vec<ChainId>,
+    every: Millis,
+    mut stopped: watch::Receiver<bool>,
+) {
+    loop {
+        let mut more = false;
+        for chain in &chains {
+            match sweeper.sweep(chain, SWEEP).await {
+                Ok(swept) => {
+                    more |= swept.more;
+                    if swept != Swept::default() {
+                        let Swept { blocks, blobs, bytes, rows, .. } = swept;
+                        info!(%chain, blocks, blobs, bytes, rows, "deleted what finalized blocks no longer need");
+                    }
+                }
+                // Of a full disk the engine itself tells, once.
+                Err(error) if error.code() == ErrorCode::DiskFull => {}
+                Err(error) => warn!(code = %error.code(), %chain, %error, "sweeping failed; it is tried again"),
+            }
+        }
+        let before = expiring.engine.clock_now().since(expiring.after);
+        match expiring.engine.expire(queue::FINALIZED, before, SWEEP as u32).await {
+            Ok(gone) => more |= gone as u64 == SWEEP,
+            Err(error) => {
+                warn!(code = %error.code(), %error, "old finalized messages were not deleted; it is tried again")
+            }
+        }
+        let pause = if more { SOON } else { Duration::from_millis(every.0) };
+        tokio::select! {
+            _ = stopped.wait_for(|stopped| *stopped) => return,
+            () = tokio::time::sleep(pause) => {}
         }
     }
 }

@@ -43,6 +43,8 @@ pub mod attribute {
     pub const STARTED: &str = "started";
     /// `published` row: the last published sequence number.
     pub const SEQ: &str = "seq";
+    /// `swept` row: the first number not swept.
+    pub const NUMBER: &str = "number";
 
     pub fn piece(piece: u32) -> String {
         format!("piece.{piece:03}")

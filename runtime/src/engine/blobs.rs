@@ -532,8 +532,15 @@ impl Disk {
         let folder = path.parent().unwrap_or(&self.directory);
         // Some of them are made now, whatever is remembered of folders that had their names.
         lock(&self.synced).retain(|synced| !folder.starts_with(synced));
-        fs::create_dir_all(folder)?;
-        File::create_new(path)
+        let mut tries = 0;
+        loop {
+            fs::create_dir_all(folder)?;
+            match File::create_new(path) {
+                // A deletion has just taken the empty folder away.
+                Err(error) if error.kind() == ErrorKind::NotFound && tries < 10 => tries += 1,
+                created => return created,
+            }
+        }
     }
 
     /// Syncs the file's entry in its folder, and the entries of that and of those above it, up to the data directory, as far as that has
@@ -576,6 +583,13 @@ impl Disk {
         {
             // Without a row it is unreachable, and the next open tries again.
             tracing::warn!(code = %ErrorCode::StorageTrouble, file = %path.display(), %error, "removing a blob file failed");
+        }
+        // Folders that are empty now: removing one that is not fails.
+        let blobs = self.blobs();
+        for folder in path.ancestors().skip(1).take_while(|folder| *folder != blobs && folder.starts_with(&blobs)) {
+            if fs::remove_dir(folder).is_err() {
+                break;
+            }
         }
     }
 }
