@@ -145,10 +145,9 @@ impl Drop for SmallDisk {
 }
 
 /// A submission is refused with the code of a full disk, and is worth another try.
-fn refuses_for_want_of_room(installation: &Installation, file: &Path) {
-    let refused = installation.cli(&["submit", file.to_str().expect("temporary paths are text")]);
-    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(!refused.status.success() && said.contains("P0-401"), "{said}");
+fn is_refused_for_want_of_room(installation: &Installation, file: &Path) -> bool {
+    let output = installation.cli(&["submit", "--no-wait", file.to_str().expect("temporary paths are text")]);
+    !output.status.success() && String::from_utf8_lossy(&output.stderr).contains("P0-401")
 }
 
 fn says_once(installation: &Installation, what: &str) {
@@ -177,9 +176,11 @@ fn a_full_disk_stops_nothing_for_good() {
     wait_until("one is final", || !stream(&installation).is_empty());
     disk.fill();
     wait_until("the log says so", || installation.log().contains("P0-401"));
-    // What was freed since (temporary files) is used up too.
-    disk.fill();
-    refuses_for_want_of_room(&installation, &files[5]);
+    // What was freed since (inputs of tasks) is used up too.
+    wait_until("a submission is refused for want of room", || {
+        disk.fill();
+        is_refused_for_want_of_room(&installation, &files[5])
+    });
     assert!(installation.status().is_some(), "it can still be looked at");
     let before = stream(&installation);
     assert!(before.len() < 5, "it was over before the disk was full: give it more to do");
@@ -226,7 +227,7 @@ fn a_reached_limit_holds_up_artifacts_and_they_go_on_when_there_is_room() {
         }
     }
     wait_until("the log says so", || installation.log().contains("P0-401"));
-    refuses_for_want_of_room(&installation, &files[5]);
+    assert!(is_refused_for_want_of_room(&installation, &files[5]));
     let before = stream(&installation).len();
     assert!(before < 5, "it was over before there was no room: give it more to do");
     for key in fillers {

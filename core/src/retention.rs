@@ -124,6 +124,8 @@ mod tests {
             header: blob("artifacts/trusted/header"),
             final_seq,
             bad_proofs: 0,
+            spoiled_runs: 0,
+            suspects: Vec::new(),
             contenders: Vec::new(),
             contenders_seen: 0,
             history: Vec::new(),

@@ -336,8 +336,7 @@ async fn a_changed_blob_file_is_corrupt_and_leftovers_are_swept() {
     assert!(!target.exists());
     assert_eq!(engine.head("a/never-published").await.unwrap(), None);
     let left: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(left.len(), 3, "{left:?}");
-    assert_eq!(std::fs::read_dir(folder.join("2/3/4/5/6")).unwrap().count(), 0);
+    assert_eq!(left.len(), 2, "folders that are empty now are gone: {left:?}");
     engine.put_new(deep, Bytes::from_static(b"whole"), "w").await.unwrap();
     drop(engine);
     let engine = Engine::open(on_disk(&directory, &clock)).unwrap();
