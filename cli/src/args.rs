@@ -464,7 +464,8 @@ pub struct Wait {
 #[derive(Debug, Args)]
 pub struct Retry {
     pub chain: ChainId,
-    pub number: u64,
+    #[arg(required = true, value_name = "NUMBER")]
+    pub numbers: Vec<u64>,
     /// Give up a run that is going on, and begin anew.
     #[arg(long)]
     pub force: bool,

@@ -52,7 +52,18 @@ impl Where {
             return Ok(self.token.clone());
         };
         match std::fs::read_to_string(path) {
-            Ok(text) => Ok(Some(text.trim().to_owned())),
+            Ok(text) => {
+                let token = text.trim();
+                let is_one = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+                if !is_one {
+                    let what = if token.is_empty() { "is empty" } else { "holds more than one word" };
+                    return Err(Trouble::usage(format!("the token file {} {what}", path.display()))
+                        .next("a token file is one line, as `push0 token new` writes it: was it wrapped when it was copied?")
+                        .coded(ErrorCode::FileUnusable)
+                        .into());
+                }
+                Ok(Some(token.to_owned()))
+            }
             Err(error) => Err(Trouble::usage(format!("cannot read the token in {}: {error}", path.display()))
                 .next("name its file with --token-file; `push0 token new` on the owner's host makes one")
                 .coded(ErrorCode::BadUsage)
@@ -107,10 +118,12 @@ impl Where {
                 Code::Unreachable,
                 format!("no push0 answers at {address} ({message})"),
             )
-            .next(
-                "start it with `push0 up`, or say where it is with --data DIR or --connect unix:/path|http://host:port; \
-                 one that runs but is frozen (`ps -o pid,stat`: T): `kill -CONT PID`",
-            )
+            .next(if error.may_have_happened() {
+                "somebody listens there and does not answer: is it frozen (`ps -o pid,stat`: T; then `kill -CONT PID`), or the \
+                 machine overloaded? `push0 doctor` looks"
+            } else {
+                "start it with `push0 up`, or say where it is with --data DIR or --connect unix:/path|http://host:port"
+            })
             .coded(ErrorCode::Unreachable),
             ErrorKind::Fenced => {
                 Trouble::failed(format!("the push0 at {address} does not let this command in: {message}"))

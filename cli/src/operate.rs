@@ -72,8 +72,15 @@ fn not_final(block: &BlockSnapshot) -> Result<(), Trouble> {
 }
 
 pub async fn retry(args: &args::Retry, remote: &Remote, output: Output) -> anyhow::Result<()> {
-    let (chain, number) = (&args.chain, args.number);
-    remote.chain(chain)?;
+    remote.chain(&args.chain)?;
+    for number in &args.numbers {
+        retry_one(args, *number, remote, output).await?;
+    }
+    Ok(())
+}
+
+async fn retry_one(args: &args::Retry, number: u64, remote: &Remote, output: Output) -> anyhow::Result<()> {
+    let chain = &args.chain;
     let before = view::find(remote, chain, number).await?;
     not_final(&before)?;
     let may_be_running = args.force && before.block.status == BlockStatus::Proving;

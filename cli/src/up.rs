@@ -140,6 +140,9 @@ fn open(settings: &Settings, queues: Vec<QueueSpec>) -> anyhow::Result<Engine> {
                 "one push0 at a time: `push0 status --data {directory}` shows what runs there; use another --data for a second"
             ),
             ErrorCode::NewerData => "use the push0 that wrote it, or a newer one".to_owned(),
+            ErrorCode::BadBackup => {
+                format!("`push0 restore BACKUP --data {directory}` finishes it; a damaged backup cannot: use another")
+            }
             ErrorCode::DiskFull => format!("make room on the disk of {directory}, then start it again"),
             ErrorCode::DatabaseDamaged => {
                 format!("keep {directory} as it is; start on a copy or a backup, in another directory (--data)")

@@ -75,10 +75,12 @@ pub(super) async fn prove(
                 return answer::failed(job, failure);
             }
             let how = format!("prover {} {}\n{last_words}", job.task.prover, describe(status));
-            let how = ErrorCode::ProverCrashed.says(how.trim_end());
+            let (how, crashed) = (how.trim_end(), ErrorCode::ProverCrashed);
             match code {
-                None | Some(EXIT_RETRYABLE) => Failure::retryable(how).into(),
-                Some(_) => Failure::permanent(how).into(),
+                None => Failure::retryable(crashed.says(how)).into(),
+                // It asks for another try: its way of saying that it failed.
+                Some(EXIT_RETRYABLE) => Failure::retryable(ErrorCode::ProverReportedFailure.says(how)).into(),
+                Some(_) => Failure::permanent(crashed.says(how)).into(),
             }
         }
     }

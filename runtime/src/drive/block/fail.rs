@@ -24,6 +24,9 @@ pub(super) async fn on_failed(
     children: &[u32],
     trusted: bool,
 ) -> Result<Handled, DriveError> {
+    // `split` reads the witness alone, checked on the way: what it calls bad is the block, and no other attempt makes it better.
+    let is_bad_witness = report.task.node == Node::SPLIT && kind == FailureKind::BadInput;
+    let kind = if is_bad_witness { FailureKind::Permanent } else { kind };
     let failure = Failure {
         attempt: report.task.attempt,
         worker: Some(report.worker.clone()),
