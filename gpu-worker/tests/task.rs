@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -27,14 +27,28 @@ use support::*;
 
 const LEASE: Millis = Millis(15_000);
 
+/// Whether somebody asked to be polled again.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Polls on one thread; when nothing moves, time does.
 fn drive<F: Future>(clock: &ManualClock, future: F) -> F::Output {
     let mut future = pin!(future);
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(woken.clone());
     loop {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
             return output;
         }
-        clock.advance_to(clock.next_wake().expect("nothing is ready and nothing sleeps: stuck"));
+        if !woken.0.swap(false, Ordering::Relaxed) {
+            clock.advance_to(clock.next_wake().expect("nothing is ready and nothing sleeps: stuck"));
+        }
     }
 }
 
