@@ -113,6 +113,23 @@ fn the_next_in_line_takes_over_the_timer_of_a_dropped_receive() {
     assert_eq!(now(second).unwrap()[0].receive_count, 2);
 }
 
+/// The checkpointer takes SQLite's write lock for a moment when it meets a commit half-way.
+#[test]
+fn a_moments_lock_by_somebody_else_is_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = Engine::open(on_disk(&directory, &clock())).unwrap();
+    let key = Key::new("p", "s");
+    now(engine.put_if_version(&key, json!(0), None)).unwrap();
+    let other = rusqlite::Connection::open(directory.path().join("engine.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let holder = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        other.execute_batch("ROLLBACK").unwrap();
+    });
+    now(engine.put_if_version(&key, json!(1), Some(1))).unwrap();
+    holder.join().unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_callers_at_once_lose_and_double_nothing() {
     let (tasks, each) = (32, 50);

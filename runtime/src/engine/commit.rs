@@ -298,7 +298,9 @@ fn roll_back_leftovers(db: &Connection) -> PortResult<()> {
 
 fn in_transaction(db: &Connection, work: impl FnOnce() -> Result<(), rusqlite::Error>) -> PortResult<()> {
     roll_back_leftovers(db)?;
-    run(db, "BEGIN").map_err(|error| storage_error(&error, false))?;
+    // Immediate: SQLite waits for a lock that the checkpointer, or somebody looking, holds for a moment before a transaction has read,
+    // but not any more once it has.
+    run(db, "BEGIN IMMEDIATE").map_err(|error| storage_error(&error, false))?;
     let worked = work().map_err(|error| storage_error(&error, false));
     let outcome = worked.and_then(|()| run(db, "COMMIT").map_err(|error| storage_error(&error, true)));
     if outcome.is_err()
