@@ -29,7 +29,7 @@ pub mod output;
 pub mod prover;
 pub mod render;
 pub mod replay;
-pub mod settings;
+pub use push0_runtime::settings;
 pub mod submit;
 pub mod token;
 pub mod up;

@@ -1,5 +1,7 @@
 //! Everything around the decisions: the ports and what implements them, the drive loops, the function host.
 
+#[cfg(feature = "aws")]
+pub mod aws;
 pub mod clock_manual;
 pub mod conformance;
 pub mod drive;
@@ -7,5 +9,6 @@ pub mod engine;
 pub mod host;
 pub mod http;
 pub mod port;
+pub mod settings;
 pub mod snapshot;
 pub mod wiring;

@@ -9,14 +9,14 @@ mod layers;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::drive::Catalog;
+use crate::engine::{Durability, Quota};
+use crate::http::Token;
 use push0_core::pipeline::{Mistakes, ProverCommand};
 use push0_core::retention::Retention;
 use push0_core::{Millis, Pool, ProverName};
-use push0_runtime::drive::Catalog;
-use push0_runtime::engine::{Durability, Quota};
-use push0_runtime::http::Token;
 
-pub(crate) use chains::pipeline_file;
+pub use chains::pipeline_file;
 use layers::Reader;
 
 /// The file that is read where no other is named.
@@ -46,6 +46,8 @@ pub struct Settings {
     pub retention: Retention,
     /// How long messages on `finalized.fifo` wait for a consumer.
     pub finalized: Millis,
+    /// Which installation in an AWS account is meant, where one is.
+    pub aws: AwsSettings,
     pub catalog: Catalog,
     /// Every prover of the configured pipelines.
     pub provers: BTreeMap<ProverName, ProverCommand>,
@@ -76,6 +78,28 @@ pub struct Functions {
     pub concurrency: usize,
     /// Between two turns of the reaper.
     pub reaper: Millis,
+}
+
+/// Where push0 is in an AWS account. Credentials and region come from the environment, as with every AWS tool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AwsSettings {
+    /// Every name there begins with it: several installations share an account.
+    pub prefix: String,
+    /// Another endpoint than AWS's own, for all services: an emulator.
+    pub endpoint: Option<String>,
+}
+
+impl Default for AwsSettings {
+    fn default() -> Self {
+        Self { prefix: "push0".to_owned(), endpoint: None }
+    }
+}
+
+impl AwsSettings {
+    /// What a queue, table, bucket or function of the topology is called in the account: `push0-submissions.fifo`.
+    pub fn name(&self, resource: &str) -> String {
+        format!("{}-{resource}", self.prefix)
+    }
 }
 
 /// What [`Settings::read`] reads.
@@ -162,6 +186,10 @@ impl Settings {
         };
         let finalized =
             Millis::from_secs(reader.integer("retention.finalized_s", seconds).unwrap_or(14 * 24 * 60 * 60));
+        let aws = AwsSettings {
+            prefix: reader.prefix("aws.prefix").unwrap_or_else(|| AwsSettings::default().prefix),
+            endpoint: reader.text("aws.endpoint"),
+        };
         reader.finish()?;
         Ok(Self {
             file,
@@ -175,6 +203,7 @@ impl Settings {
             storage,
             retention,
             finalized,
+            aws,
             catalog,
             provers,
         })

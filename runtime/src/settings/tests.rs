@@ -1,5 +1,9 @@
 use super::*;
-use push0_runtime::http::Role;
+use crate::http::Role;
+
+const EXAMPLE: &str = include_str!("../../../examples/push0.toml");
+const ROLLUP: &str = include_str!("../../../examples/rollup.toml");
+const ECHO: &str = include_str!("../../../examples/echo.toml");
 
 const CHAIN: &str = "[[chain]]\nid = \"demo\"\npipeline = \"p.toml\"\n";
 
@@ -8,7 +12,7 @@ struct Dir(tempfile::TempDir);
 impl Dir {
     fn new(config: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("p.toml"), crate::init::ECHO).unwrap();
+        std::fs::write(dir.path().join("p.toml"), ECHO).unwrap();
         std::fs::write(dir.path().join(FILE), config).unwrap();
         Self(dir)
     }
@@ -154,11 +158,22 @@ fn a_worker_needs_no_chain() {
 #[test]
 fn two_meanings_of_a_prover_or_a_chain_are_refused() {
     let dir = Dir::new(&format!("{CHAIN}{CHAIN}[[chain]]\nid = \"b\"\npipeline = \"q.toml\"\n"));
-    let other = crate::init::ECHO.replace("[\"push0-echo\"]", "[\"./mine\"]").replace("200", "100");
+    let other = ECHO.replace("[\"push0-echo\"]", "[\"./mine\"]").replace("200", "100");
     std::fs::write(dir.0.path().join("q.toml"), other).unwrap();
     let mistakes = dir.mistakes();
     assert!(mistakes.iter().any(|mistake| mistake.contains("used twice")), "{mistakes:#?}");
     assert!(mistakes.iter().any(|mistake| mistake.contains("another one in")), "{mistakes:#?}");
+}
+
+#[test]
+fn names_in_an_account_begin_with_a_plain_prefix() {
+    let dir = Dir::new(&format!("[aws]\nprefix = \"ops-1\"\n{CHAIN}"));
+    let settings = dir.read();
+    assert_eq!(settings.aws.name("submissions.fifo"), "ops-1-submissions.fifo");
+    for bad in ["", "-a", "a-", "A", "a_b", "123456789012345678901"] {
+        let dir = Dir::new(&format!("[aws]\nprefix = {bad:?}\n{CHAIN}"));
+        assert!(dir.mistakes()[0].contains("aws.prefix"), "{bad}");
+    }
 }
 
 #[test]
@@ -170,9 +185,9 @@ fn a_named_file_must_exist() {
 #[test]
 fn the_examples_are_what_this_build_reads() {
     let dir = tempfile::tempdir().unwrap();
-    for pipeline in [crate::args::Pipeline::Rollup, crate::args::Pipeline::Echo] {
-        std::fs::write(dir.path().join(pipeline.file_name()), pipeline.text()).unwrap();
-        let config = crate::init::EXAMPLE.replace("rollup.toml", pipeline.file_name());
+    for (name, pipeline) in [("rollup.toml", ROLLUP), ("echo.toml", ECHO)] {
+        std::fs::write(dir.path().join(name), pipeline).unwrap();
+        let config = EXAMPLE.replace("rollup.toml", name);
         std::fs::write(dir.path().join(FILE), config).unwrap();
         let settings = Settings::read(&Sources { file: Some(dir.path().join(FILE)), ..Sources::default() }).unwrap();
         assert_eq!(settings.catalog.chains.len(), 1);
@@ -182,7 +197,7 @@ fn the_examples_are_what_this_build_reads() {
 /// The keys come with the prover's sources; the example must name the ones there are.
 #[test]
 fn the_rollup_example_pins_the_keys_in_the_repository() {
-    let file = push0_core::pipeline::parse(crate::init::ROLLUP).unwrap();
+    let file = push0_core::pipeline::parse(ROLLUP).unwrap();
     let pinned = file.pipeline.programs.values().next().unwrap();
     let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("../provers/rollup/keys");
     assert!(!pinned.is_empty());

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::drive::Catalog;
 use push0_core::chain::{ChainConfig, WINDOW};
 use push0_core::pipeline::{self, Mistakes, PipelineFile, ProverCommand};
 use push0_core::{ChainId, Class, PipelineDigest, ProverName};
-use push0_runtime::drive::Catalog;
 use toml::Table;
 
 use super::layers::Reader;
@@ -114,7 +114,7 @@ fn read_pipeline(reader: &mut Reader, path: &Path) -> Option<PipelineFile> {
 }
 
 /// Reads a pipeline file as a worker of this directory has to understand it.
-pub(crate) fn pipeline_file(path: &Path) -> Result<PipelineFile, Mistakes> {
+pub fn pipeline_file(path: &Path) -> Result<PipelineFile, Mistakes> {
     let text =
         std::fs::read_to_string(path).map_err(|error| Mistakes(vec![format!("cannot read the pipeline: {error}")]))?;
     let mut file = pipeline::parse(&text)?;

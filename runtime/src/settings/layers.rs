@@ -6,17 +6,17 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use crate::http::auth::{MIN_TOKEN, token_mistakes};
+use crate::http::{Role, Token};
 use push0_core::Pool;
 use push0_core::Principal;
 use push0_core::pipeline::Mistakes;
-use push0_runtime::http::auth::{MIN_TOKEN, token_mistakes};
-use push0_runtime::http::{Role, Token};
 use toml::{Table, Value};
 
 use super::Sources;
 
 /// Every plain setting: its key in the file, and its variable.
-const KEYS: [(&str, &str); 18] = [
+const KEYS: [(&str, &str); 20] = [
     ("data", "PUSH0_DATA"),
     ("durability", "PUSH0_DURABILITY"),
     ("listen", "PUSH0_LISTEN"),
@@ -35,6 +35,8 @@ const KEYS: [(&str, &str); 18] = [
     ("retention.keep_blocks", "PUSH0_KEEP_BLOCKS"),
     ("retention.witnesses", "PUSH0_DELETE_WITNESSES"),
     ("retention.finalized_s", "PUSH0_FINALIZED_S"),
+    ("aws.prefix", "PUSH0_AWS_PREFIX"),
+    ("aws.endpoint", "PUSH0_AWS_ENDPOINT"),
 ];
 
 /// A value, and where it was said.
@@ -75,12 +77,14 @@ impl Reader {
             match (name.as_str(), value) {
                 ("chain", value) => self.chains = self.tables("chain", value),
                 ("token", value) => self.tokens = self.tables("token", value),
-                ("workers" | "functions" | "storage" | "retention", Value::Table(section)) => {
+                ("workers" | "functions" | "storage" | "retention" | "aws", Value::Table(section)) => {
                     for (key, value) in section {
                         self.take_value(&format!("{name}.{key}"), value);
                     }
                 }
-                ("workers" | "functions" | "storage" | "retention", _) => self.mistake(&name, "must be a table"),
+                ("workers" | "functions" | "storage" | "retention" | "aws", _) => {
+                    self.mistake(&name, "must be a table")
+                }
                 (_, value) => self.take_value(&name, value),
             }
         }
@@ -117,6 +121,19 @@ impl Reader {
 
     pub(super) fn finish(self) -> Result<(), Mistakes> {
         if self.mistakes.is_empty() { Ok(()) } else { Err(Mistakes(self.mistakes)) }
+    }
+
+    /// Of names in an account: S3's rules are the narrowest, SQS's the shortest.
+    pub(super) fn prefix(&mut self, key: &str) -> Option<String> {
+        let prefix = self.text(key)?;
+        let is_plain = prefix.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+        let starts_well = prefix.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
+        if (1..=20).contains(&prefix.len()) && is_plain && starts_well && !prefix.ends_with('-') {
+            return Some(prefix);
+        }
+        let place = self.given.get(key).map_or(key.to_owned(), |given| given.place.clone());
+        self.mistake(&place, format_args!("{prefix:?} is no prefix: 1 to 20 of a-z, 0-9 and -, no - at either end"));
+        None
     }
 
     pub(super) fn text(&mut self, key: &str) -> Option<String> {

@@ -1,0 +1,10 @@
+//! The ports on AWS: SQS, DynamoDB and S3.
+//!
+//! Each adapter passes the same conformance suite as the embedded engine. All of them are made from one [`Connection`]: credentials, region,
+//! one HTTP client, one retry policy, and the names of what was deployed.
+
+mod connect;
+#[allow(dead_code, reason = "the adapters that follow use it")]
+mod error;
+
+pub use connect::{Connection, http_client};

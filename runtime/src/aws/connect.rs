@@ -1,0 +1,85 @@
+//! The way to AWS: credentials, region, HTTP, timeouts, retries.
+
+use std::time::Duration;
+
+use aws_config::SdkConfig;
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_smithy_http_client::tls;
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use aws_smithy_runtime_api::client::interceptors::SharedInterceptor;
+
+use crate::settings::AwsSettings;
+
+/// What the adapters are made from. Clones share the HTTP client.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    pub sdk: SdkConfig,
+    pub settings: AwsSettings,
+    interceptor: Option<SharedInterceptor>,
+}
+
+impl Connection {
+    /// Credentials and region come from where every AWS tool takes them.
+    pub async fn new(settings: AwsSettings) -> Self {
+        Self::over(settings, http_client()).await
+    }
+
+    /// Over another HTTP client: one that fails on purpose.
+    pub async fn over(settings: AwsSettings, http: SharedHttpClient) -> Self {
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(Duration::from_secs(2))
+            // A long poll of SQS takes 20 s.
+            .read_timeout(Duration::from_secs(25))
+            .build();
+        let retries = RetryConfig::standard().with_max_attempts(3).with_initial_backoff(Duration::from_millis(50));
+        let mut loader = aws_config::from_env().http_client(http).timeout_config(timeouts).retry_config(retries);
+        if let Some(endpoint) = &settings.endpoint {
+            loader = loader.endpoint_url(endpoint);
+        }
+        Self { sdk: loader.load().await, settings, interceptor: None }
+    }
+
+    /// Of an emulator, where the access key is the account: nothing is read from the environment.
+    pub async fn emulated(settings: AwsSettings, account: &str, http: SharedHttpClient) -> Self {
+        let mut connection = Self::over(settings, http).await;
+        let credentials = Credentials::from_keys(account, "emulator", None);
+        let sdk = connection.sdk.into_builder().region(aws_config::Region::from_static("us-east-1"));
+        connection.sdk = sdk.credentials_provider(SharedCredentialsProvider::new(credentials)).build();
+        connection
+    }
+
+    /// Every call passes through `interceptor`: to be counted.
+    pub fn intercepted(mut self, interceptor: SharedInterceptor) -> Self {
+        self.interceptor = Some(interceptor);
+        self
+    }
+
+    pub fn sqs(&self) -> aws_sdk_sqs::Client {
+        let mut config = aws_sdk_sqs::config::Builder::from(&self.sdk);
+        config.set_interceptors(self.interceptor.iter().cloned());
+        aws_sdk_sqs::Client::from_conf(config.build())
+    }
+
+    pub fn dynamodb(&self) -> aws_sdk_dynamodb::Client {
+        let mut config = aws_sdk_dynamodb::config::Builder::from(&self.sdk);
+        config.set_interceptors(self.interceptor.iter().cloned());
+        aws_sdk_dynamodb::Client::from_conf(config.build())
+    }
+
+    pub fn s3(&self) -> aws_sdk_s3::Client {
+        let mut config = aws_sdk_s3::config::Builder::from(&self.sdk);
+        config.set_interceptors(self.interceptor.iter().cloned());
+        // A bucket's own host name does not resolve to an emulator.
+        config.set_force_path_style(self.settings.endpoint.is_some().then_some(true));
+        aws_sdk_s3::Client::from_conf(config.build())
+    }
+}
+
+/// The HTTP client of [`Connection::new`].
+pub fn http_client() -> SharedHttpClient {
+    let tls = tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring);
+    aws_smithy_http_client::Builder::new().tls_provider(tls).build_https()
+}

@@ -1,0 +1,8 @@
+//! The adapters on SQS, DynamoDB and S3: the conformance suites against emulators, and every documented failure through an HTTP client that
+//! fails on purpose. `scripts/with-emulators` runs a command with the emulators up.
+
+#![cfg(feature = "aws")]
+#![allow(clippy::unwrap_used, dead_code)]
+
+#[path = "aws/support.rs"]
+mod support;

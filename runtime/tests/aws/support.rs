@@ -1,0 +1,145 @@
+//! An emulator to talk to, and an HTTP client that fails on purpose.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient, SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::body::SdkBody;
+use push0_runtime::aws::{Connection, http_client};
+use push0_runtime::settings::AwsSettings;
+
+/// The address of an emulator, from the variable that `scripts/with-emulators` sets.
+fn endpoint(variable: &str) -> String {
+    std::env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: run `scripts/with-emulators COMMAND`"))
+}
+
+pub(crate) fn ministack() -> String {
+    endpoint("PUSH0_MINISTACK")
+}
+
+pub(crate) fn localstack() -> String {
+    endpoint("PUSH0_LOCALSTACK")
+}
+
+/// An account nobody else uses: emulators keep accounts apart, so tests can run side by side.
+pub(crate) fn account() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let next = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("{:012}", (u64::from(std::process::id()) * 1_000 + next) % 1_000_000_000_000)
+}
+
+pub(crate) async fn connect(endpoint: String) -> Connection {
+    connect_over(endpoint, http_client()).await
+}
+
+pub(crate) async fn connect_over(endpoint: String, http: SharedHttpClient) -> Connection {
+    let settings = AwsSettings { endpoint: Some(endpoint), ..AwsSettings::default() };
+    Connection::emulated(settings, &account(), http).await
+}
+
+/// What happens to a request.
+#[derive(Debug, Clone)]
+pub(crate) enum Fate {
+    Pass,
+    /// Never sent: the service answers this.
+    Answer {
+        status: u16,
+        content_type: &'static str,
+        body: String,
+    },
+    /// Never sent: nobody is there.
+    Refused,
+    /// Sent and done, and the answer is lost.
+    Lost,
+    /// Done twice; the second answer counts: the network, or a retry below us, repeated it.
+    Twice,
+}
+
+impl Fate {
+    pub(crate) fn json(status: u16, body: &str) -> Self {
+        Fate::Answer { status, content_type: "application/x-amz-json-1.0", body: body.to_owned() }
+    }
+
+    pub(crate) fn xml(status: u16, body: &str) -> Self {
+        Fate::Answer { status, content_type: "application/xml", body: body.to_owned() }
+    }
+}
+
+/// Decides on each request: its number (from 0) among those it was asked about, and the request.
+type Decide = Arc<dyn Fn(u64, &HttpRequest) -> Fate + Send + Sync>;
+
+#[derive(Clone)]
+struct Faulty {
+    inner: SharedHttpClient,
+    decide: Decide,
+    asked: Arc<AtomicU64>,
+}
+
+impl fmt::Debug for Faulty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Faulty")
+    }
+}
+
+/// The real client, with what `decide` says happening to each request.
+pub(crate) fn faulty(decide: impl Fn(u64, &HttpRequest) -> Fate + Send + Sync + 'static) -> SharedHttpClient {
+    SharedHttpClient::new(Faulty { inner: http_client(), decide: Arc::new(decide), asked: Arc::default() })
+}
+
+/// The operation of a JSON service's request: `DynamoDB_20120810.UpdateItem` says `UpdateItem`.
+pub(crate) fn operation(request: &HttpRequest) -> String {
+    let target = request.headers().get("x-amz-target").unwrap_or_default();
+    target.rsplit('.').next().unwrap_or_default().to_owned()
+}
+
+#[derive(Debug)]
+struct FaultyConnector {
+    faulty: Faulty,
+    connector: SharedHttpConnector,
+}
+
+impl HttpClient for Faulty {
+    fn http_connector(&self, settings: &HttpConnectorSettings, components: &RuntimeComponents) -> SharedHttpConnector {
+        let connector = self.inner.http_connector(settings, components);
+        SharedHttpConnector::new(FaultyConnector { faulty: self.clone(), connector })
+    }
+}
+
+impl HttpConnector for FaultyConnector {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let number = self.faulty.asked.fetch_add(1, Ordering::SeqCst);
+        let lost = || ConnectorError::io("the answer was lost".into());
+        match (self.faulty.decide)(number, &request) {
+            Fate::Pass => self.connector.call(request),
+            Fate::Refused => HttpConnectorFuture::ready(Err(ConnectorError::io(Box::new(std::io::Error::from(
+                std::io::ErrorKind::ConnectionRefused,
+            ))))),
+            Fate::Answer { status, content_type, body } => {
+                let mut response = HttpResponse::new(status.try_into().unwrap(), SdkBody::from(body));
+                response.headers_mut().insert("content-type", content_type);
+                HttpConnectorFuture::ready(Ok(response))
+            }
+            Fate::Lost => {
+                let call = self.connector.call(request);
+                HttpConnectorFuture::new(async move {
+                    let _ = call.await;
+                    Err(lost())
+                })
+            }
+            Fate::Twice => {
+                let again = request.try_clone().expect("a body that is not streamed");
+                let (first, connector) = (self.connector.call(request), self.connector.clone());
+                HttpConnectorFuture::new(async move {
+                    first.await?;
+                    connector.call(again).await
+                })
+            }
+        }
+    }
+}
