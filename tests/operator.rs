@@ -94,3 +94,40 @@ fn a_skip_gets_the_chain_moving_and_leaves_a_tombstone() {
     installation.cli_ok(&["skip", "demo", "2", "--reason", "cannot be proven"]);
     all_final(&installation, "tombstone");
 }
+
+#[test]
+fn a_consumer_of_finalized_blocks_gets_each_once_and_goes_on_where_it_was() {
+    let mut installation = Installation::new(&Options::default());
+    installation.start();
+    wait_until("push0 is up", || installation.status().is_some());
+    let files: Vec<_> = (1..=5).map(|number| installation.block(number, 2, "").0).collect();
+    installation.submit(&files);
+    let tail = |count: &str| {
+        let lines = installation.cli_ok(&["finalized", "tail", "--state", "seen.json", "--count", count]);
+        let row = |line: &str| serde_json::from_str::<Value>(line).expect("a line is a document");
+        lines.lines().map(row).collect::<Vec<Value>>()
+    };
+    let seqs = |rows: &[Value]| rows.iter().filter_map(|row| row["seq"].as_u64()).collect::<Vec<u64>>();
+    let first = tail("2");
+    assert_eq!(seqs(&first), [1, 2]);
+    let timings = &first[0]["timings"];
+    let times = ["submitted_at", "released_at", "settled_at", "finalized_at"].map(|name| timings[name].as_u64());
+    assert!(times.is_sorted() && times[0].is_some(), "{timings}");
+    assert_eq!(seqs(&tail("3")), [3, 4, 5]);
+
+    // As if a block had been taken by somebody else.
+    let block = installation.block(6, 1, "").0;
+    std::fs::write(installation.path("seen.json"), r#"{"demo":3}"#).expect("writable");
+    installation.submit(&[block]);
+    let refused = installation.cli(&["finalized", "tail", "--state", "seen.json", "--count", "1"]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("seq 6 came after 3"), "{said}");
+    assert_eq!(seqs(&tail_from(&installation, 5)), [6], "what was refused stays in the queue");
+}
+
+/// A consumer whose memory says that `last` was the last.
+fn tail_from(installation: &Installation, last: u64) -> Vec<Value> {
+    std::fs::write(installation.path("other.json"), format!(r#"{{"demo":{last}}}"#)).expect("writable");
+    let lines = installation.cli_ok(&["finalized", "tail", "--state", "other.json", "--count", "1"]);
+    lines.lines().map(|line| serde_json::from_str(line).expect("a line is a document")).collect()
+}

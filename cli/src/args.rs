@@ -21,7 +21,8 @@ pub struct Cli {
     /// Print JSON.
     #[arg(long, global = true)]
     pub json: bool,
-    /// Where `push0 up` runs: unix:/path/to.sock or http://HOST:PORT [default: the socket in the data directory].
+    /// Where `push0 up` runs: unix:/path/to.sock, http://HOST:PORT, or `aws`: the installation in an AWS account that
+    /// push0.toml here (or PUSH0_CONFIG) describes [default: the socket in the data directory].
     #[arg(long, global = true, env = "PUSH0_CONNECT", value_name = "ADDRESS")]
     pub connect: Option<String>,
     /// What to present there; needed over TCP.
@@ -373,14 +374,34 @@ pub struct Watch {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Finalized {
-    pub chain: ChainId,
+    #[arg(required = true)]
+    pub chain: Option<ChainId>,
     /// The first sequence number wanted.
     #[arg(long, default_value_t = 1)]
     pub from: u64,
     /// Go on with what is finalized later.
     #[arg(long)]
     pub follow: bool,
+    #[command(subcommand)]
+    pub how: Option<HowFinalized>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum HowFinalized {
+    /// Consume `finalized.fifo`, all chains, as an L1 submitter would: each block is printed, remembered, and taken from the queue.
+    Tail(Tail),
+}
+
+#[derive(Debug, Args)]
+pub struct Tail {
+    /// Remembers the last sequence number of each chain, across restarts.
+    #[arg(long, value_name = "FILE")]
+    pub state: Option<PathBuf>,
+    /// Stop after so many blocks.
+    #[arg(long)]
+    pub count: Option<u64>,
 }
 
 #[derive(Debug, Args)]

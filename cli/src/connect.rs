@@ -8,8 +8,8 @@ use push0_core::chain::ChainConfig;
 use push0_core::pipeline::ProverCommand;
 use push0_core::{ChainId, ErrorCode, ProverName};
 use push0_runtime::drive::{Catalog, Context};
-use push0_runtime::http::{Client, ClientConfig, Introduction};
-use push0_runtime::port::{Blobs, ErrorKind, PortError, Queue, SystemClock, Table};
+use push0_runtime::http::{Client, ClientConfig, Introduction, WorkerHere};
+use push0_runtime::port::{Blobs, DeadLetters, ErrorKind, PortError, Queue, SystemClock, Table};
 
 use crate::error::{Code, Trouble};
 use crate::notice::Notice;
@@ -18,10 +18,13 @@ use crate::settings;
 /// How long somebody at a keyboard waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The address of an installation in an AWS account.
+pub const AWS: &str = "aws";
+
 /// Where to look for `up`.
 #[derive(Debug, Clone, Default)]
 pub struct Where {
-    /// `unix:/path` or `http://host:port`.
+    /// `unix:/path`, `http://host:port`, or `aws`.
     pub connect: Option<String>,
     pub token: Option<String>,
     /// The file with the token.
@@ -86,8 +89,16 @@ impl Where {
         })
     }
 
+    /// Whether an installation in an AWS account is meant.
+    pub fn is_aws(&self) -> bool {
+        self.connect.as_deref() == Some(AWS)
+    }
+
     /// Connects and reads what is configured there.
     pub async fn open(&self) -> anyhow::Result<Remote> {
+        if self.is_aws() {
+            return self.open_aws().await;
+        }
         let client =
             Arc::new(self.client_with(ClientConfig { timeout: PATIENCE, ..ClientConfig::new(self.address()) })?);
         let notice = Notice::read(&*client).await.map_err(|error| self.explain(&error))?;
@@ -102,11 +113,16 @@ impl Where {
             queue: client.clone(),
             table: client.clone(),
             blobs: client.clone(),
-            client,
+            letters: client.clone(),
+            client: Some(client),
             address: self.address(),
             notice,
             catalog,
         })
+    }
+
+    async fn open_aws(&self) -> anyhow::Result<Remote> {
+        Err(Trouble::without_aws("--connect aws").into())
     }
 
     pub(crate) fn explain(&self, error: &PortError) -> Trouble {
@@ -137,13 +153,15 @@ impl Where {
     }
 }
 
-/// A running `up`.
+/// A running `up`, or an installation in an AWS account.
 #[derive(Clone)]
 pub struct Remote {
-    pub client: Arc<Client>,
+    /// To an `up`; AWS has nobody who could say who is here.
+    client: Option<Arc<Client>>,
     pub queue: Arc<dyn Queue>,
     pub table: Arc<dyn Table>,
     pub blobs: Arc<dyn Blobs>,
+    pub letters: Arc<dyn DeadLetters>,
     pub address: String,
     pub notice: Notice,
     pub catalog: Catalog,
@@ -154,6 +172,11 @@ impl Remote {
     pub fn context(&self) -> Context {
         let catalog = Arc::new(self.catalog.clone());
         Context::new(self.queue.clone(), self.table.clone(), self.blobs.clone(), Arc::new(SystemClock), catalog)
+    }
+
+    /// Who works for it; none where nobody can say.
+    pub async fn workers(&self) -> Option<Vec<WorkerHere>> {
+        self.client.as_ref()?.workers().await.ok()
     }
 
     /// How a prover of the pipeline with this tag is started: as the pipeline says where it is still configured, else as another

@@ -9,7 +9,7 @@ use push0_core::message::{ChainMessage, RangeMessage, Report, TaskMessage, queue
 use push0_core::record::{OutboxRow, Versioned};
 use push0_core::topology::Topology;
 use push0_core::{ErrorCode, Millis};
-use push0_runtime::port::{Clock as _, DeadLetters as _, ErrorKind, Peeked, SystemClock};
+use push0_runtime::port::{Clock as _, ErrorKind, Peeked, SystemClock};
 use serde::{Deserialize, Serialize};
 
 use crate::args;
@@ -91,7 +91,7 @@ pub async fn letters(remote: &Remote) -> anyhow::Result<Vec<Letter>> {
     for queue in origins.dead(&remote.notice.queues) {
         let mut after: Option<String> = None;
         loop {
-            let page = remote.client.peek(queue, after.as_deref(), PAGE).await?;
+            let page = remote.letters.peek(queue, after.as_deref(), PAGE).await?;
             after = page.last().map(|last| last.id.clone());
             let is_last = page.len() < PAGE;
             letters.extend(page.into_iter().map(|peeked| letter(queue, peeked, &origins, &remote.notice.queues)));
@@ -282,7 +282,7 @@ async fn send_back(letter: &Letter, remote: &Remote) -> anyhow::Result<Settled> 
         return Ok(Settled { why: letter.refused.clone(), ..Settled::new(letter, None, "refused") });
     };
     let body = (letter.queue == queue::POISON).then(|| letter.body.clone());
-    let moved = remote.client.redrive(&letter.queue, &letter.id, origin, body).await;
+    let moved = remote.letters.redrive(&letter.queue, &letter.id, origin, body).await;
     outcome(letter, moved, Some(origin.clone()), "sent back")
 }
 
@@ -292,7 +292,7 @@ async fn drop_letters(ids: &[String], reason: &str, remote: &Remote, output: Out
     for letter in &chosen {
         // The last that is seen of it.
         output.note(&format!("{} of {}: {}", letter.id, letter.queue, letter.body));
-        let gone = remote.client.discard(&letter.queue, &letter.id, reason).await;
+        let gone = remote.letters.discard(&letter.queue, &letter.id, reason).await;
         settled.push(outcome(letter, gone, None, "dropped")?);
     }
     conclude(&settled, "dropped", output)

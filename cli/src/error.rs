@@ -3,6 +3,7 @@
 use std::fmt;
 
 use push0_core::ErrorCode;
+use push0_core::pipeline::Mistakes;
 use push0_runtime::port::{ErrorKind, PortError};
 use serde::Serialize;
 
@@ -66,6 +67,22 @@ impl Trouble {
     pub fn of_port(what: impl fmt::Display, error: &PortError) -> Self {
         let (_, message) = ErrorCode::split(error.message());
         Self::new(exit_of(error), format!("{what}: {message}")).next(next_of(error.code())).coded(error.code())
+    }
+
+    /// All mistakes of a configuration.
+    pub fn of_mistakes(mistakes: &Mistakes) -> Self {
+        let line = |mistake: &String| format!("  {}", mistake.trim_end().replace('\n', "\n  "));
+        let lines: Vec<String> = mistakes.0.iter().map(line).collect();
+        Self::usage(format!("the configuration has mistakes:\n{}", lines.join("\n")))
+            .next("examples/push0.toml has every key with its meaning; `push0 init` writes one to start from")
+            .coded(ErrorCode::BadConfiguration)
+    }
+
+    /// What AWS is needed for, in a build that has none.
+    pub fn without_aws(what: impl fmt::Display) -> Self {
+        Self::usage(format!("{what} needs a push0 that was built with AWS; this one was not"))
+            .next("build it with `cargo build --workspace --bins --features push0/aws`")
+            .coded(ErrorCode::BadUsage)
     }
 
     /// A file that cannot be read or written.

@@ -31,6 +31,7 @@ pub mod render;
 pub mod replay;
 pub use push0_runtime::settings;
 pub mod submit;
+pub mod tail;
 pub mod token;
 pub mod up;
 pub mod verify;

@@ -108,13 +108,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
 }
 
 fn settings(sources: &Sources) -> Result<Settings, Trouble> {
-    Settings::read(sources).map_err(|mistakes| {
-        let lines: Vec<String> =
-            mistakes.0.iter().map(|mistake| format!("  {}", mistake.trim_end().replace('\n', "\n  "))).collect();
-        Trouble::usage(format!("the configuration has mistakes:\n{}", lines.join("\n")))
-            .next("examples/push0.toml has every key with its meaning; `push0 init` writes one to start from")
-            .coded(ErrorCode::BadConfiguration)
-    })
+    Settings::read(sources).map_err(|mistakes| Trouble::of_mistakes(&mistakes))
 }
 
 /// What runs for long says what it does; the rest only warns.

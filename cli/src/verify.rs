@@ -337,6 +337,7 @@ mod tests {
             hash: Some(BlockHash([hash; 32])),
             parent_hash: parent.map(|parent| BlockHash([parent; 32])),
             finality: Finality::Proof { pipeline: PipelineDigest([0; 32]), proof: blob(), header: blob() },
+            timings: None,
         }
     }
 

@@ -16,6 +16,7 @@ use crate::connect::Remote;
 use crate::error::{Code, Trouble};
 use crate::output::Output;
 use crate::render;
+use crate::tail;
 use crate::why;
 
 /// Final blocks shown before the cursor.
@@ -67,7 +68,7 @@ pub async fn overview(remote: &Remote, only: Option<&ChainId>) -> anyhow::Result
         None => remote.catalog.chains.values().collect(),
     };
     // Asked first: who comes while this looks is not called gone.
-    let here = remote.client.workers().await.ok();
+    let here = remote.workers().await;
     let mut chains = Vec::new();
     let mut workers: BTreeMap<WorkerId, Vec<InHand>> = BTreeMap::new();
     for config in configs {
@@ -166,7 +167,7 @@ pub async fn why(args: &args::BlockArgs, remote: &Remote, output: Output) -> any
         block: snapshot::block(&*remote.table, &args.chain, args.number).await?,
         number: args.number,
         queues: snapshot::queues(&*remote.queue, &remote.notice.queues).await,
-        here: remote.client.workers().await.ok(),
+        here: remote.workers().await,
         connect: remote.address.clone(),
         now: SystemClock.now(),
     };
@@ -176,10 +177,15 @@ pub async fn why(args: &args::BlockArgs, remote: &Remote, output: Output) -> any
 }
 
 pub async fn finalized(args: &args::Finalized, remote: &Remote, output: Output) -> anyhow::Result<()> {
-    remote.chain(&args.chain)?;
+    let chain = match (&args.how, &args.chain) {
+        (Some(args::HowFinalized::Tail(args)), _) => return tail::run(args, remote, output).await,
+        (None, Some(chain)) => chain,
+        (None, None) => return Ok(()),
+    };
+    remote.chain(chain)?;
     let mut from = args.from.max(1);
     loop {
-        let rows = snapshot::finalized(&*remote.table, &args.chain, from, PAGE).await?;
+        let rows = snapshot::finalized(&*remote.table, chain, from, PAGE).await?;
         rows.iter().for_each(|row| output.json_line(row));
         from = rows.last().map_or(from, |last| last.seq + 1);
         if rows.len() == PAGE {

@@ -30,7 +30,7 @@ pub use block::{BlockRow, BlockStatus, Contender, EpochEnd, MAX_CONTENDERS, MAX_
 pub use chain::{ChainRow, Halt, PendingEffect};
 pub use codec::{DecodeError, Versioned};
 pub use manifest::{MANIFEST_PAGE, Manifest, ManifestPage};
-pub use outbox::{Finality, OutboxRow};
+pub use outbox::{Finality, OutboxRow, Timings};
 pub use run::{
     Artifact, FailureNote, ManifestSlot, NodeView, Run, RunView, Started, Suspect, Try, Verdict, VerdictSlot, attribute,
 };

@@ -1,7 +1,7 @@
 //! What a state of a chain asks for by itself: pending effects, publication, release, finality, in this order.
 
 use super::{ChainConfig, Change, Now, Step, View};
-use crate::record::{BlockRow, BlockStatus, Finality, Halt, OutboxRow, PendingEffect};
+use crate::record::{BlockRow, BlockStatus, Finality, Halt, OutboxRow, PendingEffect, Timings};
 
 /// The next thing to do, or `None`: all is done until something happens.
 pub fn advance(view: &View, now: Now, config: &ChainConfig) -> Option<Step> {
@@ -105,6 +105,12 @@ fn finalized(view: &View, block: &BlockRow, finality: Finality, now: Now) -> Cha
         hash: block.hash,
         parent_hash: block.parent_hash,
         finality,
+        timings: Some(Timings {
+            submitted_at: block.submitted_at,
+            released_at: block.released_at,
+            settled_at: block.changed_at,
+            finalized_at: now,
+        }),
     };
     let mut block = block.clone();
     block.final_seq = Some(seq);

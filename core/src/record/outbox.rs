@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::BlobRef;
 use super::codec::versioned;
-use crate::id::{BlockHash, ChainId, Epoch, PipelineDigest};
+use crate::id::{BlockHash, ChainId, Epoch, Millis, PipelineDigest};
 
 /// Versioned, written once with the cursor's move; key `outbox/{chain}`, `seq/{seq:020}`.
 ///
@@ -20,6 +20,23 @@ pub struct OutboxRow {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent_hash: Option<BlockHash>,
     pub finality: Finality,
+    /// None in rows of versions that did not write them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timings: Option<Timings>,
+}
+
+/// When what happened to the block, milliseconds since the Unix epoch, by the clock of the dispatcher that decided it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timings {
+    /// Admitted: the first submission of this block reached the chain.
+    pub submitted_at: Millis,
+    /// The run that was finalized began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub released_at: Option<Millis>,
+    /// Its root was verified; or it was skipped.
+    pub settled_at: Millis,
+    /// Its predecessor was final, too.
+    pub finalized_at: Millis,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

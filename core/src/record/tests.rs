@@ -123,7 +123,12 @@ fn outbox_row() -> impl Strategy<Value = OutboxRow> {
         }),
         ".*".prop_map(|reason| Finality::Tombstone { reason }),
     ];
-    (any::<u64>(), run_id(), option::of(block_hash()), finality).prop_map(|(seq, run, hash, finality)| OutboxRow {
+    let timings = option::of(any::<u64>()).prop_map(|at| {
+        let at = Millis(at?);
+        Some(Timings { submitted_at: at, released_at: Some(at), settled_at: at, finalized_at: at })
+    });
+    let parts = (any::<u64>(), run_id(), option::of(block_hash()), finality, timings);
+    parts.prop_map(|(seq, run, hash, finality, timings)| OutboxRow {
         seq,
         chain: run.chain,
         number: run.number,
@@ -131,6 +136,7 @@ fn outbox_row() -> impl Strategy<Value = OutboxRow> {
         hash,
         parent_hash: hash,
         finality,
+        timings,
     })
 }
 
