@@ -23,8 +23,13 @@ pub(crate) fn ministack() -> String {
     endpoint("PUSH0_MINISTACK")
 }
 
-pub(crate) fn localstack() -> String {
-    endpoint("PUSH0_LOCALSTACK")
+/// None, and said so, where `scripts/with-emulators` could not start it.
+pub(crate) fn localstack() -> Option<String> {
+    if let Ok(reason) = std::env::var("PUSH0_WITHOUT_LOCALSTACK") {
+        eprintln!("not run on LocalStack: {reason}");
+        return None;
+    }
+    Some(endpoint("PUSH0_LOCALSTACK"))
 }
 
 /// An account nobody else uses: emulators keep accounts apart, so tests can run side by side.
