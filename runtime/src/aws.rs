@@ -6,5 +6,8 @@
 mod connect;
 #[allow(dead_code, reason = "the adapters that follow use it")]
 mod error;
+mod imds;
 
 pub use connect::{Connection, http_client};
+pub use error::port_error;
+pub use imds::InstanceMetadata;

@@ -15,10 +15,12 @@ use crate::engine::QueueSpec;
 use crate::port::{Clock as _, ErrorKind, PortResult};
 
 mod blobs;
+mod imds;
 mod queue;
 mod table;
 
 pub use blobs::blobs_suite;
+pub use imds::{FakeImds, Fault, imds_suite};
 pub use queue::queue_suite;
 pub use table::table_suite;
 

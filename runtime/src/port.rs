@@ -7,6 +7,7 @@ mod blobs;
 mod clock;
 mod dead_letters;
 mod error;
+mod imds;
 mod queue;
 mod table;
 
@@ -14,5 +15,6 @@ pub use blobs::{BLOB_LIMIT, BlobInfo, Blobs, PutOutcome};
 pub use clock::{Clock, SystemClock};
 pub use dead_letters::{DeadLetters, Peeked};
 pub use error::{ErrorKind, PortError, PortResult};
+pub use imds::{Imds, SpotAction, TargetState};
 pub use queue::{Delivery, Outgoing, Queue, QueueStats};
 pub use table::{Accepted, Key, Row, SetOutcome, Table, Value, Write};

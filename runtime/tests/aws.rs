@@ -6,3 +6,6 @@
 
 #[path = "aws/support.rs"]
 mod support;
+
+#[path = "aws/imds.rs"]
+mod imds;

@@ -22,7 +22,7 @@ const THROTTLED: [&str; 10] = [
 ];
 
 /// The error of a call, after the SDK's own retries; `what` says which call.
-pub(super) fn port_error<E>(what: &str, error: &SdkError<E, HttpResponse>) -> PortError
+pub fn port_error<E>(what: &str, error: &SdkError<E, HttpResponse>) -> PortError
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
