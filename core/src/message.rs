@@ -19,6 +19,10 @@ pub mod queue {
     pub const RESULTS: &str = "results";
     pub const VERDICTS: &str = "verdicts";
     pub const RANGES: &str = "ranges";
+    /// Uploads, as S3 tells of them.
+    pub const WITNESS_EVENTS: &str = "witness-events";
+    /// Messages that come back when something is due.
+    pub const TIMERS: &str = "timers";
     /// Messages that can never be handled, each with its reason: for people.
     pub const POISON: &str = "poison";
 

@@ -49,11 +49,7 @@ mod tests {
         assert_eq!(dispatcher[0].queue, "submissions.fifo");
         assert_eq!(dispatcher[0].lease, Millis::from_secs(18));
         let collector = mappings(&topology, "collector", &pools);
-        assert_eq!(
-            collector.len(),
-            3 + 3 + 2 * 3,
-            "three queues, their dead letters, and those of each pool and class"
-        );
+        assert_eq!(collector.len(), 4 + 4 + 2 * 3, "four queues, their dead letters, and those of each pool and class");
         assert_eq!(mappings(&topology, "nobody", &pools), []);
     }
 

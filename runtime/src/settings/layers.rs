@@ -11,6 +11,7 @@ use crate::http::{Role, Token};
 use push0_core::Pool;
 use push0_core::Principal;
 use push0_core::pipeline::Mistakes;
+use push0_core::topology::LONGEST_PREFIX;
 use toml::{Table, Value};
 
 use super::Sources;
@@ -128,11 +129,14 @@ impl Reader {
         let prefix = self.text(key)?;
         let is_plain = prefix.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
         let starts_well = prefix.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
-        if (1..=20).contains(&prefix.len()) && is_plain && starts_well && !prefix.ends_with('-') {
+        if (1..=LONGEST_PREFIX).contains(&prefix.len()) && is_plain && starts_well && !prefix.ends_with('-') {
             return Some(prefix);
         }
         let place = self.given.get(key).map_or(key.to_owned(), |given| given.place.clone());
-        self.mistake(&place, format_args!("{prefix:?} is no prefix: 1 to 20 of a-z, 0-9 and -, no - at either end"));
+        self.mistake(
+            &place,
+            format_args!("{prefix:?} is no prefix: 1 to {LONGEST_PREFIX} of a-z, 0-9 and -, no - at either end"),
+        );
         None
     }
 
