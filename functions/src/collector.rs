@@ -4,8 +4,10 @@ use async_trait::async_trait;
 use push0_core::ErrorCode;
 use push0_core::message::{RangeMessage, Report, TaskMessage, queue};
 use push0_core::record::Versioned;
+use push0_runtime::drive::block::Handled;
 use push0_runtime::drive::{Context, block};
 use push0_runtime::host::{Failure, Function};
+use push0_runtime::metrics::Metric;
 use push0_runtime::port::Delivery;
 
 use crate::{from_decode, from_drive};
@@ -33,6 +35,7 @@ impl Function for Collector {
             origin @ (queue::RESULTS | queue::VERDICTS) => {
                 let report = Report::from_json(body).map_err(from_decode)?;
                 let handled = block::on_report(&self.context, origin, &report).await.map_err(from_drive)?;
+                self.context.metrics.count(Metric::Reports, &[outcome(handled)], 1);
                 tracing::debug!(task = %report.task, worker = %report.worker, ?handled, "report");
                 Ok(())
             }
@@ -45,5 +48,15 @@ impl Function for Collector {
                 Ok(())
             }
         }
+    }
+}
+
+fn outcome(handled: Handled) -> &'static str {
+    match handled {
+        Handled::Accepted => "accepted",
+        Handled::Failed => "failed",
+        Handled::Noted => "noted",
+        Handled::Ignored(_) => "ignored",
+        Handled::Over => "over",
     }
 }

@@ -3,6 +3,8 @@
 
 mod collector;
 mod dispatcher;
+#[cfg(feature = "lambda")]
+pub mod lambda;
 mod reaper;
 mod sweeper;
 

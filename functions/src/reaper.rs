@@ -12,6 +12,7 @@ use push0_core::message::{queue, work_queue};
 use push0_core::record::{BlockRow, BlockStatus, RowKey, RunView, Versioned};
 use push0_core::{ChainId, ErrorCode, RunId};
 use push0_runtime::drive::{Context, DriveError, block, chain};
+use push0_runtime::metrics::Metric;
 use push0_runtime::port::Key;
 use push0_runtime::snapshot;
 
@@ -39,14 +40,19 @@ impl Reaper {
     /// One turn over all configured chains. A chain that fails is reported and does not stop the others.
     pub async fn turn(&self) {
         for chain in self.context.catalog.chains.keys() {
-            if let Err(error) = self.chain(chain).await {
-                let code = error.code();
-                // Of a full disk the engine itself tells, once.
-                if code == ErrorCode::DiskFull {
-                    tracing::debug!(%code, %chain, %error, "reaper could not look after this chain");
-                } else {
-                    tracing::warn!(%code, %chain, %error, "reaper could not look after this chain; it will try again");
-                }
+            self.look_after(chain).await;
+        }
+    }
+
+    /// A turn's part for one chain.
+    pub async fn look_after(&self, chain: &ChainId) {
+        if let Err(error) = self.chain(chain).await {
+            let code = error.code();
+            // Of a full disk the engine itself tells, once.
+            if code == ErrorCode::DiskFull {
+                tracing::debug!(%code, %chain, %error, "reaper could not look after this chain");
+            } else {
+                tracing::warn!(%code, %chain, %error, "reaper could not look after this chain; it will try again");
             }
         }
     }
@@ -56,7 +62,9 @@ impl Reaper {
         let _ = chain::drive(&self.context, chain, &Event::Tick).await?;
         let ranges = self.context.queue.stats(queue::RANGES).await?;
         let ranges_idle = ranges.visible + ranges.in_flight + ranges.delayed == 0;
-        for block in self.unfinished(chain).await? {
+        let unfinished = self.unfinished(chain).await?;
+        self.context.metrics.observe(Metric::BlocksUnfinished, &[chain.as_str()], unfinished.len() as u64);
+        for block in unfinished {
             let run = push0_core::RunId { chain: chain.clone(), number: block.number, epoch: block.epoch };
             let row = RowKey::run(&run);
             let row = self.context.table.get(&Key::new(row.partition, row.sort)).await?;

@@ -10,6 +10,7 @@ use push0_core::record::{BlockRow, ChainRow, RowKey, RunView, Versioned as _, at
 use push0_core::retention::{self, Disposal, Retention};
 use push0_core::{ChainId, Pool, RunId};
 use push0_runtime::drive::{Context, DriveError, chain::published};
+use push0_runtime::metrics::Metric;
 use push0_runtime::port::Key;
 use serde::Serialize;
 
@@ -48,6 +49,14 @@ impl Sweeper {
 
     /// Sweeps a chain from where the last sweep ended, until `most` blobs and rows are gone.
     pub async fn sweep(&self, chain: &ChainId, most: u64) -> Result<Swept, DriveError> {
+        let swept = self.sweep_chain(chain, most).await?;
+        if !self.dry {
+            self.context.metrics.count(Metric::BlobsDeleted, &[chain.as_str()], swept.blobs);
+        }
+        Ok(swept)
+    }
+
+    async fn sweep_chain(&self, chain: &ChainId, most: u64) -> Result<Swept, DriveError> {
         let mut swept = Swept::default();
         let table = &self.context.table;
         let Some(row) = table.get(&key(RowKey::chain(chain))).await? else { return Ok(swept) };

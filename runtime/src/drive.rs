@@ -8,6 +8,7 @@
 pub mod block;
 pub mod chain;
 mod context;
+mod meter;
 mod plans;
 mod store;
 

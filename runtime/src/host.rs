@@ -1,8 +1,11 @@
 //! The function host: an event-source mapping in a process.
 //!
 //! A [`Function`] handles one message; [`handle_batch`] makes a batch of it the way Lambda's partial batch response wants it: the ids
-//! that failed, and on a FIFO queue, from a group's first failure on, all that follow of that group. [`poll_once`] is one turn of a
-//! mapping; [`run`] keeps turning until it is told to stop, then lets what is in hand finish.
+//! that failed, and on a FIFO queue, from a group's first failure on, all that follow of that group. [`dispose`] says what becomes of
+//! one that failed. [`poll_once`] is one turn of a mapping; [`run`] keeps turning until it is told to stop, then lets what is in hand
+//! finish. [`Bounded`] holds a function to a deadline, and to its own panics.
+
+mod bounded;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,6 +16,8 @@ use push0_core::record::clip_middle;
 use push0_core::{ErrorCode, Millis};
 
 use crate::port::{Delivery, Outgoing, PortError, PortResult, Queue};
+
+pub use bounded::Bounded;
 
 /// Why a message was not handled.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,29 +111,57 @@ async fn settle(
     message: &Delivery,
     failure: Option<&Failure>,
 ) -> Result<(), PortError> {
+    let becomes = match failure {
+        None => Disposed::Aside,
+        Some(failure) => dispose(queue, &mapping.queue, message, failure, Millis(0)).await?,
+    };
+    match becomes {
+        Disposed::Aside => queue.ack(&mapping.queue, &message.receipt).await,
+        Disposed::ComesAgain => Ok(()),
+    }
+}
+
+/// What has become of a message that was not handled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disposed {
+    /// It has been handed back and will come again.
+    ComesAgain,
+    /// It is in the queue `poison`; here it is to be deleted.
+    Aside,
+}
+
+/// Sees to a message that was not handled: poison is put aside, anything else is handed back to rest for its back-off, at least for
+/// `least`. After an error it comes again when its lease ends, as if nothing had been done.
+pub async fn dispose(
+    queue: &dyn Queue,
+    source: &str,
+    message: &Delivery,
+    failure: &Failure,
+    least: Millis,
+) -> PortResult<Disposed> {
     match failure {
-        None => queue.ack(&mapping.queue, &message.receipt).await,
-        Some(Failure::Retry { reason }) => {
+        Failure::Retry { reason } => {
             let code = ErrorCode::find(reason).unwrap_or(ErrorCode::StorageTrouble);
             let receives = message.receive_count;
             // Of a full disk the engine itself tells, once.
             if code == ErrorCode::DiskFull {
-                tracing::debug!(%code, queue = mapping.queue, receives, reason, "message will come again");
+                tracing::debug!(%code, queue = source, receives, reason, "message will come again");
             } else {
-                tracing::warn!(%code, queue = mapping.queue, receives, reason, "message will come again");
+                tracing::warn!(%code, queue = source, receives, reason, "message will come again");
             }
-            queue.release(&mapping.queue, &message.receipt, back_off(message.receive_count)).await
+            queue.release(source, &message.receipt, back_off(message.receive_count).max(least)).await?;
+            Ok(Disposed::ComesAgain)
         }
-        Some(Failure::Poison { reason }) => {
+        Failure::Poison { reason } => {
             let code = ErrorCode::find(reason).unwrap_or(ErrorCode::Poison);
-            tracing::error!(%code, queue = mapping.queue, reason, "message cannot be handled");
+            tracing::error!(%code, queue = source, reason, "message cannot be handled");
             let outgoing = Outgoing {
-                body: envelope(reason, &mapping.queue, &message.body),
+                body: envelope(reason, source, &message.body),
                 group: message.group.clone(),
                 ..Outgoing::default()
             };
             queue.send(POISON, vec![outgoing]).await?;
-            queue.ack(&mapping.queue, &message.receipt).await
+            Ok(Disposed::Aside)
         }
     }
 }

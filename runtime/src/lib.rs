@@ -8,6 +8,7 @@ pub mod drive;
 pub mod engine;
 pub mod host;
 pub mod http;
+pub mod metrics;
 pub mod port;
 pub mod settings;
 pub mod snapshot;

@@ -11,7 +11,7 @@ use push0_core::record::{
 use push0_core::{ChainId, ErrorCode, invariant};
 
 use super::store::{Loaded, key, load, put_blob};
-use super::{Context, DriveError, enforce};
+use super::{Context, DriveError, enforce, meter};
 use crate::port::{Outgoing, PortError, Write};
 
 /// What came of the event itself; whatever it was, what was left to do has been done.
@@ -165,7 +165,9 @@ impl State {
             let at = key(RowKey::outbox(&row.chain, row.seq));
             writes.push(Write::Put { key: at, doc: row.to_value(), expected: None });
         }
-        context.table.transact(writes).await
+        context.table.transact(writes).await?;
+        meter::chain_written(context, &self.view, &change);
+        Ok(())
     }
 }
 

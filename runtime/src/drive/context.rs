@@ -8,6 +8,7 @@ use push0_core::pipeline::PipelineFile;
 use push0_core::{ChainId, PipelineDigest, Pool};
 
 use super::plans::Plans;
+use crate::metrics::Metrics;
 use crate::port::{Blobs, Clock, Queue, Table};
 
 /// Chains and pipelines as configured.
@@ -33,6 +34,8 @@ pub struct Context {
     pub blobs: Arc<dyn Blobs>,
     pub clock: Arc<dyn Clock>,
     pub catalog: Arc<Catalog>,
+    /// What is measured, until the host hands it on.
+    pub metrics: Arc<Metrics>,
     /// Plan records read before.
     pub(super) plans: Arc<Plans>,
 }
@@ -45,6 +48,6 @@ impl Context {
         clock: Arc<dyn Clock>,
         catalog: Arc<Catalog>,
     ) -> Self {
-        Self { queue, table, blobs, clock, catalog, plans: Arc::default() }
+        Self { queue, table, blobs, clock, catalog, metrics: Arc::default(), plans: Arc::default() }
     }
 }

@@ -1,0 +1,38 @@
+//! What a chain's write tells the metrics: once, since it was one transaction.
+
+use push0_core::chain::{Change, View};
+use push0_core::record::{BlockStatus, Finality};
+
+use super::Context;
+use crate::metrics::Metric;
+
+/// `change` has been written over `before`.
+pub(super) fn chain_written(context: &Context, before: &View, change: &Change) {
+    let metrics = &context.metrics;
+    let chain: &[&str] = &[before.chain.chain.as_str()];
+    if let Some(after) = &change.chain {
+        metrics.count(Metric::BlocksReleased, chain, after.next_release.saturating_sub(before.chain.next_release));
+        let halted = after.halt.is_some() && after.halt != before.chain.halt;
+        metrics.count(Metric::Halts, chain, u64::from(halted));
+    }
+    if let Some(row) = &change.outbox {
+        match row.finality {
+            Finality::Proof { .. } => {
+                metrics.count(Metric::BlocksFinalized, chain, 1);
+                if let Some(timings) = &row.timings {
+                    let took = timings.finalized_at.since(timings.submitted_at);
+                    metrics.observe(Metric::BlockTime, chain, took.0);
+                }
+            }
+            Finality::Tombstone { .. } => metrics.count(Metric::BlocksSkipped, chain, 1),
+        }
+    }
+    if let Some(block) = &change.block {
+        let earlier = before.blocks.get(&block.number);
+        let has_failed = |status: &BlockStatus| matches!(status, BlockStatus::Failed { .. });
+        let was_failed = earlier.is_some_and(|earlier| has_failed(&earlier.status) && earlier.epoch == block.epoch);
+        metrics.count(Metric::BlocksFailed, chain, u64::from(has_failed(&block.status) && !was_failed));
+        let contenders = earlier.map_or(0, |earlier| earlier.contenders_seen);
+        metrics.count(Metric::Contenders, chain, u64::from(block.contenders_seen.saturating_sub(contenders)));
+    }
+}
