@@ -10,12 +10,13 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 /// Numbers and what they are about.
-pub const GROUPS: [(RangeInclusive<u16>, &str); 6] = [
+pub const GROUPS: [(RangeInclusive<u16>, &str); 7] = [
     (1..=99, "blocks, chains, proofs"),
     (101..=199, "provers and workers"),
     (201..=299, "what is given to push0: files, flags, configuration, the data directory"),
     (301..=399, "reaching a running push0, and what it lets in"),
     (401..=499, "storage"),
+    (501..=599, "AWS"),
     (901..=999, "defects of push0"),
 ];
 
@@ -116,6 +117,14 @@ catalogue! {
     BlobDamaged = 402, "stored bytes are not what was stored";
     DatabaseDamaged = 403, "the database is damaged";
     StorageTrouble = 404, "the storage fails";
+
+    AwsNotConfigured = 501, "no credentials or no region that AWS accepts";
+    AwsForbids = 502, "AWS does not allow this";
+    NotDeployed = 503, "a queue, table or bucket is not there";
+    AwsSessionExpired = 504, "the session with AWS has expired";
+    ClockWrong = 505, "AWS says that this machine's clock is wrong";
+    AwsDoesNotAnswer = 506, "AWS does not answer";
+    AwsThrottles = 507, "AWS says that this is too much at once";
 
     InvariantBroken = 901, "push0 broke one of its own rules";
 }

@@ -4,10 +4,11 @@
 //! one HTTP client, one retry policy, and the names of what was deployed.
 
 mod connect;
-#[allow(dead_code, reason = "the adapters that follow use it")]
+mod dynamodb;
 mod error;
 mod imds;
 
 pub use connect::{Connection, http_client};
+pub use dynamodb::Dynamo;
 pub use error::port_error;
 pub use imds::InstanceMetadata;

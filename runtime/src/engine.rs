@@ -29,6 +29,7 @@ use self::commit::{Combiner, lock};
 use self::owner::Ownership;
 use self::schema::Checkpointer;
 use self::waiting::{Line, Queues};
+use crate::port::check;
 use crate::port::{
     Accepted, BlobInfo, Blobs, Clock, Delivery, Key, Outgoing, PortError, PortResult, PutOutcome, Queue, QueueStats,
     Row, SetOutcome, SystemClock, Table, Value, Write,
@@ -331,19 +332,19 @@ impl Queue for Engine {
 #[async_trait]
 impl Table for Engine {
     async fn get(&self, key: &Key) -> PortResult<Option<Row>> {
-        table::check_key(key)?;
+        check::check_key(key)?;
         let key = key.clone();
         self.0.combiner.submit_read(move |batch| table::get(batch.db, &key)).await
     }
 
     async fn get_attributes(&self, key: &Key, names: &[&str]) -> PortResult<Option<Row>> {
-        table::check_key(key)?;
+        check::check_key(key)?;
         let (key, names) = (key.clone(), names.iter().map(|&name| name.to_owned()).collect());
         self.0.combiner.submit_read(move |batch| table::get_attributes(batch.db, &key, names)).await
     }
 
     async fn put_if_version(&self, key: &Key, doc: Value, expected: Option<u64>) -> PortResult<u64> {
-        table::check_key(key)?;
+        check::check_key(key)?;
         let key = key.clone();
         self.0.combiner.submit(move |batch| table::put_if_version(batch.db, key, doc, expected)).await
     }
@@ -356,7 +357,7 @@ impl Table for Engine {
         attempt: u32,
         value: Value,
     ) -> PortResult<Accepted> {
-        table::check_key(key)?;
+        check::check_key(key)?;
         let (key, slot, floor) = (key.clone(), slot.to_owned(), floor.to_owned());
         self.0.combiner.submit(move |batch| table::accept_first(batch.db, &key, slot, &floor, attempt, value)).await
     }
@@ -368,7 +369,7 @@ impl Table for Engine {
         expected: Option<Value>,
         new: Option<Value>,
     ) -> PortResult<SetOutcome> {
-        table::check_key(key)?;
+        check::check_key(key)?;
         let (key, attribute) = (key.clone(), attribute.to_owned());
         self.0.combiner.submit(move |batch| table::set_if(batch.db, &key, attribute, expected, new)).await
     }
@@ -382,12 +383,12 @@ impl Table for Engine {
     }
 
     async fn transact(&self, writes: Vec<Write>) -> PortResult<()> {
-        table::check_writes(&writes)?;
+        check::check_writes(&writes)?;
         self.0.combiner.submit(move |batch| table::transact(batch, writes)).await
     }
 
     async fn delete(&self, key: &Key) -> PortResult<()> {
-        table::check_key(key)?;
+        check::check_key(key)?;
         let key = key.clone();
         self.0.combiner.submit(move |batch| table::delete(batch.db, &key)).await
     }

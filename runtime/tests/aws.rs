@@ -4,6 +4,8 @@
 #![cfg(feature = "aws")]
 #![allow(clippy::unwrap_used, dead_code)]
 
+#[path = "aws/dynamodb.rs"]
+mod dynamodb;
 #[path = "aws/support.rs"]
 mod support;
 

@@ -7,10 +7,12 @@ use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_sdk_dynamodb::config::retry::RetryPartition;
 use aws_smithy_http_client::tls;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_runtime_api::client::interceptors::SharedInterceptor;
 
+use super::error::Attempts;
 use crate::settings::AwsSettings;
 
 /// What the adapters are made from. Clones share the HTTP client.
@@ -19,6 +21,7 @@ pub struct Connection {
     pub sdk: SdkConfig,
     pub settings: AwsSettings,
     interceptor: Option<SharedInterceptor>,
+    retries: Option<RetryPartition>,
 }
 
 impl Connection {
@@ -39,15 +42,17 @@ impl Connection {
         if let Some(endpoint) = &settings.endpoint {
             loader = loader.endpoint_url(endpoint);
         }
-        Self { sdk: loader.load().await, settings, interceptor: None }
+        Self { sdk: loader.load().await, settings, interceptor: None, retries: None }
     }
 
-    /// Of an emulator, where the access key is the account: nothing is read from the environment.
+    /// Of an emulator, where the access key is the account: nothing is read from the environment. All clients of a process draw their
+    /// retries from one quota a service; this connection has one of its own, so that what one test makes fail is not missing in another.
     pub async fn emulated(settings: AwsSettings, account: &str, http: SharedHttpClient) -> Self {
         let mut connection = Self::over(settings, http).await;
         let credentials = Credentials::from_keys(account, "emulator", None);
         let sdk = connection.sdk.into_builder().region(aws_config::Region::from_static("us-east-1"));
         connection.sdk = sdk.credentials_provider(SharedCredentialsProvider::new(credentials)).build();
+        connection.retries = Some(RetryPartition::custom(account.to_owned()).build());
         connection
     }
 
@@ -57,21 +62,28 @@ impl Connection {
         self
     }
 
+    fn interceptors(&self) -> impl Iterator<Item = SharedInterceptor> {
+        std::iter::once(SharedInterceptor::new(Attempts)).chain(self.interceptor.clone())
+    }
+
     pub fn sqs(&self) -> aws_sdk_sqs::Client {
         let mut config = aws_sdk_sqs::config::Builder::from(&self.sdk);
-        config.set_interceptors(self.interceptor.iter().cloned());
+        config.set_interceptors(self.interceptors());
+        config.set_retry_partition(self.retries.clone());
         aws_sdk_sqs::Client::from_conf(config.build())
     }
 
     pub fn dynamodb(&self) -> aws_sdk_dynamodb::Client {
         let mut config = aws_sdk_dynamodb::config::Builder::from(&self.sdk);
-        config.set_interceptors(self.interceptor.iter().cloned());
+        config.set_interceptors(self.interceptors());
+        config.set_retry_partition(self.retries.clone());
         aws_sdk_dynamodb::Client::from_conf(config.build())
     }
 
     pub fn s3(&self) -> aws_sdk_s3::Client {
         let mut config = aws_sdk_s3::config::Builder::from(&self.sdk);
-        config.set_interceptors(self.interceptor.iter().cloned());
+        config.set_interceptors(self.interceptors());
+        config.set_retry_partition(self.retries.clone());
         // A bucket's own host name does not resolve to an emulator.
         config.set_force_path_style(self.settings.endpoint.is_some().then_some(true));
         aws_sdk_s3::Client::from_conf(config.build())

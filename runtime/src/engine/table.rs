@@ -2,7 +2,7 @@
 //! lock, so conditions and changes cannot be interleaved.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -10,24 +10,8 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
 use super::commit::{Batch, Failure};
-use crate::port::{Accepted, Key, PortError, PortResult, Row, SetOutcome, Write};
-
-pub(super) const MAX_WRITES: usize = 25;
-
-pub(super) fn check_key(key: &Key) -> PortResult<()> {
-    if key.partition.is_empty() || key.sort.is_empty() || key.partition.len() > 1024 || key.sort.len() > 1024 {
-        return Err(PortError::permanent(format!("{key:?}: partition and sort key need 1 to 1024 bytes each")));
-    }
-    Ok(())
-}
-
-/// Absent and null would be the same once they have been through JSON.
-fn check_value(value: Option<&Value>) -> PortResult<()> {
-    match value {
-        Some(Value::Null) => Err(PortError::permanent("an attribute is never null: remove it instead")),
-        _ => Ok(()),
-    }
-}
+use crate::port::check::check_value;
+use crate::port::{Accepted, Key, PortError, Row, SetOutcome, Write};
 
 fn damaged(key: &Key, error: &serde_json::Error) -> PortError {
     PortError::corrupt(format!("row {}/{} does not parse: {error}", key.partition, key.sort))
@@ -221,35 +205,6 @@ pub(super) fn query(
         )?);
     }
     Ok(rows)
-}
-
-pub(super) fn check_writes(writes: &[Write]) -> PortResult<()> {
-    if writes.len() > MAX_WRITES {
-        return Err(PortError::permanent(format!("a transaction of {} writes: at most {MAX_WRITES}", writes.len())));
-    }
-    let mut whole_rows = BTreeSet::new();
-    let mut attributes = BTreeSet::new();
-    for write in writes {
-        let distinct = match write {
-            Write::Put { key, .. } | Write::Check { key, .. } => {
-                check_key(key)?;
-                whole_rows.insert(key)
-            }
-            Write::SetIf { key, attribute, expected, new } => {
-                check_key(key)?;
-                check_value(expected.as_ref())?;
-                check_value(new.as_ref())?;
-                attributes.insert((key, attribute))
-            }
-        };
-        if !distinct {
-            return Err(PortError::permanent("a transaction names a row or attribute twice"));
-        }
-    }
-    if attributes.iter().any(|(key, _)| whole_rows.contains(key)) {
-        return Err(PortError::permanent("a transaction treats a row as versioned and as accept-first"));
-    }
-    Ok(())
 }
 
 /// The writes passed [`check_writes`].

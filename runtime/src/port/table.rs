@@ -5,6 +5,8 @@
 //! strongly consistent. Keys are text, 1 to 1024 bytes each; `query` returns rows of one partition in byte order of the sort key. An
 //! attribute's value is never null (`Permanent`): absent and null would be one once they have been through JSON.
 
+pub(crate) mod check;
+
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
