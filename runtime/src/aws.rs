@@ -7,8 +7,10 @@ mod connect;
 mod dynamodb;
 mod error;
 mod imds;
+mod sqs;
 
 pub use connect::{Connection, http_client};
 pub use dynamodb::Dynamo;
 pub use error::port_error;
 pub use imds::InstanceMetadata;
+pub use sqs::Sqs;

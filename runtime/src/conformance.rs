@@ -15,23 +15,66 @@ use crate::engine::QueueSpec;
 use crate::port::{Clock as _, ErrorKind, PortResult};
 
 mod blobs;
+mod dead_letters;
 mod imds;
 mod queue;
 mod table;
 
 pub use blobs::blobs_suite;
+pub use dead_letters::dead_letters_suite;
 pub use imds::{FakeImds, Fault, imds_suite};
 pub use queue::queue_suite;
 pub use table::table_suite;
 
-/// How time passes for an adapter under test: a virtual clock jumps, a real one is slept through.
+/// How time passes for an adapter under test: a virtual clock jumps, a real one is slept through. With it goes what a real service needs:
+/// shorter lengths, so that sleeping through them takes no hours, and patience.
 #[async_trait]
 pub trait Passing: Send + Sync {
     async fn advance(&self, by: Millis);
 
     /// Completes when everything that waits on the adapter has got as far as it can without time passing.
     async fn settle(&self);
+
+    /// Length of the leases the checks work with; at least 4 s where the service counts in seconds.
+    fn lease(&self) -> Millis {
+        Millis::from_secs(30)
+    }
+
+    /// How long a receive may wait for what must be there. A service spread over many machines needs it; the engine knows.
+    fn patience(&self) -> Millis {
+        Millis(0)
+    }
+
+    /// How closely before an end a check may look whether it has come: calls take time.
+    fn brink(&self) -> Millis {
+        Millis(1)
+    }
+
+    /// Why a check is left out, by its name: the service does not promise that, or an emulator is known to differ from it.
+    fn leaves_out(&self, check: &str) -> Option<&'static str> {
+        let _ = check;
+        None
+    }
 }
+
+/// Whether the check runs; says so when it does not.
+fn runs(time: &dyn Passing, check: &str) -> bool {
+    let left_out = time.leaves_out(check);
+    if let Some(reason) = left_out {
+        eprintln!("left out: {check}: {reason}");
+    }
+    left_out.is_none()
+}
+
+/// Runs the checks of a suite one after the other, but for those that are left out.
+macro_rules! run_checks {
+    ($suite:ident: $($check:ident)*) => {
+        $(if $crate::conformance::runs($suite.time, stringify!($check)) {
+            $suite.$check().await;
+        })*
+    };
+}
+use run_checks;
 
 /// Time of an adapter in this process that reads a [`ManualClock`].
 #[async_trait]
@@ -51,7 +94,7 @@ impl Passing for ManualClock {
     }
 }
 
-/// The queues [`queue_suite`] works on.
+/// The queues [`queue_suite`] and [`dead_letters_suite`] work on.
 pub fn queues() -> Vec<QueueSpec> {
     vec![
         QueueSpec::new(queue::DEAD),
@@ -60,6 +103,9 @@ pub fn queues() -> Vec<QueueSpec> {
         QueueSpec::new(queue::FIFO),
         QueueSpec::new(queue::REDRIVE).with_dead_letter(queue::DEAD, 2),
         QueueSpec::new(queue::REDRIVE_FIFO).with_dead_letter(queue::DEAD_FIFO, 2),
+        QueueSpec::new(dead_letters::DEAD),
+        QueueSpec::new(dead_letters::SOURCE),
+        QueueSpec::new(dead_letters::SOURCE_FIFO),
     ]
 }
 

@@ -6,6 +6,8 @@
 
 #[path = "aws/dynamodb.rs"]
 mod dynamodb;
+#[path = "aws/sqs.rs"]
+mod sqs;
 #[path = "aws/support.rs"]
 mod support;
 

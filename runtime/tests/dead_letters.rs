@@ -5,7 +5,9 @@
 use std::sync::Arc;
 
 use push0_core::Millis;
-use push0_runtime::engine::{Engine, QueueSpec};
+use push0_runtime::clock_manual::ManualClock;
+use push0_runtime::conformance::{dead_letters_suite, queues};
+use push0_runtime::engine::{Engine, EngineConfig, Location, QueueSpec};
 use push0_runtime::http::{
     Client, ClientConfig, Introduction, Ports, Role, Server, ServerConfig, Token, bind_unix, dead_letter_routes,
 };
@@ -25,76 +27,21 @@ fn engine() -> Engine {
     Engine::in_memory(queues).unwrap()
 }
 
+/// The engine of the suite, and its clock.
+fn conforming() -> (Engine, ManualClock) {
+    let clock = ManualClock::starting_at(Millis(1_700_000_000_000));
+    let config = EngineConfig { clock: Arc::new(clock.clone()), ..EngineConfig::new(Location::Memory, queues()) };
+    (Engine::open(config).unwrap(), clock)
+}
+
 fn message(body: &str, group: Option<&str>) -> Outgoing {
     Outgoing { body: body.to_owned(), group: group.map(str::to_owned), ..Outgoing::default() }
 }
 
-/// Every promise of the port, on queues that are empty before and after.
-async fn promises(letters: &dyn DeadLetters, queue: &dyn Queue) {
-    let bodies = |seen: &[push0_runtime::port::Peeked]| seen.iter().map(|seen| seen.body.clone()).collect::<Vec<_>>();
-    queue.send("results-dlq", ["a", "b", "c"].map(|body| message(body, Some("demo"))).to_vec()).await.unwrap();
-
-    let seen = letters.peek("results-dlq", None, 2).await.unwrap();
-    assert_eq!(bodies(&seen), ["a", "b"]);
-    let rest = letters.peek("results-dlq", Some(&seen[1].id), 2).await.unwrap();
-    assert_eq!(bodies(&rest), ["c"]);
-    assert!(
-        seen.iter().all(|seen| seen.receive_count == 0 && !seen.in_flight && seen.group.as_deref() == Some("demo"))
-    );
-
-    // Moved once, new there, with another body where one is given.
-    let id = &seen[0].id;
-    assert!(letters.redrive("results-dlq", id, "results", Some("a2".to_owned())).await.unwrap());
-    assert!(!letters.redrive("results-dlq", id, "results", None).await.unwrap(), "it has left already");
-    let received = queue.receive("results", 10, Millis(0), LEASE).await.unwrap();
-    assert_eq!(received.len(), 1);
-    assert_eq!((received[0].body.as_str(), received[0].group.as_deref()), ("a2", Some("demo")));
-    assert_eq!((received[0].receive_count, received[0].sent_at), (1, seen[0].sent_at));
-
-    // What somebody has in hand is left alone, and is shown as such.
-    let mine = letters.peek("results", None, 10).await.unwrap();
-    assert!(mine[0].in_flight && mine[0].receive_count == 1);
-    for refused in [
-        letters.redrive("results", &mine[0].id, "results-dlq", None).await,
-        letters.discard("results", &mine[0].id, "because").await,
-    ] {
-        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Conflict);
-    }
-    queue.ack("results", &received[0].receipt).await.unwrap();
-
-    // Into a FIFO queue with its group only.
-    queue.send("poison", vec![message("x", None), message("y", Some("demo"))]).await.unwrap();
-    let poison = letters.peek("poison", None, 10).await.unwrap();
-    let refused = letters.redrive("poison", &poison[0].id, "submissions.fifo", None).await;
-    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Permanent);
-    assert!(letters.redrive("poison", &poison[1].id, "submissions.fifo", None).await.unwrap());
-    let received = queue.receive("submissions.fifo", 10, Millis(0), LEASE).await.unwrap();
-    assert_eq!(received[0].body, "y");
-    queue.ack("submissions.fifo", &received[0].receipt).await.unwrap();
-
-    // Discarded once.
-    assert!(letters.discard("poison", &poison[0].id, "of no use").await.unwrap());
-    assert!(!letters.discard("poison", &poison[0].id, "of no use").await.unwrap());
-    for seen in letters.peek("results-dlq", None, 100).await.unwrap() {
-        assert!(letters.discard("results-dlq", &seen.id, "of no use").await.unwrap());
-    }
-
-    for (refused, what) in [
-        (letters.peek("nowhere", None, 1).await.map(|_| ()), "unknown queue"),
-        (letters.peek("poison", None, 0).await.map(|_| ()), "no limit"),
-        (letters.peek("poison", None, 101).await.map(|_| ()), "too much"),
-        (letters.peek("poison", Some("x"), 1).await.map(|_| ()), "no id"),
-        (letters.redrive("poison", "1", "nowhere", None).await.map(|_| ()), "unknown target"),
-        (letters.discard("poison", "../1", "r").await.map(|_| ()), "no id"),
-    ] {
-        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Permanent, "{what}");
-    }
-}
-
 #[tokio::test]
 async fn in_process() {
-    let engine = engine();
-    promises(&engine, &engine).await;
+    let (engine, clock) = conforming();
+    dead_letters_suite(&engine, &engine, &clock).await;
 }
 
 #[tokio::test]
@@ -130,10 +77,10 @@ async fn serve(engine: &Engine) -> Serving {
 
 #[tokio::test]
 async fn over_http_for_operators_only() {
-    let engine = engine();
+    let (engine, clock) = conforming();
     let serving = serve(&engine).await;
     let operator = Client::new(ClientConfig::new(serving.address.clone())).unwrap();
-    promises(&operator, &operator).await;
+    dead_letters_suite(&operator, &operator, &clock).await;
     let worker = Client::new(ClientConfig::new(serving.address.clone()).with_token(WORKER)).unwrap();
     let refused = [
         worker.peek("poison", None, 1).await.map(|_| ()),

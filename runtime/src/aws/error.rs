@@ -19,7 +19,7 @@ use crate::port::{ErrorKind, PortError};
 pub(super) use self::attempts::Attempts;
 
 /// "Later": nothing was done.
-const THROTTLES: &[&str] = &[
+pub(super) const THROTTLES: &[&str] = &[
     "ThrottlingException",
     "Throttling",
     "ThrottledException",

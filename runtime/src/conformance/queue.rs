@@ -3,8 +3,8 @@
 use futures::FutureExt as _;
 use push0_core::Millis;
 
-use super::{Passing, both, refused};
-use crate::port::{Delivery, ErrorKind, Outgoing, Queue};
+use super::{Passing, both, refused, run_checks};
+use crate::port::{Delivery, ErrorKind, Outgoing, Queue, QueueStats};
 
 mod fifo;
 
@@ -15,43 +15,48 @@ pub(super) const REDRIVE_FIFO: &str = "conformance-redrive.fifo";
 pub(super) const DEAD: &str = "conformance-dead";
 pub(super) const DEAD_FIFO: &str = "conformance-dead.fifo";
 
-const LEASE: Millis = Millis::from_secs(30);
 const NOW: Millis = Millis(0);
+const TWELVE_HOURS: Millis = Millis::from_secs(12 * 3600);
 
 /// Runs every check on the queues of [`super::queues`], which must be there and empty, and leaves them empty. `salt` keeps the dedup ids
 /// of one run apart from those of another.
 pub async fn queue_suite(queue: &dyn Queue, time: &dyn Passing, salt: &str) {
     let suite = Suite { queue, time, salt };
-    suite.a_sent_message_arrives_as_it_was_sent().await;
-    suite.an_unknown_queue_is_permanent().await;
-    suite.limits_are_checked_and_refuse_the_whole_send().await;
-    suite.a_receive_takes_at_most_max().await;
-    suite.a_receive_without_wait_answers_at_once().await;
-    suite.a_waiting_receive_is_woken_by_a_send().await;
-    suite.a_waiting_receive_ends_empty_when_its_wait_ends().await;
-    suite.a_dropped_receive_loses_nothing().await;
-    suite.a_leased_message_is_not_handed_out_again().await;
-    suite.an_expired_lease_returns_the_message_and_voids_the_receipt().await;
-    suite.a_waiting_receive_is_woken_by_an_expiry().await;
-    suite.extending_keeps_the_message().await;
-    suite.extending_may_shorten().await;
-    suite.a_lease_cannot_outlast_twelve_hours().await;
-    suite.releasing_hands_the_message_on().await;
-    suite.releasing_with_delay_hides_the_message_meanwhile().await;
-    suite.acknowledged_is_gone_and_its_receipt_void().await;
-    suite.a_delayed_message_arrives_after_its_delay().await;
-    suite.a_standard_queue_does_not_deduplicate().await;
-    suite.a_standard_queue_does_not_block_a_group().await;
-    suite.too_many_receives_lead_to_the_dead_letter_queue().await;
-    suite.fifo_needs_group_and_dedup_and_refuses_delay().await;
-    suite.fifo_keeps_order_within_a_group().await;
-    suite.fifo_blocks_a_group_in_flight_and_no_other().await;
-    suite.fifo_wakes_who_waits_for_a_blocked_group().await;
-    suite.fifo_returns_expired_and_released_at_the_head().await;
-    suite.fifo_release_with_delay_keeps_the_group_blocked().await;
-    suite.fifo_swallows_a_dedup_id_for_five_minutes_even_after_deletion().await;
-    suite.fifo_dead_letters_keep_group_and_order_and_free_the_group().await;
-    suite.stats_count_what_is_there().await;
+    run_checks! { suite:
+        a_sent_message_arrives_as_it_was_sent
+        an_unknown_queue_is_permanent
+        limits_are_checked_and_refuse_the_whole_send
+        a_receive_takes_at_most_max
+        a_receive_without_wait_answers_at_once
+        a_waiting_receive_is_woken_by_a_send
+        a_waiting_receive_ends_empty_when_its_wait_ends
+        a_dropped_receive_loses_nothing
+        a_leased_message_is_not_handed_out_again
+        an_expired_lease_returns_the_message_and_voids_the_receipt
+        a_waiting_receive_is_woken_by_an_expiry
+        extending_keeps_the_message
+        extending_may_shorten
+        a_lease_of_more_than_twelve_hours_is_refused
+        a_lease_cannot_outlast_twelve_hours
+        releasing_hands_the_message_on
+        releasing_with_delay_hides_the_message_meanwhile
+        acknowledged_is_gone_and_its_receipt_void
+        a_delayed_message_arrives_after_its_delay
+        a_standard_queue_does_not_deduplicate
+        a_standard_queue_does_not_block_a_group
+        too_many_receives_lead_to_the_dead_letter_queue
+        fifo_needs_group_and_dedup_and_refuses_delay
+        fifo_keeps_order_within_a_group
+        fifo_blocks_a_group_in_flight_and_no_other
+        fifo_wakes_who_waits_for_a_blocked_group
+        fifo_returns_expired_and_released_at_the_head
+        fifo_release_with_delay_keeps_the_group_blocked
+        fifo_swallows_a_dedup_id_even_after_deletion
+        fifo_forgets_a_dedup_id_after_five_minutes
+        fifo_dead_letters_keep_group_and_order_and_free_the_group
+        stats_count_what_is_there
+        stats_tell_the_age_of_the_oldest
+    }
 }
 
 struct Suite<'a> {
@@ -92,18 +97,52 @@ impl Suite<'_> {
         self.queue.send(queue, messages).await.expect("sends");
     }
 
-    async fn take(&self, queue: &str) -> Vec<Delivery> {
-        self.queue.receive(queue, 10, NOW, LEASE).await.expect("receives")
+    fn lease(&self) -> Millis {
+        self.time.lease()
+    }
+
+    fn half(&self) -> Millis {
+        Millis(self.lease().0 / 2)
+    }
+
+    /// What must be there: `count` messages, or what there is besides.
+    async fn take(&self, queue: &str, count: usize) -> Vec<Delivery> {
+        let mut taken = Vec::new();
+        while taken.len() < count {
+            let received = self.queue.receive(queue, 10, self.time.patience(), self.lease()).await.expect("receives");
+            if received.is_empty() {
+                break;
+            }
+            taken.extend(received);
+        }
+        taken
     }
 
     async fn one(&self, queue: &str) -> Delivery {
-        let mut deliveries = self.queue.receive(queue, 1, NOW, LEASE).await.expect("receives");
+        let received = self.queue.receive(queue, 1, self.time.patience(), self.lease()).await;
+        let mut deliveries = received.expect("receives");
         assert_eq!(deliveries.len(), 1, "one message from {queue}");
         deliveries.remove(0)
     }
 
+    /// The stats, once they are what they should be, or what they are when patience ends.
+    async fn stats(&self, (visible, in_flight, delayed): (u64, u64, u64)) -> QueueStats {
+        const STEP: Millis = Millis(200);
+        let mut waited = Millis(0);
+        loop {
+            let stats = self.queue.stats(STANDARD).await.expect("stats");
+            let as_wanted = (stats.visible, stats.in_flight, stats.delayed) == (visible, in_flight, delayed);
+            if as_wanted || waited >= self.time.patience() {
+                assert_eq!((stats.visible, stats.in_flight, stats.delayed), (visible, in_flight, delayed));
+                return stats;
+            }
+            self.time.advance(STEP).await;
+            waited = waited.plus(STEP);
+        }
+    }
+
     async fn none(&self, queue: &str) {
-        let deliveries = self.take(queue).await;
+        let deliveries = self.queue.receive(queue, 10, NOW, self.lease()).await.expect("receives");
         assert!(deliveries.is_empty(), "{queue} should have nothing to hand out: {deliveries:?}");
     }
 
@@ -114,7 +153,7 @@ impl Suite<'_> {
     }
 
     async fn void(&self, queue: &str, delivery: &Delivery) {
-        refused(self.queue.extend(queue, &delivery.receipt, LEASE).await, ErrorKind::Fenced);
+        refused(self.queue.extend(queue, &delivery.receipt, self.lease()).await, ErrorKind::Fenced);
         refused(self.queue.release(queue, &delivery.receipt, NOW).await, ErrorKind::Fenced);
         refused(self.queue.ack(queue, &delivery.receipt).await, ErrorKind::Fenced);
     }
@@ -132,7 +171,7 @@ impl Suite<'_> {
     async fn an_unknown_queue_is_permanent(&self) {
         let unknown = "no-such-queue";
         refused(self.queue.send(unknown, vec![plain("x")]).await, ErrorKind::Permanent);
-        refused(self.queue.receive(unknown, 1, NOW, LEASE).await, ErrorKind::Permanent);
+        refused(self.queue.receive(unknown, 1, NOW, self.lease()).await, ErrorKind::Permanent);
         refused(self.queue.stats(unknown).await, ErrorKind::Permanent);
     }
 
@@ -144,7 +183,7 @@ impl Suite<'_> {
         refused(self.queue.send(STANDARD, vec![plain("small"), delayed]).await, ErrorKind::Permanent);
         self.none(STANDARD).await;
         for max in [0, 11] {
-            refused(self.queue.receive(STANDARD, max, NOW, LEASE).await, ErrorKind::Permanent);
+            refused(self.queue.receive(STANDARD, max, NOW, self.lease()).await, ErrorKind::Permanent);
         }
         self.send(STANDARD, vec![plain(&large)]).await;
         let delivery = self.one(STANDARD).await;
@@ -157,7 +196,7 @@ impl Suite<'_> {
         self.send(STANDARD, sent.iter().map(|body| plain(body)).collect()).await;
         let mut got = Vec::new();
         for _ in 0..100 {
-            let deliveries = self.queue.receive(STANDARD, 7, NOW, LEASE).await.expect("receives");
+            let deliveries = self.queue.receive(STANDARD, 7, NOW, self.lease()).await.expect("receives");
             assert!(deliveries.len() <= 7);
             got.extend(deliveries);
             if got.len() == sent.len() {
@@ -174,7 +213,7 @@ impl Suite<'_> {
     }
 
     async fn a_waiting_receive_is_woken_by_a_send(&self) {
-        let waiting = self.queue.receive(STANDARD, 10, Millis::from_secs(20), LEASE);
+        let waiting = self.queue.receive(STANDARD, 10, Millis::from_secs(20), self.lease());
         let sending = async {
             self.time.settle().await;
             self.send(STANDARD, vec![plain("wake")]).await;
@@ -186,14 +225,14 @@ impl Suite<'_> {
     }
 
     async fn a_waiting_receive_ends_empty_when_its_wait_ends(&self) {
-        let waiting = self.queue.receive(STANDARD, 10, Millis::from_secs(2), LEASE);
+        let waiting = self.queue.receive(STANDARD, 10, Millis::from_secs(2), self.lease());
         let (received, ()) = both(waiting, self.time.advance(Millis::from_secs(2))).await;
         assert_eq!(received.expect("receives"), []);
     }
 
     async fn a_dropped_receive_loses_nothing(&self) {
         {
-            let waiting = self.queue.receive(STANDARD, 10, Millis::from_secs(20), LEASE).fuse();
+            let waiting = self.queue.receive(STANDARD, 10, Millis::from_secs(20), self.lease()).fuse();
             let settled = self.time.settle().fuse();
             futures::pin_mut!(waiting, settled);
             futures::select_biased! {
@@ -204,10 +243,10 @@ impl Suite<'_> {
         self.send(STANDARD, vec![plain("kept")]).await;
         self.time.settle().await;
         // At the latest when the lease of whoever went away ends.
-        let mut deliveries = self.take(STANDARD).await;
+        let mut deliveries = self.take(STANDARD, 1).await;
         if deliveries.is_empty() {
-            self.time.advance(LEASE).await;
-            deliveries = self.take(STANDARD).await;
+            self.time.advance(self.lease()).await;
+            deliveries = self.take(STANDARD, 1).await;
         }
         assert_eq!(bodies(&deliveries), ["kept"]);
         self.ack(STANDARD, &deliveries).await;
@@ -216,7 +255,7 @@ impl Suite<'_> {
     async fn a_leased_message_is_not_handed_out_again(&self) {
         self.send(STANDARD, vec![plain("held")]).await;
         let delivery = self.one(STANDARD).await;
-        self.time.advance(Millis::from_secs(20)).await;
+        self.time.advance(self.half()).await;
         self.none(STANDARD).await;
         self.ack(STANDARD, &[delivery]).await;
     }
@@ -224,7 +263,7 @@ impl Suite<'_> {
     async fn an_expired_lease_returns_the_message_and_voids_the_receipt(&self) {
         self.send(STANDARD, vec![plain("again")]).await;
         let first = self.one(STANDARD).await;
-        self.time.advance(LEASE).await;
+        self.time.advance(self.lease()).await;
         // Although nobody else has it.
         self.void(STANDARD, &first).await;
         let second = self.one(STANDARD).await;
@@ -238,8 +277,8 @@ impl Suite<'_> {
     async fn a_waiting_receive_is_woken_by_an_expiry(&self) {
         self.send(STANDARD, vec![plain("expires")]).await;
         let first = self.one(STANDARD).await;
-        let waiting = self.queue.receive(STANDARD, 1, Millis::from_secs(60), LEASE);
-        let (received, ()) = both(waiting, self.time.advance(LEASE)).await;
+        let waiting = self.queue.receive(STANDARD, 1, Millis::from_secs(60), self.lease());
+        let (received, ()) = both(waiting, self.time.advance(self.lease())).await;
         let second = received.expect("receives");
         assert_eq!(bodies(&second), ["expires"]);
         self.void(STANDARD, &first).await;
@@ -250,8 +289,8 @@ impl Suite<'_> {
         self.send(STANDARD, vec![plain("long")]).await;
         let delivery = self.one(STANDARD).await;
         for _ in 0..3 {
-            self.time.advance(Millis::from_secs(20)).await;
-            self.queue.extend(STANDARD, &delivery.receipt, LEASE).await.expect("extends");
+            self.time.advance(self.half()).await;
+            self.queue.extend(STANDARD, &delivery.receipt, self.lease()).await.expect("extends");
         }
         self.none(STANDARD).await;
         self.ack(STANDARD, &[delivery]).await;
@@ -260,7 +299,7 @@ impl Suite<'_> {
     async fn extending_may_shorten(&self) {
         self.send(STANDARD, vec![plain("short")]).await;
         let first = self.one(STANDARD).await;
-        let waiting = self.queue.receive(STANDARD, 1, Millis::from_secs(20), LEASE);
+        let waiting = self.queue.receive(STANDARD, 1, Millis::from_secs(20), self.lease());
         let shortening = async {
             self.time.settle().await;
             self.queue.extend(STANDARD, &first.receipt, Millis::from_secs(2)).await.expect("extends");
@@ -272,18 +311,28 @@ impl Suite<'_> {
         self.ack(STANDARD, &second).await;
     }
 
-    async fn a_lease_cannot_outlast_twelve_hours(&self) {
-        let (hour, limit) = (Millis::from_secs(3600), Millis::from_secs(12 * 3600));
-        let too_long = limit.plus(Millis(1));
+    async fn a_lease_of_more_than_twelve_hours_is_refused(&self) {
+        let too_long = TWELVE_HOURS.plus(Millis(1));
         refused(self.queue.receive(STANDARD, 1, NOW, too_long).await, ErrorKind::Permanent);
+        refused(self.queue.receive(STANDARD, 1, NOW, NOW).await, ErrorKind::Permanent);
+        self.send(STANDARD, vec![plain("held for long")]).await;
+        let delivery = self.one(STANDARD).await;
+        refused(self.queue.extend(STANDARD, &delivery.receipt, too_long).await, ErrorKind::Permanent);
+        // Clamped or refused.
+        let _ = self.queue.extend(STANDARD, &delivery.receipt, TWELVE_HOURS).await;
+        self.ack(STANDARD, &[delivery]).await;
+    }
+
+    async fn a_lease_cannot_outlast_twelve_hours(&self) {
+        let hour = Millis::from_secs(3600);
         self.send(STANDARD, vec![plain("forever")]).await;
-        let first = self.queue.receive(STANDARD, 1, NOW, limit).await.expect("receives");
+        let first = self.queue.receive(STANDARD, 1, NOW, TWELVE_HOURS).await.expect("receives");
         self.time.advance(hour).await;
         // Clamped or refused: in any case it does not outlast the limit.
-        let _ = self.queue.extend(STANDARD, &first[0].receipt, limit).await;
-        self.time.advance(limit.since(hour)).await;
+        let _ = self.queue.extend(STANDARD, &first[0].receipt, TWELVE_HOURS).await;
+        self.time.advance(TWELVE_HOURS.since(hour)).await;
         self.void(STANDARD, &first[0]).await;
-        let second = self.take(STANDARD).await;
+        let second = self.take(STANDARD, 1).await;
         assert_eq!(bodies(&second), ["forever"]);
         self.ack(STANDARD, &second).await;
     }
@@ -291,7 +340,7 @@ impl Suite<'_> {
     async fn releasing_hands_the_message_on(&self) {
         self.send(STANDARD, vec![plain("handed back")]).await;
         let first = self.one(STANDARD).await;
-        let waiting = self.queue.receive(STANDARD, 1, Millis::from_secs(20), LEASE);
+        let waiting = self.queue.receive(STANDARD, 1, Millis::from_secs(20), self.lease());
         let releasing = async {
             self.time.settle().await;
             self.queue.release(STANDARD, &first.receipt, NOW).await.expect("releases");
@@ -307,11 +356,12 @@ impl Suite<'_> {
     async fn releasing_with_delay_hides_the_message_meanwhile(&self) {
         self.send(STANDARD, vec![plain("later")]).await;
         let first = self.one(STANDARD).await;
-        self.queue.release(STANDARD, &first.receipt, Millis::from_secs(5)).await.expect("releases");
+        let delay = Millis::from_secs(5);
+        self.queue.release(STANDARD, &first.receipt, delay).await.expect("releases");
         self.void(STANDARD, &first).await;
-        self.time.advance(Millis::from_secs(4)).await;
+        self.time.advance(delay.since(self.time.brink())).await;
         self.none(STANDARD).await;
-        self.time.advance(Millis::from_secs(1)).await;
+        self.time.advance(self.time.brink()).await;
         let second = self.one(STANDARD).await;
         self.ack(STANDARD, &[second]).await;
     }
@@ -326,15 +376,17 @@ impl Suite<'_> {
         assert_ne!((&another.id, &another.receipt), (&delivery.id, &delivery.receipt));
         self.void(STANDARD, &delivery).await;
         self.ack(STANDARD, &[another]).await;
-        self.time.advance(LEASE).await;
+        self.time.advance(self.lease()).await;
         self.none(STANDARD).await;
     }
 
     async fn a_delayed_message_arrives_after_its_delay(&self) {
-        self.send(STANDARD, vec![Outgoing { delay: Millis::from_secs(10), ..plain("delayed") }]).await;
+        let delay = Millis::from_secs(5);
+        self.send(STANDARD, vec![Outgoing { delay, ..plain("delayed") }]).await;
+        self.time.advance(delay.since(self.time.brink())).await;
         self.none(STANDARD).await;
-        let waiting = self.queue.receive(STANDARD, 1, Millis::from_secs(20), LEASE);
-        let (received, ()) = both(waiting, self.time.advance(Millis::from_secs(10))).await;
+        let waiting = self.queue.receive(STANDARD, 1, Millis::from_secs(20), self.lease());
+        let (received, ()) = both(waiting, self.time.advance(self.time.brink())).await;
         let deliveries = received.expect("receives");
         assert_eq!(bodies(&deliveries), ["delayed"]);
         self.ack(STANDARD, &deliveries).await;
@@ -342,7 +394,7 @@ impl Suite<'_> {
 
     async fn a_standard_queue_does_not_deduplicate(&self) {
         self.send(STANDARD, vec![self.deduped("g", "same", "copy"), self.deduped("g", "same", "copy")]).await;
-        let deliveries = self.take(STANDARD).await;
+        let deliveries = self.take(STANDARD, 2).await;
         assert_eq!(bodies(&deliveries), ["copy", "copy"]);
         assert_ne!(deliveries[0].id, deliveries[1].id);
         self.ack(STANDARD, &deliveries).await;
@@ -363,7 +415,7 @@ impl Suite<'_> {
             self.none(DEAD).await;
             self.queue.release(REDRIVE, &delivery.receipt, NOW).await.expect("releases");
         }
-        let waiting = self.queue.receive(DEAD, 10, Millis::from_secs(20), LEASE);
+        let waiting = self.queue.receive(DEAD, 10, Millis::from_secs(20), self.lease());
         let third = async {
             self.time.settle().await;
             self.none(REDRIVE).await;
@@ -372,28 +424,36 @@ impl Suite<'_> {
         let dead = received.expect("receives");
         assert_eq!(bodies(&dead), ["poison"]);
         self.ack(DEAD, &dead).await;
-        self.time.advance(LEASE).await;
+        self.time.advance(self.lease()).await;
         self.none(REDRIVE).await;
     }
 
     async fn stats_count_what_is_there(&self) {
-        let stats = self.queue.stats(STANDARD).await.expect("stats");
-        assert_eq!((stats.visible, stats.in_flight, stats.delayed, stats.oldest), (0, 0, 0, None));
-        self.send(STANDARD, vec![Outgoing { delay: Millis::from_secs(60), ..plain("counted-d") }]).await;
+        self.stats((0, 0, 0)).await;
+        let delay = Millis(2 * self.lease().0);
+        self.send(STANDARD, vec![Outgoing { delay, ..plain("counted-d") }]).await;
         self.send(STANDARD, vec![plain("counted-1"), plain("counted-2"), plain("counted-3")]).await;
         let held = self.one(STANDARD).await;
-        self.time.advance(Millis::from_secs(3)).await;
-        let stats = self.queue.stats(STANDARD).await.expect("stats");
-        assert_eq!((stats.visible, stats.in_flight, stats.delayed), (2, 1, 1));
-        assert!(stats.oldest.is_some_and(|age| age >= Millis::from_secs(3)), "{stats:?}");
+        self.stats((2, 1, 1)).await;
         // An expired lease counts as visible although nobody has looked.
-        self.time.advance(LEASE).await;
-        let stats = self.queue.stats(STANDARD).await.expect("stats");
-        assert_eq!((stats.visible, stats.in_flight, stats.delayed), (3, 0, 1));
+        self.time.advance(self.lease()).await;
+        self.stats((3, 0, 1)).await;
         self.void(STANDARD, &held).await;
-        self.time.advance(Millis::from_secs(60)).await;
-        let deliveries = self.take(STANDARD).await;
+        self.time.advance(delay).await;
+        let deliveries = self.take(STANDARD, 4).await;
         assert_eq!(sorted(&deliveries), ["counted-1", "counted-2", "counted-3", "counted-d"]);
+        self.ack(STANDARD, &deliveries).await;
+    }
+
+    async fn stats_tell_the_age_of_the_oldest(&self) {
+        assert_eq!(self.stats((0, 0, 0)).await.oldest, None);
+        let age = Millis::from_secs(3);
+        self.send(STANDARD, vec![plain("old")]).await;
+        self.time.advance(age).await;
+        self.send(STANDARD, vec![plain("young")]).await;
+        let oldest = self.stats((2, 0, 0)).await.oldest;
+        assert!(oldest.is_some_and(|oldest| oldest >= age), "{oldest:?}");
+        let deliveries = self.take(STANDARD, 2).await;
         self.ack(STANDARD, &deliveries).await;
     }
 }

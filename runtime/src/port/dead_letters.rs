@@ -2,7 +2,8 @@
 //!
 //! Kept apart from [`super::Queue`]: only operators need it, and a queue service need not be able to look without receiving. An adapter
 //! for one that is not (SQS) receives with a lease of a few seconds and releases; ids are the service's message ids, and what is in
-//! flight with somebody else at that moment is not shown.
+//! flight with somebody else at that moment is not shown. There a look counts as a receive and hides the messages for that moment, and
+//! a message sent back is sent anew: its time of sending is that of the move.
 
 use async_trait::async_trait;
 use push0_core::Millis;
@@ -26,12 +27,12 @@ pub struct Peeked {
 
 #[async_trait]
 pub trait DeadLetters: Send + Sync {
-    /// Up to `limit` (1 to 100) messages of a queue in the order of their ids, those behind `after`. Changes nothing: no receive is
-    /// counted. Unknown queue: `Permanent`.
+    /// Up to `limit` (1 to 100) messages of a queue in the order of their ids, those behind `after`. Changes nothing where the service can
+    /// look without receiving. Unknown queue: `Permanent`.
     async fn peek(&self, queue: &str, after: Option<&str>, limit: usize) -> PortResult<Vec<Peeked>>;
 
-    /// Moves a message to the queue `to`, where it is new: group and time of its first sending stay, the body too unless another is
-    /// given. It is in one of the two queues at any moment where the service can do that, in both for a moment elsewhere. False: it
+    /// Moves a message to the queue `to`, where it is new: its group stays, the time of its first sending where the service can do that, the body unless
+    /// another is given. It is in one of the two queues at any moment where the service can do that, in both for a moment elsewhere. False: it
     /// is not there (any more). `Conflict`: somebody has it in hand.
     async fn redrive(&self, queue: &str, id: &str, to: &str, body: Option<String>) -> PortResult<bool>;
 

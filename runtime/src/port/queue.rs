@@ -47,7 +47,7 @@ pub struct Delivery {
     pub sent_at: Millis,
 }
 
-/// What a queue holds, for people and for scaling.
+/// What a queue holds, for people and for scaling: exact in the engine, approximate and up to a minute old on SQS.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueStats {
     /// Can be handed out now (FIFO: counting those behind a message in flight).
@@ -56,17 +56,20 @@ pub struct QueueStats {
     pub in_flight: u64,
     /// Waiting for their delay.
     pub delayed: u64,
-    /// Age of the oldest visible message.
+    /// Age of the oldest visible message, where the service tells.
     pub oldest: Option<Millis>,
 }
 
 #[async_trait]
 pub trait Queue: Send + Sync {
-    /// Stores all messages or none. Unknown queue: `Permanent`.
+    /// Stores the messages, in their order. What can be seen to be wrong with one (too large, without its group) refuses all of them before
+    /// any is stored. After another error any of them may have been stored where `may_have_happened` says so (SQS takes ten at a time and
+    /// may fail between): every message has a derived identity, so sending all of them again is right. Unknown queue: `Permanent`.
     async fn send(&self, queue: &str, messages: Vec<Outgoing>) -> PortResult<()>;
 
-    /// Up to `max` (1..=10) messages, leased for `lease`. Waits up to `wait` for the first; empty when there was none. Dropping the
-    /// future before it completes loses nothing: a message leased to a caller that went away returns when its lease ends.
+    /// Up to `max` (1..=10) messages, leased for `lease`; fewer than there are is no sign of the end. Waits up to `wait` for the first; empty
+    /// when there was none. Dropping the future before it completes loses nothing: a message leased to a caller that went away returns when
+    /// its lease ends. SQS counts in seconds: waits, leases and delays are rounded up there.
     async fn receive(&self, queue: &str, max: usize, wait: Millis, lease: Millis) -> PortResult<Vec<Delivery>>;
 
     /// The lease now ends `lease` from now. `Fenced` if the receipt is void.
@@ -75,7 +78,8 @@ pub trait Queue: Send + Sync {
     /// Hands the message back, visible after `delay`. `Fenced` if the receipt is void.
     async fn release(&self, queue: &str, receipt: &str, delay: Millis) -> PortResult<()>;
 
-    /// Deletes the message. `Fenced` if the receipt is void: somebody else may have it.
+    /// Deletes the message. `Fenced` if the receipt is void: somebody else may have it. (SQS's standard queues delete with a void receipt
+    /// that another process received.)
     async fn ack(&self, queue: &str, receipt: &str) -> PortResult<()>;
 
     async fn stats(&self, queue: &str) -> PortResult<QueueStats>;
