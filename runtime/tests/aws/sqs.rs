@@ -1,24 +1,15 @@
 //! Queues on SQS: the suites against both emulators, the failures SQS documents, and what becomes of polls nobody waits for.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_sqs::types::QueueAttributeName;
-use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use push0_core::Millis;
 use push0_runtime::aws::{Connection, Sqs};
 use push0_runtime::conformance::{Passing, dead_letters_suite, queue_suite, queues};
 use push0_runtime::engine::QueueSpec;
-use push0_runtime::port::{DeadLetters, Delivery, ErrorKind, Outgoing, Queue};
 
-use super::support::{Fate, connect, faulty, localstack, ministack, operation};
-
-const NOW: Millis = Millis(0);
-const LEASE: Millis = Millis::from_secs(30);
-const STANDARD: &str = "work";
-const FIFO: &str = "work.fifo";
+use super::support::{connect, localstack, ministack};
 
 /// Checks left out on SQS, whatever the emulator, and why.
 const NOT_ON_SQS: &[(&str, &str)] = &[
