@@ -186,6 +186,10 @@ pub struct Worker {
     /// For inputs and outputs of tasks in hand [default: push0-worker under the system's temporary directory].
     #[arg(long, value_name = "DIR")]
     pub scratch: Option<PathBuf>,
+    /// Whether to heed the EC2 instance it runs on (in service, Spot notices, termination): auto, on, off [env: PUSH0_EC2] [default: auto,
+    /// which is off but with --connect aws on a machine of EC2's].
+    #[arg(long, value_name = "MODE")]
+    pub ec2: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

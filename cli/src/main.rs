@@ -76,7 +76,8 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             up::run(&settings(&sources)?, &sources, output).await
         }
         Command::Worker(args) => {
-            let sources = Sources::new(args.config.clone()).for_worker().flag("workers.slots", args.slots);
+            let sources = Sources::new(args.config.clone()).for_worker();
+            let sources = sources.flag("workers.slots", args.slots).flag("ec2.mode", args.ec2.as_ref());
             worker::run(args, &location, &settings(&sources)?).await
         }
         Command::Prover(args) => prover::run(args, output).await,

@@ -66,6 +66,8 @@ impl Notice {
             pipeline: posted.pipeline.clone(),
             policy: posted.policy.clone(),
             provers: posted.provers.clone(),
+            // Each worker tries what it has.
+            self_tests: BTreeMap::new(),
         });
         Catalog {
             chains: self.chains.iter().map(|config| (config.chain.clone(), config.clone())).collect(),

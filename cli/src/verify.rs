@@ -266,6 +266,7 @@ impl Proofs<'_> {
             pipeline: run.pipeline.clone(),
             policy: run.policy.clone(),
             provers: [(name, command)].into(),
+            self_tests: BTreeMap::new(),
         })
     }
 

@@ -74,6 +74,10 @@ fn explain(error: &WorkerError) -> Trouble {
         WorkerError::Thread(_) => {
             ("look at the limits of this user (`ulimit -u`) and the machine's memory", ErrorCode::HelperFailed)
         }
+        WorkerError::SelfTest { .. } => (
+            "see what the prover says; `push0 prover check` runs it as a worker does. On EC2 the instance is given back to its group",
+            ErrorCode::SelfTestFailed,
+        ),
         WorkerError::Panicked(_) => {
             ("start it again, and report this: its tasks come again when their leases end", ErrorCode::InvariantBroken)
         }

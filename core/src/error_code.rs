@@ -89,6 +89,9 @@ catalogue! {
     WorkerEnded = 115, "a local worker ended and is started again";
     ProverReportedFailure = 116, "the prover reported a failure";
     LostTask = 117, "a task's workers ended without a word";
+    SelfTestFailed = 118, "a prover failed its self-test, and the worker takes no tasks";
+    MetadataUnreadable = 119, "the metadata of the EC2 instance cannot be read";
+    HookNotCompleted = 120, "the Auto Scaling group cannot be answered";
 
     BadConfiguration = 201, "the configuration has mistakes";
     BadSubmission = 202, "the submission file is not as it should be";

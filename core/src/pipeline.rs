@@ -7,6 +7,7 @@
 mod parse;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -207,6 +208,15 @@ pub struct ProverCommand {
     /// Address-space limit of the prover's process, in MiB; none by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_limit_mib: Option<u64>,
+}
+
+/// A task that a prover must do before its worker takes any: one that a good machine does in moments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SelfTest {
+    /// A stage of the pipeline that this prover runs.
+    pub stage: StageName,
+    /// What it is given: files beside the pipeline's.
+    pub inputs: Vec<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

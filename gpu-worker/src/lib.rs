@@ -7,8 +7,10 @@
 //! write but under its pool's prefix, and what it reports is checked by the trusted pool.
 
 mod config;
+pub mod ec2;
 mod intake;
 pub mod lease;
+mod pace;
 pub mod prover;
 mod retry;
 mod shim;

@@ -13,8 +13,8 @@ mod session;
 mod warm;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -165,6 +165,8 @@ pub struct Watch {
     begun: watch::Sender<Option<Begun>>,
     /// The last sign of life, milliseconds since the epoch.
     alive: AtomicU64,
+    /// How much of the task the prover last said was done, and when.
+    done: Mutex<Option<(f64, Millis)>>,
 }
 
 /// When the prover was given the task, and what bounds its run.
@@ -177,7 +179,7 @@ pub(crate) struct Begun {
 
 impl Watch {
     pub(crate) fn new(held: Held, clock: Arc<dyn Clock>) -> Self {
-        Self { held, clock, begun: watch::Sender::new(None), alive: AtomicU64::new(0) }
+        Self { held, clock, begun: watch::Sender::new(None), alive: AtomicU64::new(0), done: Mutex::default() }
     }
 
     /// A watch for a run that no message stands behind; [`Watch::cancel`] is all that ends it.
@@ -198,6 +200,19 @@ impl Watch {
     /// The prover made progress.
     pub fn progressed(&self) {
         self.alive.store(self.clock.now().0, Ordering::Relaxed);
+    }
+
+    /// The prover made progress, and says how much of the whole is done.
+    pub(crate) fn progressed_to(&self, fraction: Option<f64>) {
+        self.progressed();
+        if let Some(fraction) = fraction {
+            *self.done.lock().unwrap_or_else(PoisonError::into_inner) = Some((fraction, self.clock.now()));
+        }
+    }
+
+    /// What the prover last said of the fraction that is done, and when it said so.
+    pub(crate) fn done(&self) -> Option<(f64, Millis)> {
+        *self.done.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn clock(&self) -> &dyn Clock {

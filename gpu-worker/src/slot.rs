@@ -1,7 +1,7 @@
 //! A slot: one task being proven, one being fetched or waiting, and those before being stored and reported.
 //!
-//! The one that waits is given back as soon as the one being proven looks hung (half of a limit is used up) or the worker drains:
-//! nothing is kept behind a prover that may never answer.
+//! The one that waits is given back as soon as the one being proven looks hung (half of a limit is used up) or no new work is to be
+//! taken: nothing is kept behind a prover that may never answer.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tracing::{debug, error, info, warn};
 
 use crate::intake;
+use crate::pace::Paces;
 use crate::prover::Provers;
 use crate::task::{self, Env, Prepared, Proved, Ready};
 
@@ -22,32 +23,64 @@ const FINISHING: usize = 2;
 /// How long handing back may take after the grace, if nobody listens.
 const HANDING_BACK: Millis = Millis(2_000);
 
+/// How long a task that is handed back waits for the slot's own next receive to be over, which would only take it again.
+const LET_GO: Millis = Millis(50);
+
+/// Between two looks at whether the task being proven can still be done in time.
+const ESTIMATE_AGAIN: Millis = Millis(500);
+
 /// Whether the worker goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     Running,
-    /// No new task; those in hand may finish until then.
+    /// No new task for now; those in hand may finish, until then where a time is set.
+    Paused {
+        by: Option<Millis>,
+    },
+    /// No new task ever; those in hand may finish until then.
     Draining {
         until: Millis,
     },
 }
 
-/// Completes, with the end of the grace, when the worker drains.
-pub(crate) async fn draining(mut phase: watch::Receiver<Phase>) -> Millis {
-    loop {
-        if let Phase::Draining { until } = *phase.borrow_and_update() {
-            return until;
-        }
-        if phase.changed().await.is_err() {
-            // The worker itself is gone, and this with it at any moment.
-            std::future::pending::<()>().await;
+impl Phase {
+    /// When the tasks in hand are handed back.
+    fn limit(self) -> Option<Millis> {
+        match self {
+            Phase::Running => None,
+            Phase::Paused { by } => by,
+            Phase::Draining { until } => Some(until),
         }
     }
 }
 
-async fn grace_over(phase: watch::Receiver<Phase>, clock: &dyn Clock) {
-    let until = draining(phase).await;
-    clock.sleep_until(until).await;
+/// Completes when a phase is such; never if the worker itself is gone, and this with it at any moment.
+async fn until(mut phase: watch::Receiver<Phase>, is_such: impl Fn(Phase) -> bool) {
+    if phase.wait_for(|phase| is_such(*phase)).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Completes when no new work is to be taken.
+async fn closed(phase: watch::Receiver<Phase>) {
+    until(phase, |phase| phase != Phase::Running).await;
+}
+
+/// Completes when the time of the tasks in hand is over. The time may change until then.
+async fn time_is_up(mut phase: watch::Receiver<Phase>, clock: &dyn Clock) {
+    loop {
+        let limit = phase.borrow_and_update().limit();
+        if limit.is_some_and(|limit| clock.now() >= limit) {
+            return;
+        }
+        tokio::select! {
+            biased;
+            changed = phase.changed() => if changed.is_err() {
+                std::future::pending::<()>().await;
+            },
+            () = clock.sleep_until(limit.unwrap_or_default()), if limit.is_some() => {}
+        }
+    }
 }
 
 pub(crate) struct Slot {
@@ -56,6 +89,7 @@ pub(crate) struct Slot {
     pub(crate) provers: Provers,
     pub(crate) prefetch: bool,
     pub(crate) phase: watch::Receiver<Phase>,
+    pub(crate) paces: Arc<Paces>,
 }
 
 impl Slot {
@@ -65,38 +99,58 @@ impl Slot {
         let mut closing = JoinSet::new();
         let mut next: Option<Fetch> = None;
         loop {
+            let phase = *self.phase.borrow();
+            if phase != Phase::Running {
+                if let Some(fetch) = next.take() {
+                    closing.spawn(fetch.give_back(Arc::clone(&self.env)));
+                }
+                if matches!(phase, Phase::Draining { .. }) {
+                    break;
+                }
+                until(self.phase.clone(), |phase| !matches!(phase, Phase::Paused { .. })).await;
+                continue;
+            }
             let mut fetch = next.take().unwrap_or_else(|| Fetch::start(&self.env, &self.queues));
             let current = tokio::select! {
                 biased;
-                _ = draining(self.phase.clone()) => {
+                () = closed(self.phase.clone()) => {
                     closing.spawn(fetch.give_back(Arc::clone(&self.env)));
-                    break;
+                    continue;
                 }
                 fetched = fetch.wait() => match fetched {
                     Some(ready) => ready,
                     None => continue,
                 },
             };
-            let proved = self.prove(&current, &mut next, &mut closing).await;
+            let mut receiving = None;
+            let proved = self.prove(&current, &mut next, &mut receiving, &mut closing).await;
             let env = Arc::clone(&self.env);
             closing.spawn(async move {
-                match proved {
-                    Some(proved) => task::finish(&env, &current, proved).await,
-                    None => task::hand_back(&env, &current).await,
+                match (proved, receiving) {
+                    (Some(proved), _) => task::finish(&env, &current, proved).await,
+                    (None, None) => task::hand_back(&env, &current).await,
+                    (None, Some(receiving)) => {
+                        tokio::select! {
+                            biased;
+                            () = receiving.closed() => {}
+                            () = env.clock.sleep_until(env.clock.now().plus(LET_GO)) => {}
+                        }
+                        task::hand_back(&env, &current).await
+                    }
                 };
             });
             while closing.len() > FINISHING {
                 tokio::select! {
                     biased;
                     _ = closing.join_next() => {}
-                    () = grace_over(self.phase.clone(), &*self.env.clock) => break,
+                    () = time_is_up(self.phase.clone(), &*self.env.clock) => break,
                 }
             }
         }
         tokio::select! {
             biased;
             () = async { while closing.join_next().await.is_some() {} } => {}
-            () = grace_over(self.phase.clone(), &*self.env.clock) => {
+            () = time_is_up(self.phase.clone(), &*self.env.clock) => {
                 let limit = self.env.clock.now().plus(HANDING_BACK);
                 tokio::select! {
                     biased;
@@ -110,32 +164,72 @@ impl Slot {
         self.provers.close().await;
     }
 
-    /// Proves the task while the next is fetched into `next`. Without an outcome the task is to be handed back.
-    async fn prove(&mut self, current: &Ready, next: &mut Option<Fetch>, closing: &mut JoinSet<()>) -> Option<Proved> {
+    /// Proves the task while the next is fetched into `next`, or else given back: then `receiving` is closed when that is over. Without
+    /// an outcome the task is to be handed back.
+    async fn prove(
+        &mut self,
+        current: &Ready,
+        next: &mut Option<Fetch>,
+        receiving: &mut Option<watch::Sender<bool>>,
+        closing: &mut JoinSet<()>,
+    ) -> Option<Proved> {
         let env = &*self.env;
         if self.prefetch && *self.phase.borrow() == Phase::Running {
             *next = Some(Fetch::start(&self.env, &self.queues));
         }
         let mut proving = pin!(task::prove(env, current, &mut self.provers));
         let mut suspect = pin!(task::until_suspect(env, current));
-        let mut drain = pin!(draining(self.phase.clone()));
-        let mut grace_over = pin!(grace_over(self.phase.clone(), &*env.clock));
+        let mut closed = pin!(closed(self.phase.clone()));
+        let mut hopeless = pin!(hopeless(self.phase.clone(), &self.paces, current, &*env.clock));
         loop {
             tokio::select! {
                 biased;
-                proved = &mut proving => return Some(proved),
+                proved = &mut proving => {
+                    self.paces.learn(current, &proved, env.clock.now());
+                    return Some(proved);
+                }
                 () = &mut suspect, if next.is_some() => {
                     debug!(task = %current.task().id, "slow: nothing is kept waiting behind it");
                 }
-                _ = &mut drain, if next.is_some() => {}
-                () = &mut grace_over => {
-                    info!(task = %current.task().id, "the grace is over: task handed back");
+                () = &mut closed, if next.is_some() => {}
+                why = &mut hopeless => {
+                    info!(task = %current.task().id, "{why}: task handed back");
                     return None;
                 }
             }
             if let Some(fetch) = next.take() {
+                *receiving = Some(fetch.stop.clone());
                 closing.spawn(fetch.give_back(Arc::clone(&self.env)));
             }
+        }
+    }
+}
+
+/// Completes, with the reason, when the task being proven will not be done within the time that tasks in hand have: either the time is
+/// over, or what is known of its pace says so, and another worker should begin now rather than then.
+async fn hopeless(
+    mut phase: watch::Receiver<Phase>,
+    paces: &Paces,
+    current: &Ready,
+    clock: &dyn Clock,
+) -> &'static str {
+    loop {
+        let (limit, now) = (phase.borrow_and_update().limit(), clock.now());
+        if let Some(limit) = limit {
+            if now >= limit {
+                return "the grace is over";
+            }
+            if paces.remaining(current, now).is_some_and(|left| now.plus(left) > limit) {
+                return "it would not be done in the time that is left";
+            }
+        }
+        let again = now.plus(ESTIMATE_AGAIN).min(limit.unwrap_or_default());
+        tokio::select! {
+            biased;
+            changed = phase.changed() => if changed.is_err() {
+                std::future::pending::<()>().await;
+            },
+            () = clock.sleep_until(again), if limit.is_some() => {}
         }
     }
 }

@@ -3,12 +3,16 @@
 //! Threads: the caller's runtime runs the slots; one thread of the worker's own keeps the leases, so that no load on the runtime can
 //! starve them; one starts the provers ([`crate::prover::Launcher`]). Both end with [`run`].
 
+use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 
 use push0_core::message::work_queue;
+use push0_core::pipeline::ProverCommand;
+use push0_core::{Millis, ProverName};
 use push0_runtime::port::{Blobs, Clock, Queue};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -16,6 +20,7 @@ use tracing::info;
 
 use crate::config::WorkerConfig;
 use crate::lease::Leases;
+use crate::pace::Paces;
 use crate::prover::{Launcher, Provers};
 use crate::retry::Health;
 use crate::slot::{Phase, Slot};
@@ -30,6 +35,9 @@ pub enum WorkerError {
     Taken { id: String, path: PathBuf },
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
+    /// Of an EC2 instance: it would fail every task.
+    #[error("{prover} failed its self-test, so that no task is taken: {message}")]
+    SelfTest { prover: ProverName, message: String },
     /// A defect; the tasks in hand come again when their leases end.
     #[error("a slot of the worker panicked: {0}")]
     Panicked(String),
@@ -44,64 +52,123 @@ pub async fn run(
     clock: Arc<dyn Clock>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), WorkerError> {
-    let (scratch, _lock) = own_scratch(&config)?;
-    let launcher = Launcher::new(config.shim.clone()).map_err(WorkerError::Thread)?;
-    let leases = Leases::new(config.lease);
-    let lease_client = config.lease_client.clone().unwrap_or_else(|| (Arc::clone(&queue), Arc::clone(&blobs)));
-    let _lease_thread =
-        keep_leases(Arc::clone(&leases), lease_client, Arc::clone(&clock)).map_err(WorkerError::Thread)?;
-
-    let (starts, started) = starts();
-    let env = Arc::new(Env {
-        worker: config.id.clone(),
-        pool: config.pool.clone(),
-        queue: Arc::clone(&queue),
-        blobs,
-        clock: Arc::clone(&clock),
-        leases,
-        store: Store::Disk(scratch),
-        starts,
-        limits: config.limits.clone(),
-        health: Health::new("queues and blobs"),
-    });
-    let queues = Arc::new(queues(&config));
-    let commands = Arc::new(config.provers.clone());
+    let drain_grace = config.drain_grace;
+    let workshop = Workshop::open(config, queue, blobs, Arc::clone(&clock))?;
     let (phase, phases) = watch::channel(Phase::Running);
-    info!(worker = %config.id, pool = %config.pool, slots = config.slots, queues = ?queues, "worker is up");
+    let mut working = pin!(workshop.work(workshop.provers(), phases));
+    tokio::select! {
+        biased;
+        () = shutdown => {}
+        ended = &mut working => return ended,
+    }
+    workshop.says_that_it_drains();
+    phase.send_replace(Phase::Draining { until: clock.now().plus(drain_grace) });
+    working.await
+}
 
-    let mut background = JoinSet::new();
-    background.spawn(async move { send_starts(started, &*queue).await });
-    let mut slots = JoinSet::new();
-    for _ in 0..config.slots.max(1) {
-        let provers = Provers::new(Arc::clone(&commands), launcher.clone(), Arc::clone(&clock), config.warm_sessions);
-        let slot = Slot {
-            env: Arc::clone(&env),
-            queues: Arc::clone(&queues),
-            provers,
-            prefetch: config.prefetch,
-            phase: phases.clone(),
+/// All that a worker has beside the tasks themselves: its directory, the threads that start provers and keep leases, its clients.
+pub(crate) struct Workshop {
+    config: WorkerConfig,
+    commands: Arc<BTreeMap<ProverName, ProverCommand>>,
+    launcher: Launcher,
+    env: Arc<Env>,
+    queues: Arc<Vec<String>>,
+    paces: Arc<Paces>,
+    scratch: PathBuf,
+    _lock: File,
+    _lease_thread: LeaseThread,
+    _background: JoinSet<()>,
+}
+
+impl Workshop {
+    pub(crate) fn open(
+        config: WorkerConfig,
+        queue: Arc<dyn Queue>,
+        blobs: Arc<dyn Blobs>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, WorkerError> {
+        let (scratch, lock) = own_scratch(&config)?;
+        let launcher = Launcher::new(config.shim.clone()).map_err(WorkerError::Thread)?;
+        let leases = Leases::new(config.lease);
+        let lease_client = config.lease_client.clone().unwrap_or_else(|| (Arc::clone(&queue), Arc::clone(&blobs)));
+        let lease_thread =
+            keep_leases(Arc::clone(&leases), lease_client, Arc::clone(&clock)).map_err(WorkerError::Thread)?;
+        let (starts, started) = starts();
+        let env = Arc::new(Env {
+            worker: config.id.clone(),
+            pool: config.pool.clone(),
+            queue: Arc::clone(&queue),
+            blobs,
+            clock,
+            leases,
+            store: Store::Disk(scratch.clone()),
+            starts,
+            limits: config.limits.clone(),
+            health: Health::new("queues and blobs"),
+        });
+        let mut background = JoinSet::new();
+        background.spawn(async move { send_starts(started, &*queue).await });
+        let queues = Arc::new(queues(&config));
+        info!(worker = %config.id, pool = %config.pool, slots = config.slots, queues = ?queues, "worker is up");
+        Ok(Self {
+            commands: Arc::new(config.provers.clone()),
+            config,
+            launcher,
+            env,
+            queues,
+            paces: Arc::default(),
+            scratch,
+            _lock: lock,
+            _lease_thread: lease_thread,
+            _background: background,
+        })
+    }
+
+    pub(crate) fn env(&self) -> &Env {
+        &self.env
+    }
+
+    pub(crate) fn scratch(&self) -> &Path {
+        &self.scratch
+    }
+
+    pub(crate) fn drain_grace(&self) -> Millis {
+        self.config.drain_grace
+    }
+
+    /// Each slot's own, none started yet.
+    pub(crate) fn provers(&self) -> Vec<Provers> {
+        let new = || {
+            let (commands, clock) = (Arc::clone(&self.commands), Arc::clone(&self.env.clock));
+            Provers::new(commands, self.launcher.clone(), clock, self.config.warm_sessions)
         };
-        slots.spawn(slot.run());
+        std::iter::repeat_with(new).take(self.config.slots.max(1)).collect()
     }
 
-    let mut shutdown = std::pin::pin!(shutdown);
-    loop {
-        tokio::select! {
-            biased;
-            () = &mut shutdown, if *phase.borrow() == Phase::Running => {
-                info!(worker = %config.id, in_hand = env.leases.count(), "draining");
-                phase.send_replace(Phase::Draining { until: clock.now().plus(config.drain_grace) });
-            }
-            ended = slots.join_next() => match ended {
-                Some(Ok(())) => {}
-                Some(Err(error)) => return Err(WorkerError::Panicked(error.to_string())),
-                None => break,
-            },
-        }
+    pub(crate) fn says_that_it_drains(&self) {
+        info!(worker = %self.config.id, in_hand = self.env.leases.count(), "draining");
     }
-    drop(background);
-    info!(worker = %config.id, "worker is down");
-    Ok(())
+
+    /// Works, a slot for each of `provers`, until the phase is draining and everything is handed back or reported.
+    pub(crate) async fn work(&self, provers: Vec<Provers>, phase: watch::Receiver<Phase>) -> Result<(), WorkerError> {
+        let mut slots = JoinSet::new();
+        for provers in provers {
+            let slot = Slot {
+                env: Arc::clone(&self.env),
+                queues: Arc::clone(&self.queues),
+                provers,
+                prefetch: self.config.prefetch,
+                phase: phase.clone(),
+                paces: Arc::clone(&self.paces),
+            };
+            slots.spawn(slot.run());
+        }
+        while let Some(ended) = slots.join_next().await {
+            ended.map_err(|error| WorkerError::Panicked(error.to_string()))?;
+        }
+        info!(worker = %self.config.id, "worker is down");
+        Ok(())
+    }
 }
 
 /// The work queues of the pool, the most urgent first.

@@ -48,6 +48,8 @@ pub struct Settings {
     pub finalized: Millis,
     /// Which installation in an AWS account is meant, where one is.
     pub aws: AwsSettings,
+    /// How a worker learns of the EC2 instance it runs on.
+    pub ec2: Ec2,
     pub catalog: Catalog,
     /// Every prover of the configured pipelines.
     pub provers: BTreeMap<ProverName, ProverCommand>,
@@ -100,6 +102,29 @@ impl AwsSettings {
     pub fn name(&self, resource: &str) -> String {
         format!("{}-{resource}", self.prefix)
     }
+}
+
+/// A worker on an EC2 instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ec2 {
+    pub mode: Ec2Mode,
+    /// Its Auto Scaling group; else the instance's own tag says.
+    pub group: Option<String>,
+    pub launch_hook: String,
+    pub termination_hook: String,
+    /// How long tasks in hand may go on when the group takes the instance out of service.
+    pub drain: Millis,
+    /// Whether a rebalance recommendation ends the taking of work.
+    pub leaves_on_rebalance: bool,
+}
+
+/// Whether a worker heeds the instance it runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ec2Mode {
+    /// Where this machine says of itself that it is one of EC2's.
+    Auto,
+    On,
+    Off,
 }
 
 /// What [`Settings::read`] reads.
@@ -190,6 +215,19 @@ impl Settings {
             prefix: reader.prefix("aws.prefix").unwrap_or_else(|| AwsSettings::default().prefix),
             endpoint: reader.text("aws.endpoint"),
         };
+        let hook = |named: Option<String>, usual| named.unwrap_or_else(|| aws.name(usual));
+        let ec2 = Ec2 {
+            mode: match reader.one_of("ec2.mode", &["auto", "on", "off"]) {
+                Some("on") => Ec2Mode::On,
+                Some("off") => Ec2Mode::Off,
+                _ => Ec2Mode::Auto,
+            },
+            group: reader.text("ec2.group"),
+            launch_hook: hook(reader.text("ec2.launch_hook"), "launch"),
+            termination_hook: hook(reader.text("ec2.termination_hook"), "termination"),
+            drain: Millis::from_secs(reader.integer("ec2.drain_s", 0..=172_800).unwrap_or(3_600)),
+            leaves_on_rebalance: reader.one_of("ec2.rebalance", &["drain", "ignore"]) != Some("ignore"),
+        };
         reader.finish()?;
         Ok(Self {
             file,
@@ -204,6 +242,7 @@ impl Settings {
             retention,
             finalized,
             aws,
+            ec2,
             catalog,
             provers,
         })

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use toml::{Table, Value};
 
-use super::{ARITY, Arity, EXECUTABLE, Form, Kind, Pipeline, Policy, ProverCommand, Stage, StagePolicy};
+use super::{ARITY, Arity, EXECUTABLE, Form, Kind, Pipeline, Policy, ProverCommand, SelfTest, Stage, StagePolicy};
 use crate::id::{Millis, ProverName, Sha256, StageName};
 
 /// A pipeline file as parsed.
@@ -15,6 +16,8 @@ pub struct PipelineFile {
     pub pipeline: Pipeline,
     pub policy: Policy,
     pub provers: BTreeMap<ProverName, ProverCommand>,
+    /// What provers are tried with before their worker takes tasks.
+    pub self_tests: BTreeMap<ProverName, SelfTest>,
 }
 
 /// Everything that is wrong with a pipeline file.
@@ -63,8 +66,9 @@ impl Reader {
             .filter(|(_, (_, programs))| !programs.is_empty())
             .map(|(name, (_, programs))| (name.clone(), programs.clone()))
             .collect();
+        let self_tests = self.self_tests(table, &stages);
         let provers = provers.into_iter().map(|(name, (command, _))| (name, command)).collect();
-        Some(PipelineFile { pipeline: Pipeline { name: name?, stages, programs }, policy, provers })
+        Some(PipelineFile { pipeline: Pipeline { name: name?, stages, programs }, policy, provers, self_tests })
     }
 
     fn only_keys(&mut self, table: &Table, at: &str, known: &[&str]) {
@@ -119,7 +123,7 @@ impl Reader {
                 self.mistake(&at, "must be a table");
                 continue;
             };
-            self.only_keys(prover, &at, &["form", "command", "programs", "memory_limit_mib"]);
+            self.only_keys(prover, &at, &["form", "command", "programs", "memory_limit_mib", "self_test"]);
             let form = self.required::<FormText>(prover, &at, "form").map(|text| text.0);
             let command = self.command(prover, &at);
             let programs = self.programs(prover, &at);
@@ -134,6 +138,29 @@ impl Reader {
             }
         }
         provers
+    }
+
+    fn self_tests(&mut self, table: &Table, stages: &[Stage]) -> BTreeMap<ProverName, SelfTest> {
+        let mut tests = BTreeMap::new();
+        for (name, prover) in table.get("prover").and_then(Value::as_table).into_iter().flatten() {
+            let (at, Some(prover)) = (format!("[prover.{name}]"), prover.as_table()) else { continue };
+            let Some(test) = self.subtable(prover, &at, "self_test") else { continue };
+            let at = format!("{at} self_test");
+            self.only_keys(test, &at, &["stage", "inputs"]);
+            let stage = self.required::<StageName>(test, &at, "stage");
+            let inputs = test.get("inputs").and_then(Value::as_array);
+            let inputs: Option<Vec<PathBuf>> =
+                inputs.and_then(|paths| paths.iter().map(|path| path.as_str().map(PathBuf::from)).collect());
+            if inputs.as_ref().is_none_or(Vec::is_empty) {
+                self.mistake(&at, "`inputs` must be a list of files: what a task of that stage is given");
+            }
+            let (Some(stage), Some(inputs), Ok(name)) = (stage, inputs, name.parse::<ProverName>()) else { continue };
+            if !stages.iter().any(|known| known.name == stage && known.prover == name) {
+                self.mistake(&at, format_args!("`stage`: {stage} is no stage that this prover runs"));
+            }
+            tests.insert(name, SelfTest { stage, inputs });
+        }
+        tests
     }
 
     fn command(&mut self, prover: &Table, at: &str) -> Option<Vec<String>> {

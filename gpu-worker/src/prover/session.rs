@@ -152,7 +152,7 @@ impl Session {
             match said {
                 Some(Said::Message(FromProver::Progress { id: about, fraction, message })) => {
                     if about == id {
-                        watch.progressed();
+                        watch.progressed_to(fraction);
                         debug!(task = id, fraction, message, "progress");
                     }
                 }

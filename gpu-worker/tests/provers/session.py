@@ -38,6 +38,10 @@ for line in sys.stdin:
     if do == "garbage":
         print("hello, world", flush=True)
         time.sleep(600)
+    if do == "crawl":  # a hundredth of it in two seconds
+        time.sleep(2)
+        say({"type": "progress", "id": ident, "fraction": 0.01})
+        time.sleep(600)
     if do == "wait":  # until a file is there
         while not os.path.exists(params["for"]):
             time.sleep(0.005)

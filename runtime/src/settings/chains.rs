@@ -126,6 +126,9 @@ pub fn pipeline_file(path: &Path) -> Result<PipelineFile, Mistakes> {
             *program = directory.join(&*program).to_string_lossy().into_owned();
         }
     }
+    for input in file.self_tests.values_mut().flat_map(|test| &mut test.inputs) {
+        *input = directory.join(&*input);
+    }
     Ok(file)
 }
 

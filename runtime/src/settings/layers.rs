@@ -17,7 +17,7 @@ use toml::{Table, Value};
 use super::Sources;
 
 /// Every plain setting: its key in the file, and its variable.
-const KEYS: [(&str, &str); 20] = [
+const KEYS: [(&str, &str); 26] = [
     ("data", "PUSH0_DATA"),
     ("durability", "PUSH0_DURABILITY"),
     ("listen", "PUSH0_LISTEN"),
@@ -38,6 +38,12 @@ const KEYS: [(&str, &str); 20] = [
     ("retention.finalized_s", "PUSH0_FINALIZED_S"),
     ("aws.prefix", "PUSH0_AWS_PREFIX"),
     ("aws.endpoint", "PUSH0_AWS_ENDPOINT"),
+    ("ec2.mode", "PUSH0_EC2"),
+    ("ec2.group", "PUSH0_EC2_GROUP"),
+    ("ec2.launch_hook", "PUSH0_EC2_LAUNCH_HOOK"),
+    ("ec2.termination_hook", "PUSH0_EC2_TERMINATION_HOOK"),
+    ("ec2.drain_s", "PUSH0_EC2_DRAIN_S"),
+    ("ec2.rebalance", "PUSH0_EC2_REBALANCE"),
 ];
 
 /// A value, and where it was said.
@@ -78,12 +84,12 @@ impl Reader {
             match (name.as_str(), value) {
                 ("chain", value) => self.chains = self.tables("chain", value),
                 ("token", value) => self.tokens = self.tables("token", value),
-                ("workers" | "functions" | "storage" | "retention" | "aws", Value::Table(section)) => {
+                ("workers" | "functions" | "storage" | "retention" | "aws" | "ec2", Value::Table(section)) => {
                     for (key, value) in section {
                         self.take_value(&format!("{name}.{key}"), value);
                     }
                 }
-                ("workers" | "functions" | "storage" | "retention" | "aws", _) => {
+                ("workers" | "functions" | "storage" | "retention" | "aws" | "ec2", _) => {
                     self.mistake(&name, "must be a table")
                 }
                 (_, value) => self.take_value(&name, value),
@@ -353,6 +359,7 @@ fn said(text: &str, place: &str) -> Given {
 fn flag_name(key: &str) -> String {
     match key {
         "workers.count" => "workers".to_owned(),
+        "ec2.mode" => "ec2".to_owned(),
         _ => key.rsplit('.').next().unwrap_or(key).replace('_', "-"),
     }
 }

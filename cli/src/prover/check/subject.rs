@@ -167,7 +167,7 @@ fn pipeline(stages: &[(StageName, Kind)], form: Form, command: Vec<String>) -> a
     let pipeline = Pipeline { name: "check".parse()?, stages: stages.collect(), programs: Default::default() };
     let policy = Policy::default_for(&pipeline);
     let provers = [(prover, ProverCommand { form, command, memory_limit_mib: None })].into();
-    Ok(PipelineFile { pipeline, policy, provers })
+    Ok(PipelineFile { pipeline, policy, provers, self_tests: Default::default() })
 }
 
 /// What a session says it offers.
