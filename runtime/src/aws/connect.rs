@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use aws_config::SdkConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
+use aws_config::{ConfigLoader, Region, SdkConfig};
 use aws_credential_types::Credentials;
-use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_dynamodb::config::retry::RetryPartition;
 use aws_smithy_http_client::tls;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
@@ -32,28 +31,16 @@ impl Connection {
 
     /// Over another HTTP client: one that fails on purpose.
     pub async fn over(settings: AwsSettings, http: SharedHttpClient) -> Self {
-        let timeouts = TimeoutConfig::builder()
-            .connect_timeout(Duration::from_secs(2))
-            // A long poll of SQS takes 20 s.
-            .read_timeout(Duration::from_secs(25))
-            .build();
-        let retries = RetryConfig::standard().with_max_attempts(3).with_initial_backoff(Duration::from_millis(50));
-        let mut loader = aws_config::from_env().http_client(http).timeout_config(timeouts).retry_config(retries);
-        if let Some(endpoint) = &settings.endpoint {
-            loader = loader.endpoint_url(endpoint);
-        }
-        Self { sdk: loader.load().await, settings, interceptor: None, retries: None }
+        Self { sdk: loader(&settings, http).load().await, settings, interceptor: None, retries: None }
     }
 
     /// Of an emulator, where the access key is the account: nothing is read from the environment. All clients of a process draw their
     /// retries from one quota a service; this connection has one of its own, so that what one test makes fail is not missing in another.
     pub async fn emulated(settings: AwsSettings, account: &str, http: SharedHttpClient) -> Self {
-        let mut connection = Self::over(settings, http).await;
         let credentials = Credentials::from_keys(account, "emulator", None);
-        let sdk = connection.sdk.into_builder().region(aws_config::Region::from_static("us-east-1"));
-        connection.sdk = sdk.credentials_provider(SharedCredentialsProvider::new(credentials)).build();
-        connection.retries = Some(RetryPartition::custom(account.to_owned()).build());
-        connection
+        let loader = loader(&settings, http).region(Region::from_static("us-east-1")).credentials_provider(credentials);
+        let retries = Some(RetryPartition::custom(account.to_owned()).build());
+        Self { sdk: loader.load().await, settings, interceptor: None, retries }
     }
 
     /// Every call passes through `interceptor`: to be counted.
@@ -87,6 +74,20 @@ impl Connection {
         // A bucket's own host name does not resolve to an emulator.
         config.set_force_path_style(self.settings.endpoint.is_some().then_some(true));
         aws_sdk_s3::Client::from_conf(config.build())
+    }
+}
+
+fn loader(settings: &AwsSettings, http: SharedHttpClient) -> ConfigLoader {
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(Duration::from_secs(2))
+        // A long poll of SQS takes 20 s.
+        .read_timeout(Duration::from_secs(25))
+        .build();
+    let retries = RetryConfig::standard().with_max_attempts(3).with_initial_backoff(Duration::from_millis(50));
+    let loader = aws_config::from_env().http_client(http).timeout_config(timeouts).retry_config(retries);
+    match &settings.endpoint {
+        Some(endpoint) => loader.endpoint_url(endpoint),
+        None => loader,
     }
 }
 

@@ -26,7 +26,7 @@ use self::expression::{Change, Expression};
 use self::item::{Item, key_of};
 use super::Connection;
 use super::error::{left_open, port_error};
-use crate::port::check::{check_key, check_value, check_writes};
+use crate::port::check::{LONGEST_KEY, check_key, check_name, check_value, check_writes};
 use crate::port::{Accepted, ErrorKind, Key, PortError, PortResult, Row, SetOutcome, Table, Value, Write};
 
 /// The table's name in the topology.
@@ -233,8 +233,8 @@ impl Table for Dynamo {
     ) -> PortResult<Accepted> {
         check_key(key)?;
         check_value(Some(&value))?;
-        item::check_name(slot)?;
-        item::check_name(floor)?;
+        check_name(slot)?;
+        check_name(floor)?;
         match self.update(key, Expression::accept(slot, floor, attempt, &value)).await? {
             Updated::Done(row) => Ok(Accepted { won: true, row }),
             Updated::Refused { row: Some(row), .. } => {
@@ -264,7 +264,7 @@ impl Table for Dynamo {
         check_key(key)?;
         check_value(expected.as_ref())?;
         check_value(new.as_ref())?;
-        item::check_name(attribute)?;
+        check_name(attribute)?;
         let change = Change { attribute: attribute.to_owned(), expected, new };
         if change.changes_nothing() {
             let row = self.get(key).await?;
@@ -284,7 +284,8 @@ impl Table for Dynamo {
         let after = after.filter(|after| !after.is_empty());
         // No row of the prefix comes after something greater than all that begin with it.
         let is_over = after.is_some_and(|after| after > prefix && !after.starts_with(prefix));
-        if limit == 0 || partition.is_empty() || is_over {
+        let is_no_key = partition.is_empty() || partition.len() > LONGEST_KEY || prefix.len() > LONGEST_KEY;
+        if limit == 0 || is_no_key || is_over {
             return Ok(Vec::new());
         }
         let start = after.filter(|after| after.starts_with(prefix));
@@ -322,7 +323,7 @@ impl Table for Dynamo {
 
     async fn transact(&self, writes: Vec<Write>) -> PortResult<()> {
         check_writes(&writes)?;
-        self.write_all(transaction::by_row(writes)?).await
+        self.write_all(transaction::by_row(writes)).await
     }
 
     async fn delete(&self, key: &Key) -> PortResult<()> {

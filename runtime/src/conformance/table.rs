@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{both, refused};
-use crate::port::{ErrorKind, Key, Row, Table, Write};
+use crate::port::{ErrorKind, Key, PortError, Row, Table, Write};
 
 /// Runs every check in partitions whose names start with `salt`, which must be unused.
 pub async fn table_suite(table: &dyn Table, salt: &str) {
@@ -11,9 +11,13 @@ pub async fn table_suite(table: &dyn Table, salt: &str) {
     suite.a_row_that_is_not_there_is_none().await;
     suite.a_versioned_row_is_compared_and_swapped().await;
     suite.a_document_survives_as_it_is().await;
+    suite.a_number_stays_what_it_is().await;
+    suite.only_the_attributes_asked_for_are_read().await;
+    suite.keys_have_a_length_and_attributes_a_name().await;
     suite.of_two_writers_of_a_version_one_wins().await;
     suite.the_first_fills_a_slot_and_everybody_sees_the_row().await;
     suite.an_attempt_below_the_floor_does_not_win().await;
+    suite.a_floor_is_a_number().await;
     suite.of_two_acceptors_one_wins().await;
     suite.slots_of_a_row_do_not_disturb_each_other().await;
     suite.an_attribute_is_set_only_from_what_was_expected().await;
@@ -24,6 +28,9 @@ pub async fn table_suite(table: &dyn Table, salt: &str) {
     suite.a_transaction_is_all_or_nothing().await;
     suite.a_transaction_checks_rows_it_does_not_write().await;
     suite.a_transaction_sets_several_attributes_of_a_row().await;
+    suite.a_transaction_treats_a_row_by_its_nature().await;
+    suite.what_changes_nothing_is_still_a_condition().await;
+    suite.of_two_transactions_that_cross_one_happens().await;
     suite.a_transaction_has_limits().await;
     suite.deleting_works_twice_and_starts_versions_anew().await;
 }
@@ -82,6 +89,68 @@ impl Suite<'_> {
         assert_eq!(self.doc(&key).await, Some(doc));
     }
 
+    async fn a_number_stays_what_it_is(&self) {
+        let key = self.key("numbers", "x");
+        let doc = json!([0, -1, 9_007_199_254_740_993_u64, 0.5, -0.25, 0.1, 1.0, -3.0, 1e22, 2.5e-9]);
+        self.table.put_if_version(&key, doc.clone(), None).await.expect("writes");
+        let back = self.doc(&key).await.expect("a document");
+        // One and one point nought are not equal here.
+        assert_eq!(back, doc);
+        assert_eq!(back[6].as_f64(), Some(1.0));
+    }
+
+    async fn only_the_attributes_asked_for_are_read(&self) {
+        let (versioned, accepted) = (self.key("some", "versioned"), self.key("some", "accepted"));
+        let absent = self.table.get_attributes(&versioned, &["doc"]).await;
+        assert_eq!(absent, Ok(None));
+        self.table.put_if_version(&versioned, json!({"n": 1}), None).await.expect("writes");
+        for name in ["a", "a.b", "size", "#c"] {
+            self.table.set_if(&accepted, name, None, Some(json!(name))).await.expect("sets");
+        }
+        let read = async |key: &Key, names: &[&str]| {
+            let row = self.table.get_attributes(key, names).await.expect("reads").expect("a row");
+            assert_eq!(row.key, *key);
+            (row.version, row.attributes.into_keys().collect::<Vec<_>>())
+        };
+        assert_eq!(read(&versioned, &["doc", "other"]).await, (1, vec!["doc".to_owned()]));
+        assert_eq!(read(&versioned, &["other"]).await, (1, vec![]));
+        let some = ["#c", "a.b", "size"].map(str::to_owned).to_vec();
+        assert_eq!(read(&accepted, &["size", "a.b", "#c", "size", "none"]).await, (0, some));
+        assert_eq!(read(&accepted, &[]).await, (0, vec![]));
+    }
+
+    async fn keys_have_a_length_and_attributes_a_name(&self) {
+        let long = |length: usize| "k".repeat(length);
+        let longest = Key::new(format!("{}{}", self.salt, long(1024 - self.salt.len())), long(1024));
+        self.table.put_if_version(&longest, json!(1), None).await.expect("1024 bytes are allowed");
+        assert_eq!(self.doc(&longest).await, Some(json!(1)));
+        let (partition, sort) = (self.key("keys", "x").partition, "x".to_owned());
+        for (partition, sort) in [
+            (String::new(), sort.clone()),
+            (partition.clone(), String::new()),
+            (long(1025), sort),
+            (partition, long(1025)),
+        ] {
+            let key = Key { partition, sort };
+            refused(self.table.get(&key).await, ErrorKind::Permanent);
+            refused(self.table.put_if_version(&key, json!(1), None).await, ErrorKind::Permanent);
+            refused(self.table.accept_first(&key, "s", "f", 1, json!(1)).await, ErrorKind::Permanent);
+            refused(self.table.set_if(&key, "a", None, Some(json!(1))).await, ErrorKind::Permanent);
+            refused(self.table.transact(vec![put(&key, json!(1), None)]).await, ErrorKind::Permanent);
+            refused(self.table.delete(&key).await, ErrorKind::Permanent);
+        }
+        assert_eq!(self.table.query("", "", None, 1).await, Ok(vec![]));
+        assert_eq!(self.table.query(&long(1025), "", None, 1).await, Ok(vec![]));
+        let named = self.key("names", "x");
+        for name in ["", "pk", "sk", "_v", "_w"] {
+            refused(self.table.accept_first(&named, name, "f", 1, json!(1)).await, ErrorKind::Permanent);
+            refused(self.table.accept_first(&named, "s", name, 1, json!(1)).await, ErrorKind::Permanent);
+            refused(self.table.set_if(&named, name, None, Some(json!(1))).await, ErrorKind::Permanent);
+            refused(self.table.transact(vec![set(&named, name, None, Some(json!(1)))]).await, ErrorKind::Permanent);
+        }
+        assert_eq!(self.row(&named).await, None);
+    }
+
     async fn of_two_writers_of_a_version_one_wins(&self) {
         let key = self.key("race", "x");
         let (one, other) = both(
@@ -119,6 +188,13 @@ impl Suite<'_> {
         let current = self.table.accept_first(&key, "s0", "f0", 3, json!("current")).await.expect("accepts");
         assert!(current.won);
         assert_eq!(current.row.attribute("s0"), Some(&json!("current")));
+    }
+
+    async fn a_floor_is_a_number(&self) {
+        let key = self.key("floor", "text");
+        self.table.set_if(&key, "f", None, Some(json!("three"))).await.expect("sets");
+        refused(self.table.accept_first(&key, "s", "f", 9, json!(1)).await, ErrorKind::Permanent);
+        assert_eq!(self.row(&key).await.expect("a row").attribute("s"), None);
     }
 
     async fn of_two_acceptors_one_wins(&self) {
@@ -164,6 +240,15 @@ impl Suite<'_> {
         assert_eq!(right.row.expect("a row").attribute("a"), Some(&json!(2)));
         // To what it is already: done.
         assert!(self.table.set_if(&key, "a", Some(json!(2)), Some(json!(2))).await.expect("answers").done);
+        // Equal is what is equal as JSON, and nothing else.
+        let nested = json!({"x": [1, {"y": null}], "z": ""});
+        self.table.set_if(&key, "n", None, Some(nested.clone())).await.expect("sets");
+        for other in [json!({"x": [1, {"y": null}]}), json!({"x": [{"y": null}, 1], "z": ""}), json!("1"), json!([])] {
+            assert!(!self.table.set_if(&key, "n", Some(other), Some(json!(1))).await.expect("answers").done);
+        }
+        assert!(self.table.set_if(&key, "n", Some(nested), Some(json!(1.0))).await.expect("answers").done);
+        assert!(!self.table.set_if(&key, "n", Some(json!(1)), Some(json!(2))).await.expect("answers").done);
+        assert!(self.table.set_if(&key, "n", Some(json!(1.0)), Some(json!(2))).await.expect("answers").done);
     }
 
     async fn an_attribute_can_be_removed_and_its_absence_expected(&self) {
@@ -190,11 +275,18 @@ impl Suite<'_> {
         for expected in [None, Some(0), Some(1)] {
             refused(self.table.put_if_version(&accepted, json!(1), expected).await, ErrorKind::Conflict);
         }
+        // The document's name is a name like others there.
+        assert!(self.table.set_if(&accepted, Row::DOC, None, Some(json!("d"))).await.expect("sets").done);
+        let row = self.row(&accepted).await.expect("a row");
+        assert_eq!((row.version, row.doc()), (0, Some(&json!("d"))));
     }
 
     async fn null_is_not_a_value_of_an_attribute(&self) {
         let key = self.key("null", "x");
         refused(self.table.accept_first(&key, "s", "f", 1, Value::Null).await, ErrorKind::Permanent);
+        refused(self.table.set_if(&key, "a", None, Some(Value::Null)).await, ErrorKind::Permanent);
+        refused(self.table.set_if(&key, "a", Some(Value::Null), Some(json!(1))).await, ErrorKind::Permanent);
+        refused(self.table.transact(vec![set(&key, "a", None, Some(Value::Null))]).await, ErrorKind::Permanent);
         assert_eq!(self.row(&key).await, None);
     }
 
@@ -216,6 +308,11 @@ impl Suite<'_> {
         assert_eq!(query("a/", Some("a/1"), 1).await, ["a/10"]);
         assert_eq!(query("b/", Some("a/1"), 10).await, ["b/1"]);
         assert!(query("a/", Some("a/2"), 10).await.is_empty());
+        assert!(query("a/", Some("a0"), 10).await.is_empty());
+        assert_eq!(query("a/", Some("a/"), usize::MAX).await, ["a/1", "a/10", "a/2"]);
+        assert_eq!(query("a/1", Some("a/"), 10).await, ["a/1", "a/10"]);
+        // What was last read need not be there any more.
+        assert_eq!(query("a/", Some("a/11"), 10).await, ["a/2"]);
         assert!(query("", None, 0).await.is_empty());
         let mut all = Vec::new();
         loop {
@@ -274,6 +371,69 @@ impl Suite<'_> {
         let row = self.row(&key).await.expect("a row");
         assert_eq!((row.attribute("s0"), row.attribute("f0")), (None, Some(&json!(2))));
         assert!(!self.table.accept_first(&key, "s0", "f0", 1, json!("bad")).await.expect("answers").won);
+    }
+
+    async fn a_transaction_treats_a_row_by_its_nature(&self) {
+        let (versioned, accepted) = (self.key("tx-nature", "versioned"), self.key("tx-nature", "accepted"));
+        let new = self.key("tx-nature", "new");
+        self.table.put_if_version(&versioned, json!(1), None).await.expect("writes");
+        self.table.set_if(&accepted, "a", None, Some(json!(1))).await.expect("sets");
+        let with = |write: Write| vec![put(&new, json!(1), None), write];
+        let changes = set(&versioned, "a", None, Some(json!(1)));
+        refused(self.table.transact(with(changes)).await, ErrorKind::Permanent);
+        for expected in [None, Some(0), Some(1)] {
+            refused(self.table.transact(with(put(&accepted, json!(1), expected))).await, ErrorKind::Conflict);
+            let check = Write::Check { key: accepted.clone(), version: expected };
+            refused(self.table.transact(with(check.clone())).await, ErrorKind::Conflict);
+            refused(self.table.transact(vec![check]).await, ErrorKind::Conflict);
+        }
+        assert_eq!(self.row(&new).await, None);
+        assert_eq!(self.row(&accepted).await.expect("a row").attributes.len(), 1);
+    }
+
+    async fn what_changes_nothing_is_still_a_condition(&self) {
+        let (row, absent) = (self.key("noop", "row"), self.key("noop", "absent"));
+        let new = |i: u32| put(&self.key("noop", &format!("new/{i}")), json!(1), None);
+        self.table.set_if(&row, "a", None, Some(json!(1))).await.expect("sets");
+        let same = |key: &Key, value: Option<Value>| set(key, "a", value.clone(), value);
+        for (i, holds) in [same(&row, Some(json!(1))), same(&absent, None)].into_iter().enumerate() {
+            assert_eq!(self.table.transact(vec![holds.clone()]).await, Ok(()));
+            assert_eq!(self.table.transact(vec![holds, new(i as u32)]).await, Ok(()));
+        }
+        for fails in [same(&row, Some(json!(2))), same(&row, None), same(&absent, Some(json!(1)))] {
+            refused(self.table.transact(vec![fails.clone()]).await, ErrorKind::Conflict);
+            refused(self.table.transact(vec![fails, new(9)]).await, ErrorKind::Conflict);
+        }
+        let outcome = self.table.set_if(&absent, "a", None, None).await.expect("answers");
+        assert_eq!((outcome.done, outcome.row), (true, None));
+        assert_eq!(self.row(&absent).await, None);
+        assert_eq!(self.row(&self.key("noop", "new/9")).await, None);
+    }
+
+    async fn of_two_transactions_that_cross_one_happens(&self) {
+        let (left, right) = (self.key("cross", "left"), self.key("cross", "right"));
+        for key in [&left, &right] {
+            self.table.put_if_version(key, json!("none"), None).await.expect("writes");
+        }
+        let by = |who: &str, first: &Key, second: &Key| {
+            vec![put(first, json!(who), Some(1)), put(second, json!(who), Some(1))]
+        };
+        let (one, other) =
+            both(self.table.transact(by("one", &left, &right)), self.table.transact(by("other", &right, &left))).await;
+        // Both may be told to decide anew, where each met the other.
+        for answer in [&one, &other] {
+            assert!(answer.as_ref().err().is_none_or(PortError::is_conflict), "{answer:?}");
+        }
+        assert!(!(one.is_ok() && other.is_ok()));
+        let winner = if one.is_ok() {
+            "one"
+        } else if other.is_ok() {
+            "other"
+        } else {
+            "none"
+        };
+        let docs = (self.doc(&left).await, self.doc(&right).await);
+        assert_eq!(docs, (Some(json!(winner)), Some(json!(winner))));
     }
 
     async fn a_transaction_has_limits(&self) {

@@ -10,7 +10,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
 use super::commit::{Batch, Failure};
-use crate::port::check::check_value;
+use crate::port::check::{check_name, check_value};
 use crate::port::{Accepted, Key, PortError, Row, SetOutcome, Write};
 
 fn damaged(key: &Key, error: &serde_json::Error) -> PortError {
@@ -133,6 +133,8 @@ pub(super) fn accept_first(
     attempt: u32,
     value: Value,
 ) -> Result<Accepted, Failure> {
+    check_name(&slot)?;
+    check_name(floor)?;
     check_value(Some(&value))?;
     let mut row = accept_first_row(db, key)?.unwrap_or_else(|| empty(key));
     let lowest = match row.attribute(floor) {
@@ -163,6 +165,7 @@ pub(super) fn set_if(
     expected: Option<Value>,
     new: Option<Value>,
 ) -> Result<SetOutcome, Failure> {
+    check_name(&attribute)?;
     check_value(expected.as_ref())?;
     check_value(new.as_ref())?;
     let row = accept_first_row(db, key)?;

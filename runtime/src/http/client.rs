@@ -25,6 +25,7 @@ use super::presence::{INTRODUCTION, Introduction};
 use super::seal::SealKey;
 use super::wire::{BlobQuery, Call, Failure, PROTOCOL, PROTOCOL_HEADER, RECEIPT, SHA256, SIZE, WRITER};
 use crate::engine::Backup;
+use crate::port::check::{check_value, check_writes};
 use crate::port::{
     Accepted, BlobInfo, Blobs, Delivery, Key, Outgoing, PortError, PortResult, PutOutcome, Queue, QueueStats, Row,
     SetOutcome, Table, Value, Write,
@@ -390,6 +391,9 @@ impl Table for Client {
         expected: Option<Value>,
         new: Option<Value>,
     ) -> PortResult<SetOutcome> {
+        // On the way, null would become absent.
+        check_value(expected.as_ref())?;
+        check_value(new.as_ref())?;
         self.call(&Call::TableSetIf { key: key.clone(), attribute: attribute.to_owned(), expected, new }).await
     }
 
@@ -399,6 +403,7 @@ impl Table for Client {
     }
 
     async fn transact(&self, writes: Vec<Write>) -> PortResult<()> {
+        check_writes(&writes)?;
         self.call(&Call::TableTransact { writes }).await
     }
 

@@ -3,7 +3,8 @@
 //! A row is **versioned** (one document, compare-and-swap on its version) or **accept-first** (attributes, each changed alone), never
 //! both: setting an attribute of a versioned row is `Permanent`, putting a version over an accept-first row is `Conflict`. All reads are
 //! strongly consistent. Keys are text, 1 to 1024 bytes each; `query` returns rows of one partition in byte order of the sort key. An
-//! attribute's value is never null (`Permanent`): absent and null would be one once they have been through JSON.
+//! attribute's value is never null (`Permanent`): absent and null would be one once they have been through JSON. An attribute's name is not
+//! empty, and none of `pk`, `sk`, `_v`, `_w` (`Permanent`).
 
 pub(crate) mod check;
 

@@ -593,3 +593,77 @@ async fn a_single_row_is_never_written_by_a_transaction() {
     let row_of_mark = place.plain.get(&mark).await.unwrap().unwrap();
     assert_eq!(row_of_mark.attributes.len(), 2);
 }
+
+/// What a client sends: operation and body of each request.
+type Sent = Arc<std::sync::Mutex<Vec<(String, Value)>>>;
+
+async fn recorded(place: &Place) -> (Dynamo, Sent) {
+    let sent = Sent::default();
+    let recorder = sent.clone();
+    let http = faulty(move |_, request: &HttpRequest| {
+        let body = serde_json::from_slice(request.body().bytes().unwrap_or_default()).unwrap_or_default();
+        recorder.lock().unwrap().push((operation(request), body));
+        Fate::Pass
+    });
+    (Dynamo::new(&connect(&place.account, http).await), sent)
+}
+
+#[tokio::test]
+async fn every_call_is_one_request_whatever_it_answers() {
+    let place = Place::new().await;
+    let (table, sent) = recorded(&place).await;
+    let key = |sort: &str| Key::new("requests", sort);
+    table.put_if_version(&key("v"), json!(1), None).await.unwrap();
+    failed(table.put_if_version(&key("v"), json!(1), None).await, ErrorKind::Conflict, false);
+    assert!(table.accept_first(&key("a"), "s", "f", 1, json!(1)).await.unwrap().won);
+    assert!(!table.accept_first(&key("a"), "s", "f", 1, json!(1)).await.unwrap().won);
+    assert!(table.set_if(&key("a"), "x", None, Some(json!(1))).await.unwrap().done);
+    assert!(!table.set_if(&key("a"), "x", None, Some(json!(1))).await.unwrap().done);
+    failed(table.set_if(&key("v"), "x", None, Some(json!(1))).await, ErrorKind::Permanent, false);
+    let two = vec![put(&key("v"), json!(2), Some(1)), set(&key("a"), "x", Some(json!(1)), None)];
+    table.transact(two).await.unwrap();
+    table.transact(vec![put(&key("v"), json!(3), Some(2))]).await.unwrap();
+    table.delete(&key("v")).await.unwrap();
+    let operations: Vec<String> = sent.lock().unwrap().iter().map(|(operation, _)| operation.clone()).collect();
+    let updates = ["UpdateItem"; 5];
+    let expected = [&["PutItem"; 2][..], &updates, &["TransactWriteItems", "PutItem", "DeleteItem"]].concat();
+    assert_eq!(operations, expected);
+}
+
+#[tokio::test]
+async fn every_read_is_strongly_consistent() {
+    // Emulators have no other reads, so that only the request shows it.
+    let place = Place::new().await;
+    let (table, sent) = recorded(&place).await;
+    let key = Key::new("reads", "x");
+    table.get(&key).await.unwrap();
+    table.get_attributes(&key, &["a"]).await.unwrap();
+    table.query("reads", "", None, 1).await.unwrap();
+    table.set_if(&key, "a", None, None).await.unwrap();
+    let sent = sent.lock().unwrap();
+    assert_eq!(sent.len(), 4);
+    for (operation, body) in sent.iter() {
+        assert_eq!(body["ConsistentRead"], json!(true), "{operation}");
+    }
+}
+
+#[tokio::test]
+async fn each_writer_and_each_transaction_has_a_number_of_its_own() {
+    let place = Place::new().await;
+    let (table, sent) = recorded(&place).await;
+    let key = |sort: &str| Key::new("numbers", sort);
+    for i in 0..3_u64 {
+        table.put_if_version(&key("v"), json!(1), Some(i).filter(|i| *i > 0)).await.unwrap();
+        let two =
+            vec![put(&key(&format!("t{i}")), json!(1), None), set(&key("a"), &format!("a{i}"), None, Some(json!(1)))];
+        table.transact(two).await.unwrap();
+    }
+    let sent = sent.lock().unwrap();
+    let number = |(operation, body): &(String, Value)| match operation.as_str() {
+        "PutItem" => body["Item"]["_w"]["S"].as_str().map(str::to_owned),
+        _ => body["ClientRequestToken"].as_str().map(str::to_owned),
+    };
+    let numbers: std::collections::BTreeSet<String> = sent.iter().map(|sent| number(sent).unwrap()).collect();
+    assert_eq!(numbers.len(), 6);
+    assert!(numbers.iter().all(|number| number.len() >= 16));
+}

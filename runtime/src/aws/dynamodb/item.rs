@@ -19,14 +19,7 @@ pub(super) const WRITER: &str = "_w";
 
 pub(super) type Item = HashMap<String, AttributeValue>;
 
-/// An attribute of a caller, which has another name than an item's own.
-pub(super) fn check_name(name: &str) -> PortResult<()> {
-    if name.is_empty() || is_own(name) {
-        return Err(PortError::permanent(format!("{name:?} cannot be the name of an attribute")));
-    }
-    Ok(())
-}
-
+/// Not a caller's attribute: no caller's has such a name.
 pub(super) fn is_own(name: &str) -> bool {
     [PARTITION, SORT, VERSION, WRITER].contains(&name)
 }

@@ -31,14 +31,13 @@ impl Action {
 }
 
 /// The writes, which are known to fit together, by row.
-pub(super) fn by_row(writes: Vec<Write>) -> PortResult<Vec<Action>> {
+pub(super) fn by_row(writes: Vec<Write>) -> Vec<Action> {
     let mut actions: Vec<Action> = Vec::new();
     for write in writes {
         match write {
             Write::Put { key, doc, expected } => actions.push(Action::Put { key, doc, expected }),
             Write::Check { key, version } => actions.push(Action::Check { key, version }),
             Write::SetIf { key, attribute, expected, new } => {
-                item::check_name(&attribute)?;
                 let change = Change { attribute, expected, new };
                 let same = actions.iter_mut().find_map(|action| match action {
                     Action::Change { key: other, changes } if *other == key => Some(changes),
@@ -51,7 +50,7 @@ pub(super) fn by_row(writes: Vec<Write>) -> PortResult<Vec<Action>> {
             }
         }
     }
-    Ok(actions)
+    actions
 }
 
 impl Dynamo {

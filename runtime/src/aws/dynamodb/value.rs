@@ -81,10 +81,25 @@ fn from_text(text: &str) -> Result<Value, String> {
     serde_json::from_str(text).map_err(|error| format!("{TEXT:?} does not parse: {error}"))
 }
 
+/// Whole numbers were written from whole numbers: floats without a fraction are text.
 fn number(digits: &str) -> Result<Number, String> {
-    let whole = digits.parse::<u64>().map(Number::from).or_else(|_| digits.parse::<i64>().map(Number::from));
-    let float = || digits.parse::<f64>().ok().and_then(Number::from_f64);
-    whole.ok().or_else(float).ok_or_else(|| format!("{digits:?} is not a number"))
+    let whole = |digits: &str| {
+        digits.parse::<u64>().map(Number::from).or_else(|_| digits.parse::<i64>().map(Number::from)).ok()
+    };
+    let float = || digits.parse().ok().and_then(Number::from_f64);
+    whole(digits)
+        .or_else(|| whole(&spelt_out(digits)?))
+        .or_else(float)
+        .ok_or_else(|| format!("{digits:?} is not a number"))
+}
+
+/// `1.8E+2` as `180`: DynamoDB does not say which way it writes numbers. None where there is a fraction, or more zeros than a u64 has.
+fn spelt_out(digits: &str) -> Option<String> {
+    let (mantissa, exponent) = digits.split_once(['e', 'E']).unwrap_or((digits, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let fraction = fraction.trim_end_matches('0');
+    let zeros = exponent.parse::<usize>().ok()?.checked_sub(fraction.len()).filter(|zeros| *zeros < 20)?;
+    Some(format!("{whole}{fraction}{}", "0".repeat(zeros)))
 }
 
 #[cfg(test)]

@@ -5,11 +5,27 @@ use std::collections::BTreeSet;
 use super::{Key, Value, Write};
 use crate::port::{PortError, PortResult};
 
+/// Bytes of either part of a key.
+pub(crate) const LONGEST_KEY: usize = 1024;
+
 const MAX_WRITES: usize = 25;
 
+/// What a DynamoDB item has beside a row's own attributes: its keys, the version, its last writer.
+const RESERVED: [&str; 4] = ["pk", "sk", "_v", "_w"];
+
 pub(crate) fn check_key(key: &Key) -> PortResult<()> {
-    if key.partition.is_empty() || key.sort.is_empty() || key.partition.len() > 1024 || key.sort.len() > 1024 {
-        return Err(PortError::permanent(format!("{key:?}: partition and sort key need 1 to 1024 bytes each")));
+    let fits = |part: &str| (1..=LONGEST_KEY).contains(&part.len());
+    if !fits(&key.partition) || !fits(&key.sort) {
+        return Err(PortError::permanent(format!(
+            "{key:?}: partition and sort key need 1 to {LONGEST_KEY} bytes each"
+        )));
+    }
+    Ok(())
+}
+
+pub(crate) fn check_name(attribute: &str) -> PortResult<()> {
+    if attribute.is_empty() || RESERVED.contains(&attribute) {
+        return Err(PortError::permanent(format!("{attribute:?} cannot be the name of an attribute")));
     }
     Ok(())
 }
@@ -36,6 +52,7 @@ pub(crate) fn check_writes(writes: &[Write]) -> PortResult<()> {
             }
             Write::SetIf { key, attribute, expected, new } => {
                 check_key(key)?;
+                check_name(attribute)?;
                 check_value(expected.as_ref())?;
                 check_value(new.as_ref())?;
                 attributes.insert((key, attribute))
