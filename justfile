@@ -26,6 +26,10 @@ sim seeds="1000" from="0":
 replay seed:
     cargo run --quiet -p push0-tests --bin push0-sim -- --seed {{seed}} --trace
 
+# An emulator of AWS on 127.0.0.1:4566 with push0's queues, table, buckets and functions in it, until ctrl-c. Needs no Docker.
+emulator *args:
+    scripts/emulator {{args}}
+
 # What the orchestration costs on this machine, in a minute or two; with the JetStream baseline if there is a nats-server.
 bench *args:
     scripts/bench {{args}}

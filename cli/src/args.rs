@@ -59,6 +59,8 @@ pub enum Command {
     Up(Up),
     /// Run a worker for an `up`, here or on another machine.
     Worker(Worker),
+    /// Create queues, table and buckets in an AWS account or an emulator, and functions; tell and mend what differs there.
+    Bootstrap(Bootstrap),
     /// For who writes a prover: check one, begin one.
     #[command(subcommand)]
     Prover(Prover),
@@ -190,6 +192,31 @@ pub struct Worker {
     /// which is off but with --connect aws on a machine of EC2's].
     #[arg(long, value_name = "MODE")]
     pub ec2: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Bootstrap {
+    /// [env: PUSH0_CONFIG] [default: ./push0.toml]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// An emulator's address instead of AWS [env: PUSH0_AWS_ENDPOINT] [default: `aws.endpoint` of push0.toml].
+    #[arg(long, value_name = "URL")]
+    pub endpoint: Option<String>,
+    /// Deploy the Lambda functions, too: their programs are DIR/NAME/bootstrap or DIR/NAME.
+    #[arg(long, value_name = "DIR")]
+    pub functions: Option<PathBuf>,
+    /// The role that new functions run as; an emulator needs none.
+    #[arg(long, value_name = "ARN", requires = "functions")]
+    pub role: Option<String>,
+    /// The emulator's address as functions reach it, where that is another one.
+    #[arg(long, value_name = "URL", requires = "functions")]
+    pub endpoint_inside: Option<String>,
+    /// For tests: every message in hand comes back after so many seconds.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=43_200))]
+    pub visibility_s: Option<u32>,
+    /// Say what differs, and change nothing: the exit code is 1 if something does.
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,6 +1,7 @@
 //! `push0`, the command line, as a library: so that tests can use its settings and look at its screens.
 //!
 //! - [`settings`]: what is configured; [`up`] runs it: engine, functions and local workers. [`worker`] is one of these workers.
+//! - [`bootstrap`]: creates in AWS what the topology lists.
 //! - [`connect`]: how every other command reaches a running `up`: over its socket, through the ports.
 //! - [`submit`], [`operate`]: what changes a chain. [`view`] reads, [`why`] explains, [`render`] draws.
 //! - [`verify`]: checks what was finalized, with the pipeline's own prover and nothing of push0's decisions.
@@ -15,6 +16,7 @@ pub mod args;
 pub mod backup;
 pub mod bench;
 pub mod blobs;
+pub mod bootstrap;
 pub mod connect;
 pub mod demo;
 pub mod dlq;

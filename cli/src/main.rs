@@ -10,8 +10,8 @@ use push0::error::{Report, Trouble};
 use push0::output::Output;
 use push0::settings::{Settings, Sources};
 use push0::{
-    backup, bench, blobs, demo, dlq, doctor, explain, gc, init, operate, prover, replay, submit, token, up, verify,
-    view, worker,
+    backup, bench, blobs, bootstrap, demo, dlq, doctor, explain, gc, init, operate, prover, replay, submit, token, up,
+    verify, view, worker,
 };
 use push0_core::ErrorCode;
 use tracing_subscriber::EnvFilter;
@@ -79,6 +79,10 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             let sources = Sources::new(args.config.clone()).for_worker();
             let sources = sources.flag("workers.slots", args.slots).flag("ec2.mode", args.ec2.as_ref());
             worker::run(args, &location, &settings(&sources)?).await
+        }
+        Command::Bootstrap(args) => {
+            let sources = Sources::new(args.config.clone()).flag("aws.endpoint", args.endpoint.as_ref());
+            bootstrap::run(args, &sources, &settings(&sources)?, output).await
         }
         Command::Prover(args) => prover::run(args, output).await,
         Command::Token(TokenCommand::New(args)) => token::new(args, output),

@@ -128,6 +128,7 @@ catalogue! {
     ClockWrong = 505, "AWS says that this machine's clock is wrong";
     AwsDoesNotAnswer = 506, "AWS does not answer";
     AwsThrottles = 507, "AWS says that this is too much at once";
+    DeploymentDiffers = 508, "what is in AWS is not what the topology says";
 
     InvariantBroken = 901, "push0 broke one of its own rules";
 }
