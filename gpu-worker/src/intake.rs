@@ -1,4 +1,9 @@
 //! Taking the next task: realtime before standard before bulk, waiting on all at once, without polling.
+//!
+//! First each queue is asked for what is there, in the order of urgency; then all are waited on together, so that no class is behind the
+//! wait for another. The receives that lose are dropped. An engine withdraws them. SQS cannot: the adapter lets the next receive of the same
+//! queue adopt them and hands back what they get meanwhile; [`Limits::poll`](crate::task::Limits::poll) bounds how long they can get
+//! anything.
 
 use std::future::Future;
 
@@ -10,9 +15,6 @@ use tracing::debug;
 
 use crate::retry::{Backoff, LONGEST_PAUSE};
 use crate::task::Env;
-
-/// How long one receive waits for a message.
-const WAIT: Millis = Millis(20_000);
 
 /// An empty answer sooner than this is no waiting: whoever answers so is not asked again at once.
 const TOO_SOON: Millis = Millis(10);
@@ -80,7 +82,7 @@ async fn poll(env: &Env, queues: &[String], rank: usize, pause: Millis) -> Poll 
         env.clock.sleep_until(env.clock.now().plus(pause)).await;
     }
     let asked = env.clock.now();
-    let answer = env.queue.receive(&queues[rank], 1, WAIT, env.leases.lease()).await;
+    let answer = env.queue.receive(&queues[rank], 1, env.limits.poll, env.leases.lease()).await;
     (rank, asked, answer)
 }
 

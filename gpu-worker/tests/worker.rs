@@ -5,16 +5,18 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use push0_core::message::{FailureKind, Report, ReportEvent, TaskMessage, queue};
+use async_trait::async_trait;
+use push0_core::message::{FailureKind, Report, ReportEvent, TaskMessage, queue, work_queue};
 use push0_core::pipeline::Kind;
 use push0_core::record::{BlobRef, Verdict};
-use push0_core::{ErrorCode, Millis, Sha256};
+use push0_core::{Class, ErrorCode, Millis, Sha256};
+use push0_gpu_worker::task::Limits;
 use push0_gpu_worker::{WorkerConfig, WorkerError, run};
 use push0_runtime::engine::Engine;
-use push0_runtime::port::{Blobs, Queue, QueueStats, SystemClock};
+use push0_runtime::port::{Blobs, Delivery, Outgoing, PortResult, Queue, QueueStats, SystemClock};
 use serde_json::json;
 use support::*;
 use tempfile::TempDir;
@@ -326,4 +328,64 @@ async fn two_workers_of_one_name_do_not_share_a_scratch_directory() {
     assert!(matches!(second, Err(WorkerError::Taken { .. })), "{second:?}");
     assert!(worker.engine.head("artifacts/none").await.unwrap().is_none());
     worker.end().await;
+}
+
+/// What was received from which queue with which wait.
+struct Asked {
+    engine: Engine,
+    receives: Mutex<Vec<(String, Millis)>>,
+}
+
+#[async_trait]
+impl Queue for Asked {
+    async fn send(&self, queue: &str, messages: Vec<Outgoing>) -> PortResult<()> {
+        self.engine.send(queue, messages).await
+    }
+
+    async fn receive(&self, queue: &str, max: usize, wait: Millis, lease: Millis) -> PortResult<Vec<Delivery>> {
+        self.receives.lock().unwrap().push((queue.to_owned(), wait));
+        self.engine.receive(queue, max, wait, lease).await
+    }
+
+    async fn extend(&self, queue: &str, receipt: &str, lease: Millis) -> PortResult<()> {
+        self.engine.extend(queue, receipt, lease).await
+    }
+
+    async fn release(&self, queue: &str, receipt: &str, delay: Millis) -> PortResult<()> {
+        self.engine.release(queue, receipt, delay).await
+    }
+
+    async fn ack(&self, queue: &str, receipt: &str) -> PortResult<()> {
+        self.engine.ack(queue, receipt).await
+    }
+
+    async fn stats(&self, queue: &str) -> PortResult<QueueStats> {
+        self.engine.stats(queue).await
+    }
+}
+
+#[tokio::test]
+async fn all_queues_are_asked_in_the_order_of_urgency_and_then_waited_on_together_for_the_poll_of_the_limits() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine(Arc::new(SystemClock));
+    let asked = Arc::new(Asked { engine: engine.clone(), receives: Mutex::default() });
+    let mut config = config(dir.path());
+    config.limits.poll = Limits::poll_on_sqs(Class::ALL.len());
+    let (stop, stopped) = oneshot::channel::<()>();
+    let queue: Arc<dyn Queue> = asked.clone();
+    let running = tokio::spawn(run(config, queue, Arc::new(engine), Arc::new(SystemClock), async {
+        let _ = stopped.await;
+    }));
+    while asked.receives.lock().unwrap().len() < 6 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let receives = asked.receives.lock().unwrap().clone();
+    let queues: Vec<String> = Class::ALL.iter().map(|class| work_queue(&pool(), *class)).collect();
+    let at_once: Vec<_> = queues.iter().map(|queue| (queue.clone(), Millis(0))).collect();
+    assert_eq!(receives[..3], at_once);
+    let mut waiting = receives[3..6].to_vec();
+    waiting.sort_by_key(|(queue, _)| queues.iter().position(|other| other == queue));
+    assert_eq!(waiting, queues.into_iter().map(|queue| (queue, Millis::from_secs(2))).collect::<Vec<_>>());
+    stop.send(()).unwrap();
+    running.await.unwrap().unwrap();
 }

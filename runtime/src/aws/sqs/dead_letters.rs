@@ -54,9 +54,11 @@ impl DeadLetters for Sqs {
             hand_back(self, queue, [&delivery]).await?;
             return Err(error);
         }
-        // It is there now, and perhaps here, too.
-        let left = self.ack(queue, &delivery.receipt).await;
-        left.map_err(|error| PortError::new(error.kind(), true, error.message()))?;
+        if let Err(error) = self.ack(queue, &delivery.receipt).await {
+            // It is there now, and perhaps here, too: for whoever tries again.
+            hand_back(self, queue, [&delivery]).await?;
+            return Err(PortError::new(error.kind(), true, error.message()));
+        }
         tracing::info!(queue, id, to, "message sent back by an operator");
         Ok(true)
     }
