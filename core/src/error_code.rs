@@ -107,6 +107,8 @@ catalogue! {
     BadUsage = 212, "the command line is not as it should be";
     FileUnusable = 213, "a file cannot be read or written";
     HelperFailed = 214, "a program that push0 started did not work";
+    UploadKey = 215, "an upload's key names no block";
+    UploadDigest = 216, "an uploaded witness came without its digest";
 
     Unreachable = 301, "no push0 answers";
     TokenRefused = 302, "the token is missing or unknown";

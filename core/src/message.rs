@@ -4,6 +4,7 @@ mod chain;
 mod range;
 mod report;
 mod task;
+pub mod upload;
 
 pub use chain::{ChainMessage, Command, Submission};
 pub use range::RangeMessage;
@@ -19,7 +20,7 @@ pub mod queue {
     pub const RESULTS: &str = "results";
     pub const VERDICTS: &str = "verdicts";
     pub const RANGES: &str = "ranges";
-    /// Uploads, as S3 tells of them.
+    /// Uploads, as S3 tells of them: see [`super::upload`].
     pub const WITNESS_EVENTS: &str = "witness-events";
     /// Messages that come back when something is due.
     pub const TIMERS: &str = "timers";

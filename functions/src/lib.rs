@@ -7,6 +7,7 @@ mod dispatcher;
 pub mod lambda;
 mod reaper;
 mod sweeper;
+pub mod uploads;
 
 pub use collector::Collector;
 pub use dispatcher::Dispatcher;

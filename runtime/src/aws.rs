@@ -7,10 +7,12 @@ mod connect;
 mod dynamodb;
 mod error;
 mod imds;
+mod s3;
 mod sqs;
 
 pub use connect::{Connection, http_client};
 pub use dynamodb::Dynamo;
 pub use error::port_error;
 pub use imds::InstanceMetadata;
+pub use s3::S3Blobs;
 pub use sqs::Sqs;

@@ -13,3 +13,6 @@ mod support;
 
 #[path = "aws/imds.rs"]
 mod imds;
+
+#[path = "aws/s3.rs"]
+mod s3;

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use push0_core::Sha256;
+use futures::future::try_join_all;
+use push0_core::{Millis, Sha256};
 
-use super::{both, refused};
+use super::refused;
 use crate::port::{BlobInfo, Blobs, ErrorKind, PutOutcome};
 
 /// Runs every check under keys that start with `prefix` (such as `conformance/1`), where nothing must be, with `scratch` an existing
@@ -16,7 +17,8 @@ pub async fn blobs_suite(blobs: &dyn Blobs, prefix: &str, scratch: &Path) {
     suite.a_blob_comes_back_as_it_was_put().await;
     suite.an_empty_blob_is_a_blob().await;
     suite.a_second_put_changes_nothing_and_says_who_was_first().await;
-    suite.of_two_puts_one_creates().await;
+    suite.of_eight_puts_one_creates().await;
+    suite.what_is_pinned_is_found_under_the_key_it_is_pinned_at().await;
     suite.a_file_goes_in_and_comes_out().await;
     suite.a_file_is_not_replaced_by_a_download().await;
     suite.a_range_stops_at_the_end().await;
@@ -84,12 +86,28 @@ impl Suite<'_> {
         assert_eq!(self.blobs.get(&key).await, Ok(Some(Bytes::from_static(b"first"))));
     }
 
-    async fn of_two_puts_one_creates(&self) {
+    async fn of_eight_puts_one_creates(&self) {
         let key = self.key("race");
-        let (one, other) = both(self.put(&key, b"one", "one"), self.put(&key, b"other", "other")).await;
-        let created = |outcome: &PutOutcome| matches!(outcome, PutOutcome::Created(_));
-        assert!(created(&one) != created(&other), "{one:?} {other:?}");
-        assert_eq!(one.into_info(), other.into_info());
+        let writers: Vec<String> = (0..8).map(|number| format!("writer-{number}")).collect();
+        let puts = writers.iter().map(|writer| self.blobs.put_new(&key, Bytes::from(writer.clone()), writer));
+        let outcomes = try_join_all(puts).await.expect("puts");
+        let created = outcomes.iter().filter(|outcome| matches!(outcome, PutOutcome::Created(_))).count();
+        assert_eq!(created, 1, "{outcomes:?}");
+        let winner = outcomes[0].clone().into_info();
+        assert_eq!(self.blobs.get(&key).await, Ok(Some(Bytes::from(winner.writer.clone()))));
+        assert!(outcomes.into_iter().all(|outcome| outcome.into_info() == winner));
+    }
+
+    async fn what_is_pinned_is_found_under_the_key_it_is_pinned_at(&self) {
+        let key = self.key("pinned");
+        assert_eq!(self.blobs.pin(&key, Millis(0)).await, Ok(None));
+        let put = self.put(&key, b"bytes", "w").await.into_info();
+        let pinned = self.blobs.pin(&key, Millis(0)).await.expect("pins").expect("a blob");
+        assert_eq!(BlobInfo { key: key.clone(), ..pinned.clone() }, put);
+        assert!(pinned.key.starts_with(&key), "{pinned:?}");
+        assert_eq!(self.blobs.head(&pinned.key).await, Ok(Some(pinned.clone())));
+        assert_eq!(self.blobs.get(&pinned.key).await, Ok(Some(Bytes::from_static(b"bytes"))));
+        assert_eq!(self.blobs.pin(&pinned.key, Millis(0)).await, Ok(Some(pinned)));
     }
 
     async fn a_file_goes_in_and_comes_out(&self) {

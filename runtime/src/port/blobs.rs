@@ -6,7 +6,7 @@ use std::path::Path;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use push0_core::Sha256;
+use push0_core::{Millis, Sha256};
 use serde::{Deserialize, Serialize};
 
 use super::PortResult;
@@ -49,7 +49,8 @@ pub trait Blobs: Send + Sync {
     /// The same for a local file, streamed.
     async fn put_file(&self, key: &str, path: &Path, writer: &str) -> PortResult<PutOutcome>;
 
-    /// The whole blob, checked against its SHA-256 (`Corrupt` if it differs). `None`: no such key.
+    /// The whole blob, checked against its SHA-256 (`Corrupt` if it differs; what others stored without a digest cannot be checked).
+    /// `None`: no such key.
     async fn get(&self, key: &str) -> PortResult<Option<Bytes>>;
 
     /// The whole blob streamed into a new local file, checked against its SHA-256 (`Corrupt`, and no file is left). `None`: no such key.
@@ -59,7 +60,16 @@ pub trait Blobs: Send + Sync {
     /// `length` bytes from `offset` (fewer at the end), unchecked.
     async fn get_range(&self, key: &str, offset: u64, length: u64) -> PortResult<Option<Bytes>>;
 
+    /// Of a blob that others stored, without a digest, this is a `Permanent` error; see [`Blobs::pin`].
     async fn head(&self, key: &str) -> PortResult<Option<BlobInfo>>;
+
+    /// What is there now, under a key that will go on meaning exactly these bytes: of an object that others can replace, the key of its
+    /// version. Where nobody stored a digest, all of it is read, unless that takes longer than `within`: a `Permanent` error with
+    /// `ErrorCode::UploadDigest`.
+    async fn pin(&self, key: &str, within: Millis) -> PortResult<Option<BlobInfo>> {
+        let _ = within;
+        self.head(key).await
+    }
 
     /// Keys starting with `prefix`, greater than `after`, in byte order, at most `limit`.
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> PortResult<Vec<String>>;

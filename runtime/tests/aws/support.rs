@@ -64,6 +64,8 @@ pub(crate) enum Fate {
     Lost,
     /// Done twice; the second answer counts: the network, or a retry below us, repeated it.
     Twice,
+    /// Sent and done, and the answer has another body.
+    Instead(&'static [u8]),
 }
 
 impl Fate {
@@ -135,6 +137,15 @@ impl HttpConnector for FaultyConnector {
                 HttpConnectorFuture::new(async move {
                     let _ = call.await;
                     Err(lost())
+                })
+            }
+            Fate::Instead(body) => {
+                let call = self.connector.call(request);
+                HttpConnectorFuture::new(async move {
+                    let mut response = call.await?;
+                    *response.body_mut() = SdkBody::from(body);
+                    response.headers_mut().insert("content-length", body.len().to_string());
+                    Ok(response)
                 })
             }
             Fate::Twice => {
