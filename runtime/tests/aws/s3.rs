@@ -485,8 +485,21 @@ async fn an_object_deleted_while_it_is_pinned_is_gone() {
     let key = "witnesses/demo/1/aa/witness";
     place.upload(key, b"bytes", None).await;
     let absent = "<Error><Code>NoSuchVersion</Code><Message>The specified version does not exist.</Message></Error>";
-    let blobs = place.through(|_, request| if request.method() == "GET" { Fate::xml(404, absent) } else { Fate::Pass });
-    assert_eq!(blobs.await.pin(key, READING).await, Ok(None));
+    // By its version's number a mark of deletion can be met.
+    let marked = "<Error><Code>MethodNotAllowed</Code><Message>The specified method is not allowed.</Message></Error>";
+    for (status, body) in [(404, absent), (405, marked)] {
+        let decide = move |_, request: &HttpRequest| match request.method() {
+            "GET" => Fate::xml(status, body),
+            _ => Fate::Pass,
+        };
+        assert_eq!(place.through(decide).await.pin(key, READING).await, Ok(None));
+        let blobs = place.through(move |_, request| {
+            let is_head = request.method() == "HEAD";
+            if is_head { Fate::xml(status, "") } else { Fate::xml(status, body) }
+        });
+        let blobs = blobs.await;
+        assert_eq!((blobs.pin(key, READING).await, blobs.get(key).await), (Ok(None), Ok(None)));
+    }
 }
 
 #[tokio::test]
