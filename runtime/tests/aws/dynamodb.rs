@@ -419,9 +419,13 @@ async fn place_with_a_row_to_delete() -> Place {
 
 #[tokio::test]
 async fn what_is_throttled_has_not_happened() {
-    for (status, code) in
-        [(400, "ThrottlingException"), (400, "ProvisionedThroughputExceededException"), (400, "RequestLimitExceeded")]
-    {
+    for (status, code) in [
+        (400, "ThrottlingException"),
+        (400, "ProvisionedThroughputExceededException"),
+        (400, "RequestLimitExceeded"),
+        // S3's: a status that elsewhere leaves open what happened.
+        (503, "SlowDown"),
+    ] {
         let place = place_with_a_row_to_delete().await;
         for error in every_write(&place, move |_| service_error(status, code)).await {
             assert_eq!((error.kind(), error.may_have_happened()), (THROTTLED, false), "{error}");
