@@ -38,6 +38,14 @@ bench *args:
 bench-full:
     scripts/bench all --full --markdown
 
+# The Lambda functions' zips for x86_64 and arm64, with size and SHA-256; `just package --config push0.toml arm64`.
+package *args:
+    scripts/package {{args}}
+
+# From starting a packaged function to its first request for an event, on this machine.
+cold-start zip="target/package/x86_64/dispatcher.zip" runs="20":
+    scripts/cold-start {{zip}} {{runs}}
+
 # Formats everything.
 fmt:
     cargo fmt --all

@@ -22,7 +22,7 @@ use push0_gpu_worker::task::{self, Env, Limits, Prepared, Ready, Start, Store};
 use push0_gpu_worker::{Health, Prover, WorkerConfig};
 use push0_runtime::drive::{Catalog, Context};
 use push0_runtime::engine::{Durability, Engine, EngineConfig, Location};
-use push0_runtime::host::{self, Function, Mapping};
+use push0_runtime::host::{self, Function, Mapping, Waiting};
 use push0_runtime::http::{Client, ClientConfig, Ports, Role, Server, ServerConfig, Token, bind_tcp};
 use push0_runtime::port::{Blobs, Outgoing, Queue, SystemClock};
 use push0_runtime::wiring;
@@ -180,7 +180,7 @@ impl System {
                 let single = mapping.queue.ends_with(".fifo") || mapping.queue.ends_with("-dlq");
                 for _ in 0..if single { 1 } else { POLLERS } {
                     let (queue, stopped) = (self.context.queue.clone(), self.stop.subscribe());
-                    self.tasks.spawn(host::run(queue, function.clone(), mapping.clone(), stopped));
+                    self.tasks.spawn(host::run(queue, function.clone(), mapping.clone(), Waiting::GivenUp, stopped));
                 }
             }
         }

@@ -61,6 +61,8 @@ pub enum Command {
     Worker(Worker),
     /// Create queues, table and buckets in an AWS account or an emulator, and functions; tell and mend what differs there.
     Bootstrap(Bootstrap),
+    /// Run the functions in this process against SQS, DynamoDB and S3, as Lambda would. Until ctrl-c or SIGTERM.
+    Serve(Serve),
     /// For who writes a prover: check one, begin one.
     #[command(subcommand)]
     Prover(Prover),
@@ -217,6 +219,22 @@ pub struct Bootstrap {
     /// Say what differs, and change nothing: the exit code is 1 if something does.
     #[arg(long)]
     pub dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// Against the AWS account that credentials and region in the environment name, or the emulator at `aws.endpoint`.
+    #[arg(long)]
+    pub aws: bool,
+    /// [env: PUSH0_CONFIG] [default: ./push0.toml]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// How long a message stays a function's, milliseconds [default: each queue's visibility].
+    #[arg(long, value_name = "MS")]
+    pub lease_ms: Option<u64>,
+    /// Pollers of each standard queue.
+    #[arg(long)]
+    pub concurrency: Option<usize>,
 }
 
 #[derive(Debug, Subcommand)]

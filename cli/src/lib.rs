@@ -2,6 +2,7 @@
 //!
 //! - [`settings`]: what is configured; [`up`] runs it: engine, functions and local workers. [`worker`] is one of these workers.
 //! - [`bootstrap`]: creates in AWS what the topology lists.
+//! - [`serve`]: the same functions in a process against AWS.
 //! - [`connect`]: how every other command reaches a running `up`: over its socket, through the ports.
 //! - [`submit`], [`operate`]: what changes a chain. [`view`] reads, [`why`] explains, [`render`] draws.
 //! - [`verify`]: checks what was finalized, with the pipeline's own prover and nothing of push0's decisions.
@@ -31,6 +32,7 @@ pub mod output;
 pub mod prover;
 pub mod render;
 pub mod replay;
+pub mod serve;
 pub use push0_runtime::settings;
 pub mod submit;
 pub mod tail;

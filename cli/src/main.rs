@@ -10,8 +10,8 @@ use push0::error::{Report, Trouble};
 use push0::output::Output;
 use push0::settings::{Settings, Sources};
 use push0::{
-    backup, bench, blobs, bootstrap, demo, dlq, doctor, explain, gc, init, operate, prover, replay, submit, token, up,
-    verify, view, worker,
+    backup, bench, blobs, bootstrap, demo, dlq, doctor, explain, gc, init, operate, prover, replay, serve, submit,
+    token, up, verify, view, worker,
 };
 use push0_core::ErrorCode;
 use tracing_subscriber::EnvFilter;
@@ -84,6 +84,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
             let sources = Sources::new(args.config.clone()).flag("aws.endpoint", args.endpoint.as_ref());
             bootstrap::run(args, &sources, &settings(&sources)?, output).await
         }
+        Command::Serve(args) => serve::run(args, output).await,
         Command::Prover(args) => prover::run(args, output).await,
         Command::Token(TokenCommand::New(args)) => token::new(args, output),
         Command::Token(TokenCommand::Reload) => token::reload(&location, output).await,
@@ -119,7 +120,7 @@ fn settings(sources: &Sources) -> Result<Settings, Trouble> {
 /// What runs for long says what it does; the rest only warns.
 fn start_log(command: &Command) {
     let default = match command {
-        Command::Up(_) | Command::Worker(_) => "info",
+        Command::Up(_) | Command::Worker(_) | Command::Serve(_) => "info",
         _ => "warn",
     };
     let filter = std::env::var("PUSH0_LOG").ok().filter(|text| !text.is_empty());

@@ -5,7 +5,7 @@
 //! again when their leases end, since a worker elsewhere may still be proving them, or at once with `workers.only_local`.
 
 mod children;
-mod functions;
+pub(crate) mod functions;
 mod routes;
 
 use std::collections::BTreeSet;
@@ -56,7 +56,9 @@ pub async fn run(settings: &Settings, sources: &Sources, output: Output) -> anyh
 
     Notice::new(&settings.catalog, names, settings.retention, clock.now()).post(&*context.table).await?;
     let (stop, stopped) = watch::channel(false);
-    let functions = functions::start(&context, &engine, &topology, &pools, settings, &stopped)?;
+    let mappings = functions::mappings(&topology, &pools, settings);
+    functions::reclaim(&engine, &mappings)?;
+    let functions = functions::start(&context, mappings, Some(&engine), settings, &stopped);
 
     let locals = locals(settings)?;
     let local_tokens = locals.iter().map(Local::token).collect::<anyhow::Result<Vec<_>>>()?;

@@ -12,6 +12,7 @@
 
 mod events;
 mod reaping;
+mod start;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +30,7 @@ use push0_runtime::settings::AwsSettings;
 pub use events::Unreadable;
 use events::deliveries;
 pub use reaping::Reaping;
+pub use start::run;
 
 /// Kept free at the end for what failed: to hand it back, to put it aside, to answer.
 const RESERVE: Millis = Millis(500);

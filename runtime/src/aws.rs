@@ -7,6 +7,8 @@ mod connect;
 mod dynamodb;
 mod error;
 mod imds;
+mod lineage;
+mod ports;
 mod s3;
 mod sqs;
 
@@ -14,5 +16,7 @@ pub use connect::{Connection, http_client};
 pub use dynamodb::Dynamo;
 pub use error::port_error;
 pub use imds::InstanceMetadata;
+pub use lineage::without_lineage;
+pub use ports::ports;
 pub use s3::S3Blobs;
 pub use sqs::Sqs;

@@ -8,9 +8,11 @@
 mod bounded;
 
 use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures::FutureExt as _;
 use push0_core::message::queue::POISON;
 use push0_core::record::clip_middle;
 use push0_core::{ErrorCode, Millis};
@@ -180,24 +182,53 @@ fn envelope(reason: &str, queue: &str, body: &str) -> String {
     serde_json::json!({ "reason": reason, "queue": queue, "body": cut, "cut": { "bytes": body.len(), "sha256": digest } }).to_string()
 }
 
-/// Polls until `stop` says true. A batch in hand is finished first; only a receive that waits is given up. A failing queue is asked
-/// again after a pause.
+/// What becomes of a receive that waits when a host is told to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waiting {
+    /// It is given up: who holds the queue sees the caller go.
+    GivenUp,
+    /// It runs to its end, and what it brings is handled: nobody would see the caller go, and a message on its way would stay hidden for a
+    /// whole lease.
+    RunsOut,
+}
+
+impl Waiting {
+    /// How long a receive waits for a first message. A host that must let it run out is not kept from stopping for longer than a lease.
+    fn poll(self, lease: Millis) -> Millis {
+        match self {
+            Waiting::GivenUp => LONG_POLL,
+            Waiting::RunsOut => LONG_POLL.min(lease),
+        }
+    }
+}
+
+/// Polls until `stop` says true. A batch in hand is finished first. A failing queue is asked again after a pause, and a handler that
+/// panics costs its batch a lease, not the queue its poller.
 pub async fn run(
     queue: Arc<dyn Queue>,
     function: Arc<dyn Function>,
     mapping: Mapping,
+    waiting: Waiting,
     mut stop: tokio::sync::watch::Receiver<bool>,
 ) {
     let mut is_failing = false;
     while !*stop.borrow() {
-        let received = tokio::select! {
-            received = queue.receive(&mapping.queue, mapping.batch, LONG_POLL, mapping.lease) => received,
-            _ = stop.changed() => return,
+        let receive = queue.receive(&mapping.queue, mapping.batch, waiting.poll(mapping.lease), mapping.lease);
+        let received = match waiting {
+            Waiting::RunsOut => receive.await,
+            Waiting::GivenUp => tokio::select! {
+                received = receive => received,
+                _ = stop.changed() => return,
+            },
         };
         match received {
             Ok(batch) => {
                 is_failing = false;
-                invoke(&*queue, &*function, &mapping, &batch).await;
+                let invoked = AssertUnwindSafe(invoke(&*queue, &*function, &mapping, &batch)).catch_unwind().await;
+                if invoked.is_err() {
+                    let code = ErrorCode::InvariantBroken;
+                    tracing::error!(%code, queue = mapping.queue, "a handler panicked; its messages come again");
+                }
             }
             Err(error) => {
                 let code = error.code();

@@ -80,6 +80,9 @@ pub struct Functions {
     pub concurrency: usize,
     /// Between two turns of the reaper.
     pub reaper: Millis,
+    /// How long a message stays a function's where functions run in a process; none: the topology's visibility. Lambda takes the
+    /// queue's own.
+    pub lease: Option<Millis>,
 }
 
 /// Where push0 is in an AWS account. Credentials and region come from the environment, as with every AWS tool.
@@ -196,6 +199,7 @@ impl Settings {
         let functions = Functions {
             concurrency: reader.integer("functions.concurrency", 1..=64).unwrap_or(2) as usize,
             reaper: Millis(reader.integer("functions.reaper_ms", 50..=3_600_000).unwrap_or(10_000)),
+            lease: reader.integer("functions.lease_ms", 1_000..=3_600_000).map(Millis),
         };
         let mib = |number: u64| number << 20;
         let storage = Quota {

@@ -13,6 +13,7 @@ mod support;
 
 #[path = "aws/imds.rs"]
 mod imds;
-
+#[path = "aws/lineage.rs"]
+mod lineage;
 #[path = "aws/s3.rs"]
 mod s3;

@@ -1,4 +1,4 @@
-//! The function host of `up`: every mapping of the topology, and the reaper and the sweeper on their timer.
+//! The function host of `up` and `serve`: every mapping of the topology, and the reaper and the sweeper on their timer.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use push0_core::{ChainId, ErrorCode, Millis, Pool};
 use push0_functions::{Collector, Dispatcher, Reaper, Sweeper, Swept};
 use push0_runtime::drive::Context;
 use push0_runtime::engine::Engine;
-use push0_runtime::host::{self, Function};
+use push0_runtime::host::{self, Function, Mapping, Waiting};
 use push0_runtime::wiring;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -18,12 +18,15 @@ use tracing::{info, warn};
 
 use crate::settings::Settings;
 
+const DISPATCHER: &str = "dispatcher";
+const COLLECTOR: &str = "collector";
+
 /// The functions at work.
-pub(super) struct Running(JoinSet<()>);
+pub(crate) struct Running(JoinSet<()>);
 
 impl Running {
     /// Waits until all have seen the stop and finished what they had in hand.
-    pub(super) async fn finish(mut self) {
+    pub(crate) async fn finish(mut self) {
         while let Some(ended) = self.0.join_next().await {
             if let Err(error) = ended {
                 warn!(code = %ErrorCode::InvariantBroken, %error, "a function ended badly");
@@ -32,42 +35,56 @@ impl Running {
     }
 }
 
-pub(super) fn start(
-    context: &Context,
-    engine: &Engine,
+/// The sources of the functions, with the leases that are configured, or else the topology's.
+pub(crate) fn mappings(
     topology: &Topology,
     pools: &BTreeSet<Pool>,
     settings: &Settings,
+) -> Vec<(&'static str, Mapping)> {
+    let of = |name| wiring::mappings(topology, name, pools).into_iter().map(move |mapping| (name, mapping));
+    let leased = |(name, mapping): (&'static str, Mapping)| {
+        (name, Mapping { lease: settings.functions.lease.unwrap_or(mapping.lease), ..mapping })
+    };
+    [DISPATCHER, COLLECTOR].into_iter().flat_map(of).map(leased).collect()
+}
+
+/// Makes visible again what is in flight: whoever had it in hand was a function of the last `up`, and is dead.
+pub(super) fn reclaim(engine: &Engine, mappings: &[(&str, Mapping)]) -> anyhow::Result<()> {
+    for (_, mapping) in mappings {
+        let reclaimed = engine.reclaim(&mapping.queue)?;
+        if reclaimed > 0 {
+            info!(queue = mapping.queue, messages = reclaimed, "messages in flight at the last stop are visible again");
+        }
+    }
+    Ok(())
+}
+
+/// Starts the functions over a context's ports. `engine`: what nobody took from `finalized.fifo` expires there; elsewhere the queue
+/// itself sees to that.
+pub(crate) fn start(
+    context: &Context,
+    mappings: Vec<(&'static str, Mapping)>,
+    engine: Option<&Engine>,
+    settings: &Settings,
     stopped: &watch::Receiver<bool>,
-) -> anyhow::Result<Running> {
+) -> Running {
     let mut tasks = JoinSet::new();
-    let functions: [(&str, Arc<dyn Function>); 2] = [
-        ("dispatcher", Arc::new(Dispatcher::new(context.clone()))),
-        ("collector", Arc::new(Collector::new(context.clone()))),
-    ];
-    for (name, function) in functions {
-        for mapping in wiring::mappings(topology, name, pools) {
-            // Whoever had these in hand was a function of the last `up`, and is dead.
-            let reclaimed = engine.reclaim(&mapping.queue)?;
-            if reclaimed > 0 {
-                info!(
-                    queue = mapping.queue,
-                    messages = reclaimed,
-                    "messages in flight at the last stop are visible again"
-                );
-            }
-            for _ in 0..pollers(&mapping.queue, settings.functions.concurrency) {
-                let port = context.queue.clone();
-                tasks.spawn(host::run(port, function.clone(), mapping.clone(), stopped.clone()));
-            }
+    let dispatcher: Arc<dyn Function> = Arc::new(Dispatcher::new(context.clone()));
+    let collector: Arc<dyn Function> = Arc::new(Collector::new(context.clone()));
+    let waiting = if engine.is_some() { Waiting::GivenUp } else { Waiting::RunsOut };
+    for (name, mapping) in mappings {
+        let function = if name == DISPATCHER { &dispatcher } else { &collector };
+        for _ in 0..pollers(&mapping.queue, settings.functions.concurrency) {
+            let port = context.queue.clone();
+            tasks.spawn(host::run(port, function.clone(), mapping.clone(), waiting, stopped.clone()));
         }
     }
     tasks.spawn(reap(Reaper::new(context.clone()), settings.functions.reaper, stopped.clone()));
     let sweeper = Sweeper::new(context.clone(), settings.retention);
     let chains = settings.catalog.chains.keys().cloned().collect();
-    let expiring = Expiring { engine: engine.clone(), after: settings.finalized };
+    let expiring = engine.map(|engine| Expiring { engine: engine.clone(), after: settings.finalized });
     tasks.spawn(sweep(sweeper, expiring, chains, settings.functions.reaper, stopped.clone()));
-    Ok(Running(tasks))
+    Running(tasks)
 }
 
 /// Order is a FIFO queue's point, and dead letters are rare.
@@ -91,13 +108,27 @@ struct Expiring {
     after: Millis,
 }
 
+impl Expiring {
+    /// Whether there are more.
+    async fn expire(&self) -> bool {
+        let before = self.engine.clock_now().since(self.after);
+        match self.engine.expire(queue::FINALIZED, before, SWEEP as u32).await {
+            Ok(gone) => gone as u64 == SWEEP,
+            Err(error) => {
+                warn!(code = %error.code(), %error, "old finalized messages were not deleted; it is tried again");
+                false
+            }
+        }
+    }
+}
+
 /// Deletions a turn and chain; with more to do the next turn comes soon.
 const SWEEP: u64 = 2_000;
 const SOON: Duration = Duration::from_millis(200);
 
 async fn sweep(
     sweeper: Sweeper,
-    expiring: Expiring,
+    expiring: Option<Expiring>,
     chains: Vec<ChainId>,
     every: Millis,
     mut stopped: watch::Receiver<bool>,
@@ -118,12 +149,8 @@ async fn sweep(
                 Err(error) => warn!(code = %error.code(), %chain, %error, "sweeping failed; it is tried again"),
             }
         }
-        let before = expiring.engine.clock_now().since(expiring.after);
-        match expiring.engine.expire(queue::FINALIZED, before, SWEEP as u32).await {
-            Ok(gone) => more |= gone as u64 == SWEEP,
-            Err(error) => {
-                warn!(code = %error.code(), %error, "old finalized messages were not deleted; it is tried again")
-            }
+        if let Some(expiring) = &expiring {
+            more |= expiring.expire().await;
         }
         let pause = if more { SOON } else { Duration::from_millis(every.0) };
         tokio::select! {

@@ -8,6 +8,7 @@ use push0_core::{ChainId, Millis};
 use push0_runtime::drive::Context;
 use push0_runtime::metrics::{Metric, emf};
 use push0_runtime::settings::AwsSettings;
+use serde::Serialize;
 
 use super::{ANSWER, within};
 use crate::{Reaper, Sweeper, Swept};
@@ -26,8 +27,8 @@ pub struct Reaping {
     next: AtomicUsize,
 }
 
-/// What one invocation came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What one invocation came to: its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Turn {
     /// Chains looked after to the end.
     pub chains: usize,

@@ -17,7 +17,7 @@ use toml::{Table, Value};
 use super::Sources;
 
 /// Every plain setting: its key in the file, and its variable.
-const KEYS: [(&str, &str); 26] = [
+const KEYS: [(&str, &str); 27] = [
     ("data", "PUSH0_DATA"),
     ("durability", "PUSH0_DURABILITY"),
     ("listen", "PUSH0_LISTEN"),
@@ -30,6 +30,7 @@ const KEYS: [(&str, &str); 26] = [
     ("workers.only_local", "PUSH0_ONLY_LOCAL"),
     ("functions.concurrency", "PUSH0_CONCURRENCY"),
     ("functions.reaper_ms", "PUSH0_REAPER_MS"),
+    ("functions.lease_ms", "PUSH0_FUNCTIONS_LEASE_MS"),
     ("storage.reserve_mib", "PUSH0_RESERVE_MIB"),
     ("storage.limit_mib", "PUSH0_LIMIT_MIB"),
     ("retention.grace_s", "PUSH0_GRACE_S"),
