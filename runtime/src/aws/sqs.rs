@@ -28,6 +28,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use push0_core::Millis;
+use tokio::sync::watch;
 
 use self::receipt::Receipts;
 use super::Connection;
@@ -56,6 +57,8 @@ struct Inner {
     urls: Mutex<BTreeMap<String, String>>,
     receipts: Arc<Receipts>,
     polls: poll::Orphans,
+    /// Polls whose tasks have not ended.
+    running: watch::Sender<usize>,
 }
 
 impl Sqs {
@@ -76,7 +79,16 @@ impl Sqs {
             urls: Mutex::default(),
             receipts,
             polls: poll::Orphans::default(),
+            running: watch::Sender::new(0),
         }))
+    }
+
+    /// Completes when no poll is in flight any longer, at most 20 s after the last receive began. A process that ends before it may leave a
+    /// message hidden until its lease is over.
+    pub async fn polls_ended(&self) {
+        let mut running = self.0.running.subscribe();
+        // The sender is borrowed: it is there.
+        let _ = running.wait_for(|polls| *polls == 0).await;
     }
 
     /// The queue's address, asked for once.

@@ -445,7 +445,8 @@ async fn sqs_a_message_that_meets_nobody_is_handed_back_at_once() {
     let gone = account.plain().await;
     go_away(&gone, WORK, Millis::from_secs(20), LEASE).await;
     account.plain().await.send(WORK, vec![message("unwanted")]).await.unwrap();
-    // Well within the lease of the poll that has it.
+    gone.polls_ended().await;
+    // Well within the lease of the poll that had it.
     let other = account.plain().await;
     let received = other.receive(WORK, 1, Millis::from_secs(10), LEASE).await.unwrap();
     assert_eq!(received[0].body, "unwanted");

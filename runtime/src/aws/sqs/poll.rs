@@ -201,7 +201,8 @@ impl<'a> Owner<'a> {
         let state = State { has_owner: true, answer: Answer::Awaited };
         let poll = Arc::new(Poll { state: Mutex::new(state), answered: Notify::new(), moved: Notify::new() });
         let wait_s = seconds(Millis(wait.as_millis() as u64));
-        tokio::spawn(run(sqs.clone(), key.clone(), url.to_owned(), wait_s, Arc::clone(&poll)));
+        let running = Running::new(sqs.clone());
+        tokio::spawn(run(running, key.clone(), url.to_owned(), wait_s, Arc::clone(&poll)));
         Self { sqs, key, poll }
     }
 
@@ -237,9 +238,26 @@ impl Drop for Owner<'_> {
     }
 }
 
+/// Counts a poll's task while it lives.
+struct Running(Sqs);
+
+impl Running {
+    fn new(sqs: Sqs) -> Self {
+        sqs.0.running.send_modify(|polls| *polls += 1);
+        Self(sqs)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.0.running.send_modify(|polls| *polls -= 1);
+    }
+}
+
 /// The task of a poll: asks, gives the answer to whoever waits for it, and hands back what nobody waits for.
-async fn run(sqs: Sqs, key: Key, url: String, wait_s: i32, poll: Arc<Poll>) {
-    let answer = ask(&sqs, &key, &url, wait_s).await;
+async fn run(running: Running, key: Key, url: String, wait_s: i32, poll: Arc<Poll>) {
+    let sqs = &running.0;
+    let answer = ask(sqs, &key, &url, wait_s).await;
     poll.lock().answer = Answer::Here(answer);
     poll.answered.notify_one();
     loop {
@@ -266,7 +284,7 @@ async fn run(sqs: Sqs, key: Key, url: String, wait_s: i32, poll: Arc<Poll>) {
             sqs.0.polls.remove(&key, &poll);
             let unwanted = unwanted.unwrap_or_default();
             let rest = |delivery: &Delivery| if delivery.receive_count > BOUNCES { REST } else { 0 };
-            hand_back(&sqs, &key.queue, &url, unwanted.iter().collect(), rest).await;
+            hand_back(sqs, &key.queue, &url, unwanted.iter().collect(), rest).await;
             return;
         }
     }
