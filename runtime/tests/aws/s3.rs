@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::types::{
-    BucketVersioningStatus, ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart, VersioningConfiguration,
+    BucketVersioningStatus, ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart, Event,
+    NotificationConfiguration, QueueConfiguration, VersioningConfiguration,
 };
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use bytes::Bytes;
 use futures::StreamExt as _;
-use push0_core::message::upload::versioned_key;
+use push0_core::message::upload::{notified, versioned_key};
 use push0_core::topology::Topology;
 use push0_core::{ErrorCode, Millis, Sha256};
 use push0_runtime::aws::{Connection, S3Blobs, http_client};
@@ -299,6 +300,46 @@ async fn a_large_file_goes_in_parts(place: &Place) {
     assert_eq!(place.open_uploads().await, 0);
 }
 
+async fn an_event_tells_of_the_upload_and_its_version(place: &Place) {
+    let sqs = connection(&place.endpoint, &place.account, http_client()).await.sqs();
+    let queue = sqs.create_queue().queue_name("witness-events").send().await.unwrap();
+    let url = queue.queue_url().unwrap();
+    let arn = format!("arn:aws:sqs:us-east-1:{}:witness-events", place.account);
+    let to_queue = QueueConfiguration::builder().queue_arn(arn).events(Event::from("s3:ObjectCreated:*"));
+    let to_queue = NotificationConfiguration::builder().queue_configurations(to_queue.build().unwrap()).build();
+    let set = place.raw.put_bucket_notification_configuration().bucket(place.bucket("witnesses"));
+    set.notification_configuration(to_queue).send().await.unwrap();
+
+    let hash = "a1".repeat(32);
+    let key = format!("witnesses/demo/7/0x{hash}/witness");
+    place.blobs.put_new("witnesses/demo/7-by-submit", Bytes::from_static(b"x"), "w").await.unwrap();
+    place.upload("witnesses/demo/7/a b+c/witness", b"bad", None).await;
+    let version = place.upload(&key, b"bytes", None).await;
+    place.raw.delete_object().bucket(place.bucket("witnesses")).key(&key).send().await.unwrap();
+    // In any order, and whatever else there is to tell.
+    let (mut good, mut bad) = (Vec::new(), Vec::new());
+    while good.is_empty() || bad.is_empty() {
+        let taken = sqs.receive_message().queue_url(url).wait_time_seconds(10).send().await.unwrap();
+        assert!(!taken.messages().is_empty(), "no more messages: {good:?} {bad:?}");
+        for message in taken.messages() {
+            for upload in notified(message.body().unwrap()).unwrap() {
+                match upload {
+                    Ok(upload) => good.push(upload),
+                    Err(error) => bad.push(error),
+                }
+            }
+            let delete = sqs.delete_message().queue_url(url).receipt_handle(message.receipt_handle().unwrap());
+            delete.send().await.unwrap();
+        }
+    }
+    let at_version = versioned_key(&key, &version).unwrap();
+    assert_eq!((good[0].number, good[0].hash.to_string(), &good[0].key), (7, hash, &at_version));
+    assert!(bad[0].to_string().contains("\"a b+c\" is not a block hash"), "{}", bad[0]);
+    // The version is there although the object was deleted since.
+    assert_eq!(place.blobs.pin(&at_version, READING).await.unwrap().unwrap().sha256, Sha256::of(b"bytes"));
+    assert_eq!((good.len(), bad.len()), (1, 1));
+}
+
 macro_rules! on_both {
     ($($check:ident),+) => {
         mod on_ministack {
@@ -320,7 +361,8 @@ on_both!(
     a_list_goes_on_past_a_page_of_s3,
     a_version_stays_what_it_was,
     a_digest_is_what_s3_or_the_uploader_says_or_is_found_by_reading,
-    a_large_file_goes_in_parts
+    a_large_file_goes_in_parts,
+    an_event_tells_of_the_upload_and_its_version
 );
 
 // Failures.

@@ -105,18 +105,19 @@ impl S3Blobs {
         let here = |error: std::io::Error| PortError::io(path.display(), &error);
         let mut file = File::create_new(path).await.map_err(here)?;
         let copied = async {
-            let mut hasher = sha2::Sha256::new();
+            let (mut hasher, mut size) = (sha2::Sha256::new(), 0);
             while let Some(piece) = opened.next(at).await? {
                 hasher.update(&piece);
+                size += piece.len() as u64;
                 file.write_all(&piece).await.map_err(here)?;
             }
             file.flush().await.map_err(here)?;
             let sha256 = Sha256(hasher.finalize().into());
             opened.check(at, sha256)?;
-            Ok(sha256)
+            Ok(at.info(size, sha256, &opened.found.writer))
         };
         match copied.await {
-            Ok(sha256) => Ok(Some(at.info(opened.found.size, sha256, &opened.found.writer))),
+            Ok(info) => Ok(Some(info)),
             Err(error) => {
                 drop(file);
                 let _ = tokio::fs::remove_file(path).await;
