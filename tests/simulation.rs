@@ -1,7 +1,7 @@
 //! The simulator's runs in CI.
 
 use push0_tests::sim::world::LEASE;
-use push0_tests::sim::{Bug, Scenario, death, run};
+use push0_tests::sim::{Bug, Healers, Scenario, death, run};
 
 /// Seeds that ever failed: kept, so that what they found stays found.
 const ONCE_FAILED: &[u64] = &[901, 50_963];
@@ -58,8 +58,10 @@ fn a_dead_workers_task_is_done_elsewhere_within_a_lease_and_its_own_time() {
 
 #[test]
 fn tasks_that_workers_acknowledged_in_silence_are_found_and_sent_again() {
-    for seed in 0..20 {
-        run(&Scenario { silent_workers: true, ..Scenario::of(seed) }).unwrap();
+    for (healers, seeds) in [(Healers::Both, 0..10), (Healers::Timers, 10..25), (Healers::Reaper, 25..35)] {
+        let scenario = |seed| Scenario { silent_workers: true, healers, ..Scenario::of(seed) };
+        let silenced: u64 = seeds.map(|seed| run(&scenario(seed)).unwrap().silenced).sum();
+        assert!(silenced > 10, "{silenced} tasks were acknowledged in silence: {healers:?} had nothing to heal");
     }
 }
 

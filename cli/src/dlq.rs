@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use push0_core::message::{ChainMessage, RangeMessage, Report, TaskMessage, queue};
+use push0_core::message::{ChainMessage, RangeMessage, Report, TaskMessage, TimerMessage, queue};
 use push0_core::record::{OutboxRow, Versioned};
 use push0_core::topology::Topology;
 use push0_core::{ErrorCode, Millis};
@@ -154,6 +154,7 @@ fn about(queue: &str, body: &str) -> Result<String, String> {
         }),
         queue::RESULTS | queue::VERDICTS => read::<Report>(body).map(|report| report.task.to_string()),
         queue::RANGES => read::<RangeMessage>(body).map(|range| format!("{} {}..{}", range.run, range.from, range.to)),
+        queue::TIMERS => read::<TimerMessage>(body).map(|timer| format!("{} piece {}", timer.run, timer.piece)),
         queue::FINALIZED => read::<OutboxRow>(body).map(|row| format!("{}/{}", row.chain, row.number)),
         _ if queue.starts_with("work-") => read::<TaskMessage>(body).map(|task| task.id.to_string()),
         _ => Err(format!("nobody reads queue {queue}")),

@@ -7,10 +7,12 @@
 mod failure;
 mod ranges;
 mod task;
+mod timer;
 
-pub use failure::{Decision, Failure, Revocation, on_checked, on_dead_letter, on_failure, revoke};
+pub use failure::{Decision, Failure, Revocation, late_at, on_checked, on_dead_letter, on_failure, on_late, revoke};
 pub use ranges::{Piece, RangeStep, piece_of, pieces, range_step};
 pub use task::{Fire, Graph, check, fire, fire_again};
+pub use timer::{Look, Open, Seen, first_look, is_overdue, look, open};
 
 use crate::error_code::ErrorCode;
 use crate::id::{BlockHash, Node, StageName};

@@ -5,11 +5,13 @@ mod range;
 mod report;
 mod task;
 pub mod upload;
+mod timer;
 
 pub use chain::{ChainMessage, Command, Submission};
 pub use range::RangeMessage;
 pub use report::{FailureKind, Finding, Report, ReportEvent};
 pub use task::{Check, TaskMessage};
+pub use timer::TimerMessage;
 
 use crate::id::{Class, Pool};
 

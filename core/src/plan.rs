@@ -167,6 +167,27 @@ impl<'p> Plan<'p> {
         }
     }
 
+    /// The nodes whose artifacts begin with one of the segments `from..to`, in order; `split`, `verify` and every `single` belong to the
+    /// first segment. Ranges that part the segments part the nodes. O(result).
+    pub fn rooted_in(&self, from: u32, to: u32) -> Vec<Node> {
+        let mut nodes = Vec::new();
+        for stage in 0..=self.pipeline.verify_position() {
+            match self.pipeline.stage(stage).kind {
+                Kind::Split | Kind::Single | Kind::Verify => nodes.extend((from == 0).then(|| Node::new(stage, 0, 0))),
+                Kind::Map => nodes.extend((from..to).map(|index| Node::new(stage, 0, index))),
+                Kind::Join => {
+                    let mut stride = 1u32;
+                    for layer in 0..self.layers() as u8 {
+                        stride = stride.saturating_mul(self.group(layer));
+                        let joins = (from.div_ceil(stride)..to.div_ceil(stride)).map(|at| Node::new(stage, layer, at));
+                        nodes.extend(joins.filter(|node| self.contains(*node)));
+                    }
+                }
+            }
+        }
+        nodes
+    }
+
     fn join_position(&self) -> Option<u16> {
         self.pipeline.stages.iter().position(|stage| stage.kind == Kind::Join).map(|position| position as u16)
     }
@@ -350,6 +371,24 @@ mod tests {
             let mut out = Vec::new();
             leaves(&plan, plan.verify(), &mut out);
             prop_assert_eq!(out, (0..segments).collect::<Vec<_>>());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn ranges_of_segments_part_the_nodes(segments in 1u32..600, first in 2u32..=16, rest in 2u32..=16, at in 1u32..300) {
+            let pipeline = pipeline(&FULL, first, rest);
+            let plan = Plan::new(&pipeline, segments).unwrap();
+            let mut found = Vec::new();
+            for from in (0..segments).step_by(at as usize) {
+                let to = segments.min(from + at);
+                let nodes = plan.rooted_in(from, to);
+                prop_assert!(nodes.iter().all(|node| (from..to).contains(&plan.covers(*node).0)), "{from}..{to}: {nodes:?}");
+                found.extend(nodes);
+            }
+            found.sort();
+            let all: Vec<Node> = (0..6).flat_map(|stage| plan.nodes_of(stage)).collect();
+            prop_assert_eq!(found, all);
         }
     }
 

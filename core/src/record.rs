@@ -13,6 +13,7 @@
 //! | run | `run/{chain}/{number}/e{epoch}` | `run` | accept-first |
 //! | ranges | same | `ranges` | accept-first |
 //! | node | same | `node/{stage:03}/{layer:02}/{index:06}` | accept-first |
+//! | timer | same | `timer/{piece:03}` | accept-first |
 //!
 //! Blobs: `witnesses/…` (whatever the submitter chose), `artifacts/{pool}/{task}`, `control/{chain}/{number}/e{epoch}`,
 //! `proofs/{chain}/{number:020}`.
@@ -25,6 +26,7 @@ mod outbox;
 mod run;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 pub use block::{BlockRow, BlockStatus, Contender, EpochEnd, MAX_CONTENDERS, MAX_HISTORY, MAX_SUSPECTS};
 pub use chain::{ChainRow, Halt, PendingEffect};
@@ -34,6 +36,7 @@ pub use outbox::{Finality, OutboxRow, Timings};
 pub use run::{
     Artifact, FailureNote, ManifestSlot, NodeView, Run, RunView, Started, Suspect, Try, Verdict, VerdictSlot, attribute,
 };
+pub use watch::Watch;
 
 use serde::{Deserialize, Serialize};
 
@@ -93,7 +96,18 @@ impl RowKey {
     }
 
     pub fn node(run: &RunId, node: Node) -> Self {
-        Self::new(format!("run/{run}"), format!("node/{:03}/{:02}/{:06}", node.stage, node.layer, node.index))
+        let layer = Self::layer(node.stage, node.layer);
+        Self::new(format!("run/{run}"), format!("{layer}{:06}", node.index))
+    }
+
+    /// What the sort keys of a layer's nodes begin with.
+    pub fn layer(stage: u16, layer: u8) -> String {
+        format!("node/{stage:03}/{layer:02}/")
+    }
+
+    /// Where the timer of a piece stands.
+    pub fn timer(run: &RunId, piece: u32) -> Self {
+        Self::new(format!("run/{run}"), format!("timer/{piece:03}"))
     }
 
     /// The node a node row's sort key names.

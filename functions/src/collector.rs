@@ -1,8 +1,8 @@
-//! The collector: reports, ranges and dead letters → the block loop.
+//! The collector: reports, ranges, timers and dead letters → the block loop.
 
 use async_trait::async_trait;
 use push0_core::ErrorCode;
-use push0_core::message::{RangeMessage, Report, TaskMessage, queue};
+use push0_core::message::{RangeMessage, Report, TaskMessage, TimerMessage, queue};
 use push0_core::record::Versioned;
 use push0_runtime::drive::block::Handled;
 use push0_runtime::drive::{Context, block};
@@ -31,6 +31,12 @@ impl Function for Collector {
             queue::RANGES => {
                 let range = RangeMessage::from_json(body).map_err(from_decode)?;
                 block::on_range(&self.context, &range).await.map_err(from_drive)
+            }
+            queue::TIMERS => {
+                let timer = TimerMessage::from_json(body).map_err(from_decode)?;
+                let looked = block::on_timer(&self.context, &timer).await.map_err(from_drive)?;
+                tracing::debug!(run = %timer.run, piece = timer.piece, ?looked, "timer");
+                Ok(())
             }
             origin @ (queue::RESULTS | queue::VERDICTS) => {
                 let report = Report::from_json(body).map_err(from_decode)?;

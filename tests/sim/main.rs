@@ -1,7 +1,7 @@
 //! Replays a seed, or runs many: `push0-sim --seed 7 --trace`, `push0-sim --seeds 1000 --from 0`.
 
 use clap::Parser;
-use push0_tests::sim::{Bug, Scenario, run};
+use push0_tests::sim::{Bug, Healers, Scenario, run};
 
 #[derive(Parser)]
 struct Args {
@@ -20,6 +20,9 @@ struct Args {
     /// Workers that now and then acknowledge a task and say nothing.
     #[arg(long)]
     silent: bool,
+    /// Then only timers find their tasks, or only the reaper.
+    #[arg(long, value_parser = ["timers", "reaper"])]
+    healers: Option<String>,
     /// Somebody who sends forged reports.
     #[arg(long)]
     intruder: bool,
@@ -41,6 +44,11 @@ fn main() {
         match run(&Scenario {
             bug,
             silent_workers: args.silent,
+            healers: match args.healers.as_deref() {
+                Some("timers") => Healers::Timers,
+                Some("reaper") => Healers::Reaper,
+                _ => Healers::Both,
+            },
             intruder: args.intruder,
             keep_trace: args.trace,
             ..Scenario::of(seed)
@@ -48,12 +56,13 @@ fn main() {
             Ok(report) => {
                 report.trace.iter().for_each(|line| println!("{line}"));
                 println!(
-                    "seed {seed}: {} blocks, {} events, {} kills, {} prover runs, {} deliveries, {} s virtual, {}",
+                    "seed {seed}: {} blocks, {} events, {} kills, {} prover runs, {} deliveries, {} silenced, {} s virtual, {}",
                     report.blocks,
                     report.events,
                     report.kills,
                     report.invocations,
                     report.deliveries,
+                    report.silenced,
                     report.virtual_ms / 1000,
                     &report.fingerprint[..16]
                 );

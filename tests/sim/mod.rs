@@ -17,4 +17,4 @@ pub mod prover;
 pub mod world;
 
 pub use faulty::Faults;
-pub use world::{Bug, Report, Scenario, run};
+pub use world::{Bug, Healers, Report, Scenario, run};

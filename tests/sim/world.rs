@@ -1,12 +1,12 @@
 //! The actors and the course of a run.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use futures::FutureExt as _;
 use push0_core::chain::ChainConfig;
-use push0_core::message::{ChainMessage, Command, FailureKind, Submission, queue};
+use push0_core::message::{ChainMessage, Command, FailureKind, Submission, TaskMessage, queue};
 use push0_core::message::{Report as WorkerReport, ReportEvent};
 use push0_core::record::{BlobRef, BlockStatus, Halt, Verdict, Versioned as _};
 use push0_core::topology::Topology;
@@ -19,7 +19,7 @@ use push0_runtime::clock_manual::ManualClock;
 use push0_runtime::drive::{Catalog, Context};
 use push0_runtime::engine::{Engine, EngineConfig, Location};
 use push0_runtime::host::{self, Function, Mapping};
-use push0_runtime::port::{Blobs as _, Clock as _, Outgoing, Queue};
+use push0_runtime::port::{Blobs as _, Clock as _, Delivery, Outgoing, Queue};
 use push0_runtime::{snapshot, wiring};
 use rand::RngExt as _;
 use serde_json::json;
@@ -36,12 +36,25 @@ pub enum Bug {
     AcknowledgeBeforeEffects,
 }
 
+/// Who looks for lost tasks where workers are silent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Healers {
+    Both,
+    /// The reaper does not look after overdue timers.
+    Timers,
+    /// No timer is ever delivered.
+    Reaper,
+}
+
 #[derive(Debug, Clone)]
 pub struct Scenario {
     pub seed: u64,
     pub bug: Option<Bug>,
     /// Workers that now and then acknowledge a task and say nothing: what a worker must not do, and an untrusted one can.
+    ///
+    /// Without them nobody looks for lost tasks: the simulator shall find the bug that loses one, not the cure.
     pub silent_workers: bool,
+    pub healers: Healers,
     /// Somebody sends forged reports, as a hostile worker could.
     pub intruder: bool,
     /// Whether the trace is kept line by line, and printed when the run fails.
@@ -50,7 +63,7 @@ pub struct Scenario {
 
 impl Scenario {
     pub fn of(seed: u64) -> Self {
-        Self { seed, bug: None, silent_workers: false, intruder: false, keep_trace: false }
+        Self { seed, bug: None, silent_workers: false, healers: Healers::Both, intruder: false, keep_trace: false }
     }
 }
 
@@ -65,6 +78,8 @@ pub struct Report {
     /// Runs of a prover, and the least that would have done.
     pub invocations: u64,
     pub deliveries: u64,
+    /// Tasks that a worker acknowledged and said nothing of.
+    pub silenced: u64,
     pub virtual_ms: u64,
     pub trace: Vec<String>,
 }
@@ -72,6 +87,9 @@ pub struct Report {
 /// How long faults go on, and how long the system then has to finish.
 const STORM: Millis = Millis(8 * 60_000);
 const CALM: Millis = Millis(90 * 60_000);
+
+/// How far apart two looks are that must see the same.
+const QUIET: Millis = Millis(10_000);
 
 /// How long a task stays a worker's without a sign of life.
 pub const LEASE: Millis = Millis(15_000);
@@ -131,6 +149,8 @@ pub(super) struct Shared {
     pub(super) storm: Rc<RefCell<bool>>,
     /// Whether workers now and then acknowledge a task and say nothing.
     pub(super) silent_workers: bool,
+    pub(super) healers: Healers,
+    pub(super) silenced: Rc<Cell<u64>>,
     /// The first thing a consumer saw that it should not have.
     pub(super) complaint: Rc<RefCell<Option<String>>>,
 }
@@ -140,6 +160,7 @@ pub fn run(scenario: &Scenario) -> Result<Report, String> {
     let clock = ManualClock::starting_at(START);
     let dice = dice(scenario.seed);
     let (faults, conduct, kills) = severity(&dice);
+    let faults = Faults { blind: if scenario.silent_workers { 100 } else { 0 }, ..faults };
     let weather = Weather::new(scenario.seed, faults, clock.clone(), scenario.keep_trace);
     let outcome = run_in(scenario, &clock, &dice, &weather, conduct, kills);
     outcome.map_err(|what| {
@@ -161,8 +182,11 @@ fn run_in(
 ) -> Result<Report, String> {
     let catalog = catalog(dice)?;
     let script = Script::new(scenario.seed, conduct, clock.clone());
-    let shared =
-        Shared { silent_workers: scenario.silent_workers, ..shared(catalog, weather.clone(), script, clock, dice)? };
+    let shared = Shared {
+        silent_workers: scenario.silent_workers,
+        healers: scenario.healers,
+        ..shared(catalog, weather.clone(), script, clock, dice)?
+    };
     let blocks = plan_uploads(&shared);
     let mut executor = Executor::new(clock.clone(), dice.clone());
     executor.kill_per_million = kills;
@@ -199,6 +223,7 @@ fn run_in(
         kills: executor.kills,
         invocations,
         deliveries: shared.auditor.borrow().deliveries,
+        silenced: shared.silenced.get(),
         virtual_ms: clock.now().since(START).0,
         trace: shared.weather.lines(),
     })
@@ -225,6 +250,8 @@ pub(super) fn shared(
         uploads: Rc::default(),
         storm: Rc::new(RefCell::new(true)),
         silent_workers: false,
+        healers: Healers::Both,
+        silenced: Rc::default(),
         complaint: Rc::default(),
     })
 }
@@ -242,6 +269,7 @@ fn severity(dice: &Dice) -> (Faults, Conduct, u32) {
         frozen: rate(6),
         duplicate: rate(150),
         late: rate(150),
+        blind: 0,
     };
     let conduct = Conduct { retryable: rate(80), permanent: rate(20), lie: rate(30), slow: rate(60) };
     (faults, conduct, rate(4_000))
@@ -341,7 +369,10 @@ pub(super) fn populate(executor: &mut Executor, shared: &Shared, bug: Option<Bug
     executor.spawn(&name, true, move || reaper(world.clone()).boxed_local());
 
     for (function, copies) in [("dispatcher", 2), ("collector", 2)] {
-        for mapping in wiring::mappings(&topology, function, &shared.catalog.pools()) {
+        let mappings = wiring::mappings(&topology, function, &shared.catalog.pools());
+        let is_wanted =
+            |mapping: &Mapping| shared.healers != Healers::Reaper || queue::origin(&mapping.queue) != queue::TIMERS;
+        for mapping in mappings.into_iter().filter(is_wanted) {
             for copy in 0..copies {
                 let name = format!("{function}-{copy}-{}", mapping.queue);
                 let (mapping, world, who) = (mapping.clone(), shared.clone(), name.clone());
@@ -371,7 +402,9 @@ fn faulty(shared: &Shared, who: &str) -> Faulty {
 
 fn context(shared: &Shared, who: &str) -> Context {
     let port = Arc::new(faulty(shared, who));
-    Context::new(port.clone(), port.clone(), port, Arc::new(shared.clock.clone()), shared.catalog.clone())
+    let clock = Arc::new(shared.clock.clone());
+    let context = Context::new(port.clone(), port.clone(), port, clock, shared.catalog.clone());
+    context.with_quiet(shared.silent_workers.then_some(QUIET))
 }
 
 async fn pause(shared: &Shared, length: Millis) {
@@ -558,10 +591,8 @@ async fn intruder(shared: Shared) {
 
 async fn reaper(shared: Shared) {
     let context = context(&shared, "reaper");
-    let reaper = match shared.silent_workers {
-        true => Reaper::new(context),
-        false => Reaper::that_finds_no_lost_tasks(context),
-    };
+    let quiet = context.quiet.filter(|_| shared.healers != Healers::Timers);
+    let reaper = Reaper::new(context.with_quiet(quiet));
     loop {
         reaper.turn().await;
         pause(&shared, Millis(10_000)).await;
@@ -626,7 +657,7 @@ async fn worker(shared: Shared, who: String, pool: &'static str) {
                             && *shared.storm.borrow()
                             && shared.dice.borrow_mut().random_range(0..50) == 0
                         {
-                            let _ = port.ack(&work, &delivery.receipt).await;
+                            keep_silent(&shared, &port, &who, &work, &delivery).await;
                             continue;
                         }
                         task::handle(&env, &work, delivery, &mut prover).await;
@@ -639,6 +670,20 @@ async fn worker(shared: Shared, who: String, pool: &'static str) {
     let keep = leases.keep(&*port, &*port, &shared.clock);
     let announce = task::send_starts(started, &*port);
     futures::join!(handle, keep, announce);
+}
+
+/// Acknowledges a task, perhaps as if it had been started.
+async fn keep_silent(shared: &Shared, port: &Faulty, who: &str, work: &str, delivery: &Delivery) {
+    let starts = shared.dice.borrow_mut().random_range(0..2) == 1;
+    if let (true, Ok(task), Ok(worker)) = (starts, TaskMessage::from_json(&delivery.body), who.parse()) {
+        let reports = if task.is_trusted() { queue::VERDICTS } else { queue::RESULTS };
+        let event = ReportEvent::Started;
+        let report = WorkerReport { task: task.id, worker, by: None, at: shared.clock.now(), event };
+        let _ = port.send(reports, vec![Outgoing { body: report.to_json(), ..Outgoing::default() }]).await;
+    }
+    if port.ack(work, &delivery.receipt).await.is_ok() {
+        shared.silenced.set(shared.silenced.get() + 1);
+    }
 }
 
 /// Where every chain stands, for a failure's message.

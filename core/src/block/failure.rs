@@ -19,7 +19,7 @@ use crate::error_code::ErrorCode;
 use crate::id::{Attempt, Millis, Principal, Sha256, WorkerId};
 use crate::message::{FailureKind, Finding, TaskMessage};
 use crate::pipeline::StagePolicy;
-use crate::record::{FailureNote, MAX_ERROR, NodeView, Try, clip_middle};
+use crate::record::{FailureNote, MAX_ERROR, NodeView, Started, Try, clip_middle};
 
 use super::{Ignored, kind_name};
 
@@ -38,6 +38,9 @@ const MAX_AVOID: usize = 2;
 /// One token alone uses a task's attempts up when it has failed so many times as often as two would have to. What stands between a
 /// single bad host and the block: the server hands a task to whom it shall avoid only when nobody else has taken it.
 const ALONE: u32 = 2;
+
+/// What a worker has, beside the prover's time limit, to fetch inputs, to store an artifact of the largest size, and to report.
+const LATE: Millis = Millis::from_secs(60);
 
 /// A failed attempt as reported, or as found in the dead-letter queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,24 +140,43 @@ pub fn on_dead_letter(
     if attempt != view.wanted.attempt {
         return Err(Ignored::Stale);
     }
-    let Some(started) = view.started.as_ref().filter(|started| started.attempt == attempt) else {
-        return Ok(Decision::Resend);
-    };
-    let message = "no worker finished it before its lease ran out, as often as the queue allows";
-    let message = ErrorCode::LostTask.says(message);
-    let worker = Some(started.worker.clone());
-    let lost = Failure {
-        attempt,
-        worker,
+    match view.started_now() {
+        None => Ok(Decision::Resend),
+        Some(started) => {
+            let why = "no worker finished it before its lease ran out, as often as the queue allows";
+            on_failure(view, &lost(started, why, at), policy)
+        }
+    }
+}
+
+/// What it leads to that the node's attempt started so long ago that it was past its limit at `since`, and nothing was heard of it.
+pub fn on_late(view: &NodeView, policy: &StagePolicy, since: Millis, at: Millis) -> Result<Decision, Ignored> {
+    match view.started_now().filter(|started| late_at(started, policy) <= since) {
+        None => Err(Ignored::Settled),
+        Some(started) => {
+            let why = "a worker started it, and said nothing more until long after its time was up";
+            on_failure(view, &lost(started, why, at), policy)
+        }
+    }
+}
+
+/// From when on a start is not believed any more: the prover's time is up, and its worker has had time to say so.
+pub fn late_at(started: &Started, policy: &StagePolicy) -> Millis {
+    started.at.plus(policy.time_limit).plus(LATE)
+}
+
+fn lost(started: &Started, why: &str, at: Millis) -> Failure {
+    Failure {
+        attempt: started.attempt,
+        worker: Some(started.worker.clone()),
         by: started.by.clone(),
         kind: FailureKind::Lost,
-        message,
+        message: ErrorCode::LostTask.says(why),
         children: vec![],
         trusted: false,
         can_check: BTreeSet::new(),
         at,
-    };
-    on_failure(view, &lost, policy)
+    }
 }
 
 fn note(view: &NodeView, failure: &Failure) -> FailureNote {
@@ -304,7 +326,7 @@ fn avoid(before: &[WorkerId], failed: Option<&WorkerId>) -> Vec<WorkerId> {
 mod tests {
     use super::*;
     use crate::pipeline::Kind;
-    use crate::record::{Artifact, BlobRef, Started};
+    use crate::record::{Artifact, BlobRef};
 
     fn policy() -> StagePolicy {
         StagePolicy { attempts: 4, backoff: Millis(500), ..StagePolicy::default_for(Kind::Join) }
@@ -546,6 +568,26 @@ mod tests {
     fn children_named_twice_are_accused_once() {
         let accuse = Failure { children: vec![1, 1, 0, 1], ..failure(FailureKind::BadInput, "w1", 1) };
         assert_eq!(again(&view(), &accuse).wanted.failures[0].accused.len(), 2);
+    }
+
+    #[test]
+    fn a_start_that_was_past_its_limit_already_when_somebody_looked_before_counts_as_a_failure() {
+        let limit = policy().time_limit.plus(LATE);
+        let started =
+            |attempt| Started { attempt: Attempt(attempt), worker: worker("w1"), by: None, at: Millis(1_000) };
+        let view = NodeView { started: Some(started(1)), ..view() };
+        let (past, now) = (limit.plus(Millis(1_000)), limit.plus(Millis(99_000)));
+        let Ok(Decision::Again(then)) = on_late(&view, &policy(), past, now) else { panic!("not lost") };
+        assert_eq!((then.attempt, then.avoid, then.failed), (Attempt(2), vec![worker("w1")], 1));
+        assert_eq!((then.failures[0].kind, then.failures[0].at), (FailureKind::Lost, now));
+        assert_eq!(
+            on_late(&view, &policy(), past.since(Millis(1)), now),
+            Err(Ignored::Settled),
+            "it was not late then"
+        );
+        let moved = NodeView { wanted: Try { attempt: Attempt(2), ..Try::default() }, ..view.clone() };
+        assert_eq!(on_late(&moved, &policy(), past, now), Err(Ignored::Settled), "an earlier attempt's start");
+        assert_eq!(on_late(&NodeView { started: None, ..view }, &policy(), past, now), Err(Ignored::Settled));
     }
 
     #[test]

@@ -10,7 +10,8 @@
 //! | run | `spoiled` | why what `split` stored cannot be used, text: another run makes it anew | set-if, once |
 //! | run | `stopped` | `true` | set-if, once: the dispatcher |
 //! | ranges | `opened` | `true`: the fan-out was sent on | set-if, once |
-//! | ranges | `piece.{k:03}` | `true`: its tasks were sent | set-if, once |
+//! | ranges | `piece.{k:03}` | when its tasks had been sent (0.1 wrote `true`) | set-if, once |
+//! | timer | `watch` | [`super::Watch`] | set-if |
 //! | node | `slot.{i}` | [`Artifact`] accepted from child i | accept-first; cleared by a revocation |
 //! | node | `floor.{i}` | least attempt of child i that counts | a revocation |
 //! | node | `try` | [`Try`]: the attempt wanted now (absent: the first) | set-if; a revocation |
@@ -38,6 +39,7 @@ pub mod attribute {
     pub const SPOILED: &str = "spoiled";
     pub const STOPPED: &str = "stopped";
     pub const OPENED: &str = "opened";
+    pub const WATCH: &str = "watch";
     pub const TRY: &str = "try";
     pub const FIRED: &str = "fired";
     pub const STARTED: &str = "started";
@@ -247,6 +249,11 @@ pub struct NodeView {
 }
 
 impl NodeView {
+    /// The start of the attempt wanted now, if it was started.
+    pub fn started_now(&self) -> Option<&Started> {
+        self.started.as_ref().filter(|started| started.attempt == self.wanted.attempt)
+    }
+
     pub fn read(attributes: &BTreeMap<String, Value>) -> Self {
         let numbered = |name: &str, prefix: &str| -> Option<u32> { name.strip_prefix(prefix)?.parse().ok() };
         let mut view = Self {

@@ -5,7 +5,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::id::{Attempt, BlockHash, ChainId, Epoch, Millis, PipelineDigest, TaskId, WorkerId};
-use crate::message::{ChainMessage, Command, FailureKind, RangeMessage, Report, ReportEvent, Submission, TaskMessage};
+use crate::message::{
+    ChainMessage, Command, FailureKind, RangeMessage, Report, ReportEvent, Submission, TaskMessage, TimerMessage,
+};
 use crate::pipeline::Kind;
 
 fn chain() -> impl Strategy<Value = ChainId> {
@@ -232,6 +234,7 @@ proptest! {
         survives(&ChainMessage::Command(Command::Replace(submission.clone())));
         survives(&ChainMessage::Submit(submission));
         survives(&RangeMessage { run: id.run.clone(), from, to: from });
+        survives(&TimerMessage { run: id.run.clone(), piece: from, due: at });
         survives(&Report { task: id, worker, by: Some("rack1".parse().unwrap()), at, event });
         survives(&task);
     }

@@ -6,6 +6,7 @@
 mod fail;
 mod fan_out;
 mod recall;
+mod timer;
 
 use push0_core::block::{self, Graph};
 use push0_core::chain::{Event, Outcome};
@@ -22,9 +23,11 @@ use super::chain::task_message;
 use super::store::key;
 use super::{Context, DriveError, chain, enforce};
 
-pub use fail::{on_dead_letter, send_again};
-pub use fan_out::{on_range, reopen};
+pub use fail::on_dead_letter;
+pub use fan_out::on_range;
 pub use recall::{Accepted, RecallError, Recalled, latest, recall, segments};
+pub(super) use timer::arm;
+pub use timer::{Looked, look_after_overdue, on_timer};
 
 /// What a report led to; for logs and metrics only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

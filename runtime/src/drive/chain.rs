@@ -11,7 +11,7 @@ use push0_core::record::{
 use push0_core::{ChainId, ErrorCode, invariant};
 
 use super::store::{Loaded, key, load, put_blob};
-use super::{Context, DriveError, enforce, meter};
+use super::{Context, DriveError, block, enforce, meter};
 use crate::port::{Outgoing, PortError, Write};
 
 /// What came of the event itself; whatever it was, what was left to do has been done.
@@ -195,7 +195,7 @@ async fn perform(context: &Context, config: &ChainConfig, effect: PendingEffect)
     }
 }
 
-/// Creates the run's plan record, once, and sends its split task.
+/// Creates the run's plan record, once, sends its split task, and arms the timer that looks after it.
 async fn start(context: &Context, config: &ChainConfig, block: &BlockRow) -> Result<(), DriveError> {
     let (Some(hash), Some(witness)) = (block.hash, block.witness.clone()) else {
         return Ok(());
@@ -224,7 +224,9 @@ async fn start(context: &Context, config: &ChainConfig, block: &BlockRow) -> Res
     let run = row.map_or_else(|| run.into(), |view| view.run);
     let task = run.split_task();
     let outgoing = task_message(&task, &run, push0_core::Millis(0));
-    context.queue.send(&work_queue(&task.pool, task.class), vec![outgoing]).await?;
+    let work = work_queue(&task.pool, task.class);
+    let sent = async { context.queue.send(&work, vec![outgoing]).await.map_err(DriveError::from) };
+    futures::try_join!(sent, block::arm(context, &run.id, 0, run.released_at))?;
     tracing::info!(run = %run.id, "block released");
     Ok(())
 }

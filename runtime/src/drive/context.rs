@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use push0_core::chain::ChainConfig;
 use push0_core::pipeline::PipelineFile;
-use push0_core::{ChainId, PipelineDigest, Pool};
+use push0_core::{ChainId, Millis, PipelineDigest, Pool};
 
 use super::plans::Plans;
 use crate::metrics::Metrics;
@@ -26,6 +26,9 @@ impl Catalog {
     }
 }
 
+/// SQS's counts are up to a minute old.
+const QUIET: Millis = Millis::from_secs(60);
+
 /// Clones share what they have read of what never changes.
 #[derive(Clone)]
 pub struct Context {
@@ -34,8 +37,14 @@ pub struct Context {
     pub blobs: Arc<dyn Blobs>,
     pub clock: Arc<dyn Clock>,
     pub catalog: Arc<Catalog>,
+<<<<<<< HEAD
     /// What is measured, until the host hands it on.
     pub metrics: Arc<Metrics>,
+=======
+    /// How far apart two looks are that must see the same before a task counts as lost; see [`push0_core::block::look`]. Longer than counts of
+    /// queues may be out of date. None: nobody looks.
+    pub quiet: Option<Millis>,
+>>>>>>> 2196503 (Timers look after what was sent; the reaper remembers nothing)
     /// Plan records read before.
     pub(super) plans: Arc<Plans>,
 }
@@ -48,6 +57,14 @@ impl Context {
         clock: Arc<dyn Clock>,
         catalog: Arc<Catalog>,
     ) -> Self {
+<<<<<<< HEAD
         Self { queue, table, blobs, clock, catalog, metrics: Arc::default(), plans: Arc::default() }
+=======
+        Self { queue, table, blobs, clock, catalog, quiet: Some(QUIET), plans: Arc::default() }
+    }
+
+    pub fn with_quiet(self, quiet: Option<Millis>) -> Self {
+        Self { quiet, ..self }
+>>>>>>> 2196503 (Timers look after what was sent; the reaper remembers nothing)
     }
 }

@@ -6,7 +6,7 @@ use push0_core::block::{self, Decision, Failure, Graph, Ignored};
 use push0_core::message::{Check, FailureKind, Finding, Report, TaskMessage, work_queue};
 use push0_core::plan::Children;
 use push0_core::record::{NodeView, RowKey, RunView, Try, attribute, clip_error};
-use push0_core::{ErrorCode, Node, RunId, Sha256};
+use push0_core::{Attempt, ErrorCode, Millis, Node, RunId, Sha256};
 
 use super::{Handled, fan_out, fire, graph, load_run, node_view, send, tell_chain};
 use crate::drive::chain::task_message;
@@ -195,41 +195,56 @@ async fn handle_dead_letter(context: &Context, task: &TaskMessage) -> Result<Han
     let decide = |node: &NodeView, policy: &_| block::on_dead_letter(node, task, policy, now);
     let handled = apply(context, &view, task.id.node, decide).await?;
     if handled == Handled::Noted {
-        let outgoing = task_message(task, &view.run, push0_core::Millis(0));
+        let outgoing = task_message(task, &view.run, Millis(0));
         context.queue.send(&work_queue(&task.pool, task.class), vec![outgoing]).await?;
     }
     Ok(handled)
 }
 
-/// For the reaper: sends a task again as it is, unless its artifact is accepted. Nothing counts twice, so at worst a prover runs twice.
-pub async fn send_again(context: &Context, view: &RunView, node: Node) -> Result<(), DriveError> {
-    match send_once_more(context, view, node).await {
-        Err(DriveError::Damaged(what)) => spoil_run(context, &view.run.id, &what).await.map(|_| ()),
-        sent => sent,
+/// The attempt that started and was past its limit at `since` has failed, if nothing was heard of it meanwhile.
+pub(super) async fn give_up(context: &Context, view: &RunView, node: Node, since: Millis) -> Result<(), DriveError> {
+    let now = context.clock.now();
+    let given_up = apply(context, view, node, |node, policy| block::on_late(node, policy, since, now)).await?;
+    if given_up == Handled::Failed {
+        tracing::warn!(code = %ErrorCode::LostTask, run = %view.run.id, %node, "task given up: it started, and nothing more was heard");
     }
+    Ok(())
 }
 
-async fn send_once_more(context: &Context, view: &RunView, node: Node) -> Result<(), DriveError> {
+/// Sends a task again as it is, if it is still at this attempt and its artifact is not accepted. Nothing counts twice, so at worst a prover
+/// runs twice.
+pub(super) async fn send_again(
+    context: &Context,
+    view: &RunView,
+    node: Node,
+    attempt: Attempt,
+) -> Result<(), DriveError> {
     if is_accepted(context, view, node).await? {
         return Ok(());
     }
     let row = node_view(context, &view.run.id, node).await?;
-    if !row.wanted.checks.is_empty() {
+    if row.wanted.attempt != attempt {
+        return Ok(());
+    }
+    let graph = if node == Node::SPLIT { None } else { Some(graph(view)?) };
+    // What has no slots was sent the first time without a mark.
+    let has_slots = graph.is_some_and(|graph| graph.plan.slots(node) > 0);
+    let sent = row.fired.unwrap_or(if has_slots { Attempt(0) } else { Attempt::FIRST });
+    if !row.wanted.checks.is_empty() || sent < attempt {
         return settle(context, view, node).await;
     }
-    let task = if node == Node::SPLIT {
-        Some(view.run.split_again(&row))
-    } else {
-        let graph = graph(view)?;
+    let task = if let Some(graph) = graph {
         let segment = match graph.segment_of(node) {
             Some(segment) => Some(fan_out::segment(context, graph.manifest, segment).await?),
             None => None,
         };
         block::fire_again(&graph, node, &row, segment.as_ref())
+    } else {
+        Some(view.run.split_again(&row))
     };
     let Some(task) = task else { return Ok(()) };
     tracing::warn!(code = %ErrorCode::LostTask, task = %task.id, "task sent again: nothing was heard of it");
-    let outgoing = task_message(&task, &view.run, push0_core::Millis(0));
+    let outgoing = task_message(&task, &view.run, Millis(0));
     context.queue.send(&work_queue(&task.pool, task.class), vec![outgoing]).await?;
     Ok(())
 }
@@ -334,7 +349,7 @@ async fn send_checks(context: &Context, graph: &Graph<'_>, node: Node, row: &Nod
         let first = fan_out::segment(context, graph.manifest, first).await?;
         let last = fan_out::segment(context, graph.manifest, last).await?;
         let task = block::check(graph, Check { reader: node, slot: *slot }, accused, child, [first, last]);
-        let outgoing = task_message(&task, graph.run, push0_core::Millis(0));
+        let outgoing = task_message(&task, graph.run, Millis(0));
         context.queue.send(&work_queue(&task.pool, task.class), vec![outgoing]).await?;
     }
     Ok(())

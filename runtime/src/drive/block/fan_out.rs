@@ -5,9 +5,9 @@ use push0_core::message::{RangeMessage, queue, work_queue};
 use push0_core::record::{
     BlobRef, DecodeError, MANIFEST_PAGE, Manifest, ManifestPage, ManifestSlot, RowKey, RunView, Versioned, attribute,
 };
-use push0_core::{ErrorCode, RunId};
+use push0_core::{ErrorCode, Millis, RunId};
 
-use super::{fail, load_run};
+use super::{fail, load_run, timer};
 use crate::drive::chain::task_message;
 use crate::drive::store::{key, read_blob};
 use crate::drive::{Context, DriveError};
@@ -53,18 +53,26 @@ pub async fn on_range(context: &Context, message: &RangeMessage) -> Result<(), D
     }
 }
 
-/// For the reaper, when `ranges` is empty: sends the ranges of unmarked pieces again.
-pub async fn reopen(context: &Context, view: &RunView) -> Result<u32, DriveError> {
-    let Some(manifest) = view.manifest.as_ref().filter(|_| !view.is_over()) else {
-        return Ok(0);
-    };
+/// Sends the ranges of unmarked pieces again. Returns how many.
+pub(super) async fn reopen(context: &Context, view: &RunView) -> Result<usize, DriveError> {
     let row = context.table.get(&key(RowKey::ranges(&view.run.id))).await?;
-    let unmarked = (0..block::pieces(manifest.segments))
-        .filter(|piece| !is_marked(row.as_ref(), &attribute::piece(*piece)))
-        .map(|piece| block::piece_of(piece * MANIFEST_PAGE, manifest.segments));
-    let ranges: Vec<(u32, u32)> = unmarked.map(|piece| (piece.from, piece.to)).collect();
+    let pieces = unsent(view, row.as_ref());
+    let ranges: Vec<(u32, u32)> = pieces.iter().map(|piece| (piece.from, piece.to)).collect();
     send_ranges(context, &view.run.id, &ranges).await?;
-    Ok(ranges.len() as u32)
+    Ok(ranges.len())
+}
+
+/// The pieces that are not marked as sent in the run's row `ranges`.
+pub(super) fn unsent(view: &RunView, ranges: Option<&Row>) -> Vec<Piece> {
+    let segments = view.manifest.as_ref().map_or(0, |manifest| manifest.segments);
+    let unmarked = (0..block::pieces(segments)).filter(|piece| !is_marked(ranges, &attribute::piece(*piece)));
+    unmarked.map(|piece| block::piece_of(piece * MANIFEST_PAGE, segments)).collect()
+}
+
+/// When a piece had been sent, by its mark. Marks of before there were timers say no time: long ago.
+pub(super) fn sent_at(ranges: Option<&Row>, piece: u32) -> Option<Millis> {
+    let mark = ranges.and_then(|row| row.attribute(&attribute::piece(piece)))?;
+    Some(Millis(mark.as_u64().unwrap_or(0)))
 }
 
 fn is_marked(row: Option<&Row>, name: &str) -> bool {
@@ -100,9 +108,14 @@ async fn send_piece(
     let tasks: Vec<_> = tasks.map(|(segment, blob)| view.run.leaf_task(segment, blob)).collect();
     let Some(first) = tasks.first() else { return Ok(()) };
     let queue = work_queue(&first.pool, first.class);
-    let outgoing = tasks.iter().map(|task| task_message(task, &view.run, push0_core::Millis(0))).collect();
+    let outgoing = tasks.iter().map(|task| task_message(task, &view.run, Millis(0))).collect();
     context.queue.send(&queue, outgoing).await?;
-    context.table.set_if(&at, &mark, None, Some(true.into())).await?;
+    let now = context.clock.now();
+    // The first piece has a timer since the run began.
+    if piece.number > 0 {
+        timer::arm(context, &view.run.id, piece.number, now).await?;
+    }
+    context.table.set_if(&at, &mark, None, Some(now.0.into())).await?;
     Ok(())
 }
 

@@ -1,0 +1,23 @@
+//! The row of a part's timer: when it looks next, and what it saw when it looked last. Nobody who looks remembers anything else.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::Millis;
+
+/// Attribute `watch` of row `run/{chain}/{number}/e{epoch}`, `timer/{piece:03}`; changed as a whole, by set-if. Absent: nobody has
+/// looked yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watch {
+    /// When to look next: the one timer message that counts names this time.
+    pub due: Millis,
+    /// The pause it follows.
+    pub every: Millis,
+    /// Since when tasks have been seen that started longer ago than they may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub late: Option<Millis>,
+    /// Queue → since when it has been empty, with its dead-letter queue, at every look.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub empty: BTreeMap<String, Millis>,
+}
