@@ -147,19 +147,20 @@ pub fn look(before: Option<&Watch>, seen: &Seen<'_>, quiet: Millis, now: Millis)
     let fresh = Watch::default();
     let before = before.unwrap_or(&fresh);
     let since = |queue: &str| before.empty.get(queue).copied().filter(|_| seen.idle.contains(queue));
-    let was_quiet = |queue: &str, for_so_long: Millis| since(queue).is_some_and(|at| at.plus(for_so_long) <= now);
+    let is_apart = before.looked.plus(quiet) <= now;
 
     let late_since = before.late.filter(|at| at.plus(RECHECK) <= now);
     let is_given_up = |task: &&Open| late_since.is_some_and(|at| task.late.is_some_and(|late| late <= at));
     let late: Vec<Node> = seen.open.iter().filter(is_given_up).map(|task| task.node).take(AT_MOST).collect();
     let is_lost = |task: &&Open| {
-        since(&task.queue).is_some_and(|at| task.since < at)
-            && was_quiet(&task.queue, quiet)
-            && (was_quiet(task.reports, quiet) || was_quiet(&task.queue, PATIENCE))
+        since(&task.queue).is_some_and(|at| {
+            let is_old_news = at.max(task.since).plus(PATIENCE) <= now;
+            is_apart && task.since <= before.looked && (since(task.reports).is_some() || is_old_news)
+        })
     };
     let lost = seen.open.iter().filter(|task| !late.contains(&task.node)).filter(is_lost).take(AT_MOST);
     let lost: Vec<&Open> = lost.collect();
-    let reopen = seen.has_unsent && was_quiet(queue::RANGES, quiet);
+    let reopen = seen.has_unsent && is_apart && since(queue::RANGES).is_some();
 
     let is_late_now = seen.open.iter().any(|task| task.late.is_some_and(|late| late <= now));
     let is_suspicious = is_late_now
@@ -176,7 +177,9 @@ pub fn look(before: Option<&Watch>, seen: &Seen<'_>, quiet: Millis, now: Millis)
     let sent_to = |name: &String| lost.iter().any(|task| task.queue == *name) || (reopen && name == queue::RANGES);
     let idle = seen.idle.iter().filter(|name| !sent_to(name));
     let empty = idle.map(|name| (name.clone(), since(name).unwrap_or(now))).collect();
-    let next = Watch { due, every, late: is_late_now.then(|| before.late.unwrap_or(now)), empty };
+    // With the time of its look those are done with that it saw.
+    let late_next = before.late.filter(|_| late_since.is_none()).unwrap_or(now);
+    let next = Watch { due, every, looked: now, late: is_late_now.then_some(late_next), empty };
     Look {
         late,
         late_since: late_since.unwrap_or_default(),
@@ -238,14 +241,18 @@ mod tests {
     #[test]
     fn a_task_that_was_sent_after_its_queue_was_seen_empty_is_not_lost() {
         let times: &[(u64, &[&str])] = &[(100, ALL), (160, ALL)];
-        assert_eq!(lost(&[task(0, 99, None), task(1, 100, None), task(2, 130, None)], times), [0, 1]);
+        assert_eq!(lost(&[task(0, 99, None), task(1, 100, None), task(2, 101, None)], times), [0, 2]);
+        // It is by the look after, also where the queue has been seen empty all along.
+        let times: &[(u64, &[&str])] = &[(100, ALL), (160, ALL), (220, ALL), (280, ALL)];
+        assert_eq!(lost(&[task(2, 130, None)], times), [0, 0, 1, 0]);
     }
 
     #[test]
     fn reports_that_never_end_are_waited_for_within_reason() {
         let open = [task(0, 10, None)];
         let busy: &[&str] = &[WORK];
-        assert_eq!(lost(&open, &[(100, busy), (400, busy), (699, busy), (700, busy)]), [0, 0, 0, 1]);
+        assert_eq!(lost(&open, &[(100, busy), (400, busy), (639, busy), (700, busy)]), [0, 0, 0, 1]);
+        assert_eq!(lost(&[task(0, 101, None)], &[(100, busy), (400, busy), (639, busy), (700, busy)]), [0, 0, 0, 0]);
     }
 
     #[test]
@@ -261,7 +268,9 @@ mod tests {
             looks(&open, times).into_iter().map(|look| look.late).collect()
         };
         let first = vec![open[0].node];
-        assert_eq!(late(&[(100, &[]), (160, &[])]), [vec![], first.clone()], "the other was not late at 100");
+        let second = vec![open[0].node, open[1].node];
+        let times: &[(u64, &[&str])] = &[(100, &[]), (160, &[]), (219, &[]), (220, &[])];
+        assert_eq!(late(times), [vec![], first.clone(), vec![], second], "the other was not late at 100, but at 160");
         assert_eq!(late(&[(100, &[]), (130, &[])]), [vec![], vec![]]);
         // After a standstill of a day the first look sees it, and its task has time to be handed out again.
         assert_eq!(late(&[(50, &[]), (86_400, &[]), (86_410, &[])]), [vec![], vec![], vec![]]);

@@ -14,7 +14,9 @@ pub struct Watch {
     pub due: Millis,
     /// The pause it follows.
     pub every: Millis,
-    /// Since when tasks have been seen that started longer ago than they may take.
+    /// When the last look was.
+    pub looked: Millis,
+    /// A look at this time saw tasks that started longer ago than they may take, and those it saw have not been given up yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub late: Option<Millis>,
     /// Queue → since when it has been empty, with its dead-letter queue, at every look.
