@@ -591,8 +591,10 @@ async fn intruder(shared: Shared) {
 
 async fn reaper(shared: Shared) {
     let context = context(&shared, "reaper");
-    let quiet = context.quiet.filter(|_| shared.healers != Healers::Timers);
-    let reaper = Reaper::new(context.with_quiet(quiet));
+    let reaper = match shared.healers {
+        Healers::Timers => Reaper::that_finds_no_lost_timers(context),
+        Healers::Both | Healers::Reaper => Reaper::new(context),
+    };
     loop {
         reaper.turn().await;
         pause(&shared, Millis(10_000)).await;
