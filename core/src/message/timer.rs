@@ -11,8 +11,8 @@ use crate::record::codec::versioned;
 pub struct TimerMessage {
     pub run: RunId,
     pub piece: u32,
-    /// When to look. A queue delays by fifteen minutes at most: delivered before, it is sent on. The part's row holds the same time, and
-    /// a message with another one has been overtaken.
+    /// When to look. A queue delays by fifteen minutes at most: delivered before, it is sent on. The part's row holds the same time;
+    /// a message with an earlier one has been overtaken.
     pub due: Millis,
 }
 

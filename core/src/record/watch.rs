@@ -10,7 +10,7 @@ use crate::id::Millis;
 /// looked yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Watch {
-    /// When to look next: the one timer message that counts names this time.
+    /// When to look next: a timer message of an earlier time has been overtaken.
     pub due: Millis,
     /// The pause it follows.
     pub every: Millis,

@@ -2,8 +2,9 @@
 //! What a look finds is decided in `push0_core::block`; see [`block::look`].
 //!
 //! A part's timer is a message of `timers` with the time it is due at. The part's row holds the same time and what was seen; whoever
-//! looks sends the next message *before* the row moves on to it, so of all messages one counts, copies and those of a look that
-//! was cut off are dropped, and a crash in between leaves the old message, which comes again.
+//! looks sends the next message *before* the row moves on to it, so a crash in between leaves the old message, which comes again. A message
+//! of a time that the row has passed is a copy, or of a look that was cut off, and is dropped; one of a later time than the row's is not:
+//! whoever sent it may be held up before its write.
 //!
 //! The reaper looks where that chain broke: no process remembers anything between two looks.
 
@@ -71,7 +72,7 @@ pub async fn on_timer(context: &Context, timer: &TimerMessage) -> Result<Looked,
         return Ok(Looked::SentOn);
     }
     let (watch, raw) = read(context, &key(RowKey::timer(&timer.run, timer.piece))).await?;
-    if watch.as_ref().is_some_and(|watch| watch.due != timer.due) {
+    if watch.as_ref().is_some_and(|watch| timer.due < watch.due) {
         return Ok(Looked::Dropped);
     }
     let ranges = context.table.get(&key(RowKey::ranges(&timer.run))).await?;
