@@ -37,14 +37,11 @@ pub struct Context {
     pub blobs: Arc<dyn Blobs>,
     pub clock: Arc<dyn Clock>,
     pub catalog: Arc<Catalog>,
-<<<<<<< HEAD
     /// What is measured, until the host hands it on.
     pub metrics: Arc<Metrics>,
-=======
     /// How far apart two looks are that must see the same before a task counts as lost; see [`push0_core::block::look`]. Longer than counts of
     /// queues may be out of date. None: nobody looks.
     pub quiet: Option<Millis>,
->>>>>>> 2196503 (Timers look after what was sent; the reaper remembers nothing)
     /// Plan records read before.
     pub(super) plans: Arc<Plans>,
 }
@@ -57,14 +54,11 @@ impl Context {
         clock: Arc<dyn Clock>,
         catalog: Arc<Catalog>,
     ) -> Self {
-<<<<<<< HEAD
-        Self { queue, table, blobs, clock, catalog, metrics: Arc::default(), plans: Arc::default() }
-=======
-        Self { queue, table, blobs, clock, catalog, quiet: Some(QUIET), plans: Arc::default() }
+        let (metrics, plans) = (Arc::default(), Arc::default());
+        Self { queue, table, blobs, clock, catalog, metrics, quiet: Some(QUIET), plans }
     }
 
     pub fn with_quiet(self, quiet: Option<Millis>) -> Self {
         Self { quiet, ..self }
->>>>>>> 2196503 (Timers look after what was sent; the reaper remembers nothing)
     }
 }
