@@ -4,8 +4,8 @@ mod chain;
 mod range;
 mod report;
 mod task;
-pub mod upload;
 mod timer;
+pub mod upload;
 
 pub use chain::{ChainMessage, Command, Submission};
 pub use range::RangeMessage;
