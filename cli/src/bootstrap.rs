@@ -72,7 +72,7 @@ pub async fn run(args: &args::Bootstrap, sources: &Sources, settings: &Settings,
     };
     let done = done.await;
     // What was done before a failure was done.
-    site.ledger.show(&site.place, output);
+    site.ledger.show(&site.place, done.is_ok(), output);
     done?;
     Ok(site.ledger.verdict()?)
 }

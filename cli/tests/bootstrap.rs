@@ -324,6 +324,8 @@ async fn a_bucket_of_another_account_is_refused_with_what_to_do() {
     assert!(said.contains("belongs to another account") && said.contains("another aws.prefix"), "{said}");
     let done = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(done.contains(&format!("queue {}: created", mine.name("results"))), "what was done is told: {done}");
+    let again = mine.push0(&["bootstrap"]);
+    assert_eq!((again.status.code(), again.stdout), (Some(1), Vec::new()), "nobody says that there is nothing to do");
 }
 
 #[test]

@@ -119,9 +119,6 @@ pub struct FunctionSpec {
     pub memory_mib: u32,
     /// Runs on a timer, this often. `push0 up` has a setting of its own (`functions.reaper_ms`).
     pub every_s: Option<u32>,
-    /// Lambda stops a function that leads to itself by way of queues some 16 times (`Terminate`). Pieces of a large fan-out and timers
-    /// longer than SQS's 15 minutes do that, and end by themselves (`Allow`).
-    pub recursive_loop: String,
     pub sources: Vec<SourceSpec>,
 }
 

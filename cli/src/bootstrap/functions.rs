@@ -6,7 +6,7 @@ use std::time::Duration;
 use aws_sdk_lambda::Client;
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::{
-    Architecture, Environment, FunctionCode, FunctionConfiguration, LastUpdateStatus, RecursiveLoop, Runtime, State,
+    Architecture, Environment, FunctionCode, FunctionConfiguration, LastUpdateStatus, Runtime, State,
 };
 use push0_core::ErrorCode;
 
@@ -56,7 +56,7 @@ pub(super) async fn ensure(
             mend_settings(site, &client, &name, &at, package, role, environment, &function).await?;
         }
     }
-    mend_loop(site, &client, &name, &at, package).await
+    Ok(())
 }
 
 async fn look(client: &Client, name: &str, at: &str) -> Result<Option<FunctionConfiguration>, Trouble> {
@@ -211,36 +211,6 @@ async fn mend_settings(
     for (attribute, is, should) in differing {
         site.ledger.changed(at, attribute, is, should);
     }
-    Ok(())
-}
-
-/// Whether Lambda stops what it takes for an endless loop: a message that led to a message, some 16 times.
-async fn mend_loop(
-    site: &mut Site,
-    client: &Client,
-    name: &str,
-    at: &str,
-    package: &Package<'_>,
-) -> Result<(), Trouble> {
-    let should = RecursiveLoop::from(package.function.recursive_loop.as_str());
-    let is = match client.get_function_recursion_config().function_name(name).send().await {
-        Ok(answer) => answer.recursive_loop.unwrap_or(RecursiveLoop::Terminate),
-        // To be created.
-        Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception()) => {
-            return Ok(());
-        }
-        Err(error) => return site.tolerate(at, "GetFunctionRecursionConfig", &error),
-    };
-    if is == should {
-        return Ok(());
-    }
-    if site.ledger.mends() {
-        let put = client.put_function_recursion_config().function_name(name).recursive_loop(should.clone());
-        if let Err(error) = put.send().await {
-            return site.tolerate(at, "PutFunctionRecursionConfig", &error);
-        }
-    }
-    site.ledger.changed(at, "recursive loop", Some(is.as_str().to_owned()), should.as_str());
     Ok(())
 }
 

@@ -109,7 +109,8 @@ impl Ledger {
         self.differences.push(Difference { resource, outcome, attribute, is, should_be, why });
     }
 
-    pub(super) fn show(&self, place: &Place, output: Output) {
+    /// `is_whole`: nothing made it end early.
+    pub(super) fn show(&self, place: &Place, is_whole: bool, output: Output) {
         if output.json {
             output.json(&Shown {
                 endpoint: place.settings().endpoint.as_deref(),
@@ -122,8 +123,11 @@ impl Ledger {
             return;
         }
         let lines: Vec<String> = self.differences.iter().map(line).collect();
-        let text = lines.join("\n");
-        output.text(if lines.is_empty() { "nothing to do" } else { &text });
+        if !lines.is_empty() {
+            output.text(&lines.join("\n"));
+        } else if is_whole {
+            output.text("nothing to do");
+        }
         self.notes.iter().for_each(|note| output.note(note));
     }
 

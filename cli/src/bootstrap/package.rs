@@ -97,7 +97,7 @@ fn configuration(settings: &Settings) -> Result<Vec<(String, String)>, Trouble> 
             .coded(ErrorCode::BadConfiguration));
     };
     let mut table: toml::Table = read(file)?.parse().map_err(|error| unusable(file, &error))?;
-    table.retain(|name, _| TABLES.iter().any(|kept| name == *kept));
+    table.retain(|name, _| TABLES.contains(&name));
     let directory = file.parent().unwrap_or(Path::new(""));
     let mut pipelines: BTreeMap<String, String> = BTreeMap::new();
     let mut files = Vec::new();

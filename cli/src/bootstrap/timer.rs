@@ -14,11 +14,12 @@ pub(super) async fn ensure(site: &mut Site, function: &FunctionSpec) -> Result<(
     let Some(every_s) = function.every_s else { return Ok(()) };
     let name = site.place.name(&function.name);
     let at = format!("timer {name}");
-    if !mend_rule(site, &name, &at, &schedule(every_s)).await? {
+    let was_there = mend_rule(site, &name, &at, &schedule(every_s)).await?;
+    if !was_there && !site.ledger.mends() {
         return Ok(());
     }
-    mend_target(site, function, &name, &at).await?;
-    mend_permission(site, function, &name, &at).await
+    mend_target(site, function, &name, &at, was_there).await?;
+    mend_permission(site, function, &name, &at, was_there).await
 }
 
 /// EventBridge wants the singular for one.
@@ -29,7 +30,7 @@ fn schedule(every_s: u32) -> String {
     }
 }
 
-/// Whether there is a rule now.
+/// Whether there was a rule.
 async fn mend_rule(site: &mut Site, name: &str, at: &str, schedule: &str) -> Result<bool, Trouble> {
     let client = site.events();
     let asked = client.describe_rule().name(name).send().await;
@@ -47,7 +48,7 @@ async fn mend_rule(site: &mut Site, name: &str, at: &str, schedule: &str) -> Res
     }
     let Some((is, state)) = is else {
         site.ledger.created(at);
-        return Ok(site.ledger.mends());
+        return Ok(false);
     };
     if is != schedule {
         site.ledger.changed(at, "schedule", Some(is), schedule);
@@ -59,7 +60,13 @@ async fn mend_rule(site: &mut Site, name: &str, at: &str, schedule: &str) -> Res
     Ok(true)
 }
 
-async fn mend_target(site: &mut Site, function: &FunctionSpec, name: &str, at: &str) -> Result<(), Trouble> {
+async fn mend_target(
+    site: &mut Site,
+    function: &FunctionSpec,
+    name: &str,
+    at: &str,
+    tells: bool,
+) -> Result<(), Trouble> {
     let client = site.events();
     let asked = client.list_targets_by_rule().rule(name).send().await;
     let targets = asked.map_err(|error| trouble(at, "ListTargetsByRule", &error))?.targets.unwrap_or_default();
@@ -78,11 +85,19 @@ async fn mend_target(site: &mut Site, function: &FunctionSpec, name: &str, at: &
                 .coded(push0_core::ErrorCode::DeploymentDiffers));
         }
     }
-    site.ledger.changed(at, "target", is, should);
+    if tells {
+        site.ledger.changed(at, "target", is, should);
+    }
     Ok(())
 }
 
-async fn mend_permission(site: &mut Site, function: &FunctionSpec, name: &str, at: &str) -> Result<(), Trouble> {
+async fn mend_permission(
+    site: &mut Site,
+    function: &FunctionSpec,
+    name: &str,
+    at: &str,
+    tells: bool,
+) -> Result<(), Trouble> {
     let client = site.lambda();
     let policy = match client.get_policy().function_name(name).send().await {
         Ok(answer) => answer.policy.unwrap_or_default(),
@@ -110,7 +125,9 @@ async fn mend_permission(site: &mut Site, function: &FunctionSpec, name: &str, a
             .source_arn(&rule);
         call.send().await.map_err(|error| trouble(at, "AddPermission", &error))?;
     }
-    site.ledger.changed(at, "leave to call the function", is, rule);
+    if tells {
+        site.ledger.changed(at, "leave to call the function", is, rule);
+    }
     Ok(())
 }
 

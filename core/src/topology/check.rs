@@ -233,9 +233,6 @@ fn of_function(function: &FunctionSpec, queues: &Queues<'_>) -> Vec<String> {
     if function.every_s.is_some_and(|every| every == 0 || every % 60 != 0) {
         mistakes.push(format!("function {name}: EventBridge's timers count whole minutes"));
     }
-    if !["Allow", "Terminate"].contains(&function.recursive_loop.as_str()) {
-        mistakes.push(format!("function {name}: recursive_loop is Allow or Terminate"));
-    }
     mistakes.extend(function.sources.iter().flat_map(|source| of_source(function, source, queues)));
     mistakes
 }
@@ -359,7 +356,6 @@ mod tests {
             ("\"timeout_s\": 60", "\"timeout_s\": 901", "a time-out is 1 to 900 s"),
             ("\"memory_mib\": 512", "\"memory_mib\": 64", "memory is 128 to 10240 MiB"),
             ("\"every_s\": 60", "\"every_s\": 10", "whole minutes"),
-            ("\"Terminate\"", "\"Stop\"", "recursive_loop is Allow or Terminate"),
             ("\"every_s\": 60", "\"every_s\": null", "function reaper: it needs sources or a timer"),
             ("\"visibility_s\": 18", "\"visibility_s\": 17", "6 × the function's time-out, 18 s"),
             ("\"timeout_s\": 6,", "\"timeout_s\": 7,", "6 × the function's time-out, 42 s"),
