@@ -2,6 +2,8 @@
 //!
 //! Each test has an account of its own, and a prefix of its own: the names of buckets are shared by all accounts, here as on AWS.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Output};
