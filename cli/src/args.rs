@@ -57,7 +57,7 @@ pub enum Command {
     Init(Init),
     /// Run push0: engine, functions, local workers. Until ctrl-c or SIGTERM, which drain.
     Up(Up),
-    /// Run a worker for an `up`, here or on another machine.
+    /// Run a worker for an `up`, here or on another machine, or (--connect aws) for an installation in an AWS account.
     Worker(Worker),
     /// Create queues, table and buckets in an AWS account or an emulator, and functions; tell and mend what differs there.
     Bootstrap(Bootstrap),
@@ -179,12 +179,12 @@ pub struct Worker {
     /// Tasks proven at a time.
     #[arg(long)]
     pub slots: Option<usize>,
-    /// A configuration whose pipelines name the provers to run, instead of what the push0 there says [env: PUSH0_CONFIG] [default:
-    /// ./push0.toml, where there is one].
+    /// A configuration whose pipelines name the provers to run, instead of what the push0 there says; needed with --connect aws [env:
+    /// PUSH0_CONFIG] [default: ./push0.toml, where there is one].
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Its name; no two workers may share one. With a token: the token's name, or that and a dash and more [default: from the token's
-    /// name, the host's and the process's number].
+    /// name, the host's and the process's number; on EC2 the instance's id].
     #[arg(long)]
     pub id: Option<WorkerId>,
     /// For inputs and outputs of tasks in hand [default: push0-worker under the system's temporary directory].

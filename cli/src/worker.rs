@@ -1,4 +1,7 @@
-//! `push0 worker`: the worker library over a connection to `up`.
+//! `push0 worker`: the worker library over a connection to `up`, or to an installation in an AWS account.
+
+#[cfg(feature = "aws")]
+mod aws;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,9 +10,12 @@ use std::time::Duration;
 use anyhow::Context as _;
 use push0_core::pipeline::ProverCommand;
 use push0_core::{ErrorCode, Pool, Principal, ProverName, WorkerId};
+use push0_gpu_worker::ec2::Instance;
 use push0_gpu_worker::{WorkerConfig, WorkerError, find_program};
 use push0_runtime::http::Introduction;
 use push0_runtime::port::{Blobs, Clock as _, Queue, SystemClock};
+#[cfg(not(feature = "aws"))]
+use push0_runtime::settings::Ec2Mode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::info;
 
@@ -19,47 +25,123 @@ use crate::error::Trouble;
 use crate::settings::Settings;
 use crate::welcome;
 
-/// Works until SIGTERM or ctrl-c, then drains.
+/// Works until SIGTERM or ctrl-c, or until the EC2 instance it heeds is terminated; then drains.
 pub async fn run(args: &args::Worker, location: &Where, settings: &Settings) -> anyhow::Result<()> {
     let mut stop = Stop::new()?;
     let again = signal(SignalKind::interrupt())?;
-    let address = location.address();
-    let client = Arc::new(location.client()?);
-    let welcome = tokio::select! {
-        welcome = welcome::ask(&client, &address, &args.pool) => welcome?,
+    let place = tokio::select! {
+        place = place(args, location, settings) => place?,
         () = stop.wait() => return Ok(()),
     };
-    let id = match &args.id {
-        Some(id) => named_as_its_token(id, welcome.name.as_ref())?,
-        None => default_id(&args.pool, welcome.name.as_ref())?,
-    };
-    let provers = provers(settings, welcome.provers, &address)?;
-    info!(%address, provers = ?provers.keys().map(ProverName::as_str).collect::<Vec<_>>(), "connected");
+    let Place { id, provers, backend, instance } = place;
+    let known: Vec<&str> = provers.keys().map(ProverName::as_str).collect();
+    info!(address = %location.address(), provers = ?known, "connected");
 
     let scratch = args.scratch.clone().unwrap_or_else(|| std::env::temp_dir().join("push0-worker"));
     let program = std::env::current_exe().context("cannot find this program's own file")?;
     let program = program.to_str().context("the path of this program is not UTF-8")?;
-    let introduction = Introduction { worker: id.clone(), since: SystemClock.now(), within: settings.workers.lease };
-    let client = Arc::new(location.client_of(introduction.clone())?);
-    let (queue, blobs): (Arc<dyn Queue>, Arc<dyn Blobs>) = (client.clone(), client);
-    // Its connections belong to the lease thread alone, so that nothing else can starve them.
-    let lease_client = Arc::new(location.client_of(introduction)?);
     let config = WorkerConfig {
         slots: settings.workers.slots,
         lease: settings.workers.lease,
         drain_grace: settings.workers.drain,
         shim: vec![program.to_owned(), "shim".to_owned(), "--".to_owned()],
-        lease_client: Some((lease_client.clone(), lease_client)),
+        lease_client: Some(backend.lease_client),
         ..WorkerConfig::new(id, args.pool.clone(), provers, scratch)
     };
     let shutdown = async move { stop.wait().await };
-    let working = push0_gpu_worker::run(config, queue, blobs, Arc::new(SystemClock), shutdown);
+    let clock = Arc::new(SystemClock);
+    let working = async {
+        match instance {
+            None => push0_gpu_worker::run(config, backend.queue, backend.blobs, clock, shutdown).await,
+            Some(instance) => {
+                push0_gpu_worker::ec2::run(config, instance, backend.queue, backend.blobs, clock, shutdown).await
+            }
+        }
+    };
     tokio::select! {
         ended = working => ended.map_err(|error| explain(&error).into()),
         () = twice(again) => Err(Trouble::failed("stopped at once; its tasks come again when their leases end")
             .next("nothing: other workers take them; start this one again when it may work")
             .into()),
     }
+}
+
+/// Where a worker works, and as whom.
+struct Place {
+    id: WorkerId,
+    provers: BTreeMap<ProverName, ProverCommand>,
+    backend: Backend,
+    instance: Option<Instance>,
+}
+
+struct Backend {
+    queue: Arc<dyn Queue>,
+    blobs: Arc<dyn Blobs>,
+    /// Its connections belong to the lease thread alone, so that nothing else can starve them.
+    lease_client: (Arc<dyn Queue>, Arc<dyn Blobs>),
+}
+
+/// The EC2 instance that is heeded.
+struct Here {
+    id: String,
+    instance: Instance,
+}
+
+async fn place(args: &args::Worker, location: &Where, settings: &Settings) -> anyhow::Result<Place> {
+    let here = here(settings, &args.pool, location.is_aws()).await?;
+    let (own_id, instance) = here.map_or((None, None), |here| (Some(here.id), Some(here.instance)));
+    if location.is_aws() {
+        if settings.provers.is_empty() {
+            return Err(Trouble::usage(
+                "a worker for an installation in AWS needs its pipelines here, and there are none",
+            )
+            .next("name the configuration of that installation with --config FILE")
+            .coded(ErrorCode::BadConfiguration)
+            .into());
+        }
+        let id = match (args.id.clone(), own_id.and_then(|id| id.parse().ok())) {
+            (Some(id), _) | (None, Some(id)) => id,
+            (None, None) => default_id(&args.pool, None)?,
+        };
+        return Ok(Place { id, provers: settings.provers.clone(), backend: aws_backend(settings).await?, instance });
+    }
+
+    let address = location.address();
+    let client = Arc::new(location.client()?);
+    let welcome = welcome::ask(&client, &address, &args.pool).await?;
+    let id = match &args.id {
+        Some(id) => named_as_its_token(id, welcome.name.as_ref())?,
+        None => default_id(&args.pool, welcome.name.as_ref())?,
+    };
+    let provers = provers(settings, welcome.provers, &address)?;
+    let introduction = Introduction { worker: id.clone(), since: SystemClock.now(), within: settings.workers.lease };
+    let client = Arc::new(location.client_of(introduction.clone())?);
+    let lease_client = Arc::new(location.client_of(introduction)?);
+    let backend = Backend { queue: client.clone(), blobs: client, lease_client: (lease_client.clone(), lease_client) };
+    Ok(Place { id, provers, backend, instance })
+}
+
+#[cfg(feature = "aws")]
+async fn here(settings: &Settings, pool: &Pool, on_aws: bool) -> anyhow::Result<Option<Here>> {
+    aws::here(settings, pool, on_aws).await
+}
+
+#[cfg(feature = "aws")]
+async fn aws_backend(settings: &Settings) -> anyhow::Result<Backend> {
+    Ok(aws::backend(settings).await)
+}
+
+#[cfg(not(feature = "aws"))]
+async fn here(settings: &Settings, _: &Pool, _: bool) -> anyhow::Result<Option<Here>> {
+    match settings.ec2.mode {
+        Ec2Mode::On => Err(Trouble::without_aws("--ec2 on").into()),
+        Ec2Mode::Auto | Ec2Mode::Off => Ok(None),
+    }
+}
+
+#[cfg(not(feature = "aws"))]
+async fn aws_backend(_: &Settings) -> anyhow::Result<Backend> {
+    Err(Trouble::without_aws("--connect aws").into())
 }
 
 fn explain(error: &WorkerError) -> Trouble {

@@ -487,6 +487,29 @@ mod tests {
     }
 
     #[test]
+    fn a_self_test_is_a_task_of_a_stage_that_the_prover_runs() {
+        let tested = |test: &str| {
+            let command = "command = [\"push0-echo\"]";
+            parse(&GOOD.replace(command, &format!("{command}\n        self_test = {test}")))
+        };
+        let file = tested("{ stage = \"prove\", inputs = [\"a\", \"b/c\"] }").unwrap();
+        let wanted = SelfTest { stage: "prove".parse().unwrap(), inputs: vec!["a".into(), "b/c".into()] };
+        assert_eq!(file.self_tests.into_values().collect::<Vec<_>>(), [wanted]);
+        assert_eq!(file.pipeline.digest(), parse(GOOD).unwrap().pipeline.digest());
+        for (bad, says) in [
+            ("{ stage = \"wrap\", inputs = [\"a\"] }", "wrap is no stage that this prover runs"),
+            ("{ stage = \"prove\" }", "`inputs` must be a list of files"),
+            ("{ stage = \"prove\", inputs = [] }", "`inputs` must be a list of files"),
+            ("{ inputs = [\"a\"] }", "`stage` is missing"),
+            ("{ stage = \"prove\", inputs = [\"a\"], output = \"b\" }", "unknown key `output`"),
+            ("true", "`self_test` must be a table"),
+        ] {
+            let mistakes = tested(bad).unwrap_err();
+            assert!(mistakes.to_string().contains(says), "{bad}: {mistakes}");
+        }
+    }
+
+    #[test]
     fn stages_out_of_order_are_refused() {
         let text = GOOD.replace("kind = \"join\"\n        arity = 3\n        first_arity = 4", "kind = \"single\"");
         assert!(parse(&text).is_ok());

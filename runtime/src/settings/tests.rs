@@ -177,6 +177,19 @@ fn names_in_an_account_begin_with_a_plain_prefix() {
 }
 
 #[test]
+fn a_worker_s_group_waits_at_hooks_called_after_the_installation() {
+    let plain = Dir::new(&format!("[aws]\nprefix = \"ops-1\"\n{CHAIN}")).read().ec2;
+    assert_eq!((plain.mode, plain.group, plain.leaves_on_rebalance), (Ec2Mode::Auto, None, true));
+    assert_eq!((plain.launch_hook.as_str(), plain.termination_hook.as_str()), ("ops-1-launch", "ops-1-termination"));
+    let text = "[ec2]\nmode = \"on\"\ngroup = \"gpu\"\nlaunch_hook = \"in\"\ndrain_s = 60\nrebalance = \"ignore\"\n";
+    let said = Dir::new(&format!("{text}{CHAIN}")).read().ec2;
+    assert_eq!((said.mode, said.group.as_deref(), said.leaves_on_rebalance), (Ec2Mode::On, Some("gpu"), false));
+    assert_eq!((said.launch_hook.as_str(), said.drain), ("in", Millis::from_secs(60)));
+    let mistakes = Dir::new(&format!("[ec2]\nmode = \"perhaps\"\nrebalance = \"stay\"\n{CHAIN}")).mistakes();
+    assert!(mistakes[0].contains("auto, on, off") && mistakes[1].contains("drain, ignore"), "{mistakes:#?}");
+}
+
+#[test]
 fn a_named_file_must_exist() {
     let sources = Sources { file: Some("/nowhere/push0.toml".into()), ..Sources::default() };
     assert!(Settings::read(&sources).unwrap_err().0[0].contains("/nowhere/push0.toml"));
