@@ -2,14 +2,20 @@
 //!
 //! It reads the chains' rows, the rows of the blocks being proven and, of those, the plan records and the rows of their timers. It looks at a
 //! run's nodes only where a timer should have fired long ago: timers find lost tasks and pieces, the reaper finds lost timers. It
-//! remembers nothing from one turn to the next, so it may run anywhere, and twice.
+//! remembers nothing from one turn to the next, so it may run anywhere, and twice; but where uploads alone submit blocks, the number each
+//! chain waits for, and forgetting that costs a turn.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 use push0_core::chain::Event;
 use push0_core::record::{BlockRow, BlockStatus, ChainRow, RowKey, RunView, Versioned as _};
-use push0_core::{ChainId, ErrorCode, RunId};
+use push0_core::{ChainId, ErrorCode, Millis, RunId};
 use push0_runtime::drive::{Context, DriveError, block, chain};
 use push0_runtime::metrics::Metric;
 use push0_runtime::port::Key;
+
+use crate::uploads;
 
 /// Most blocks looked at a chain and turn: the widest window, and some.
 const BLOCKS: usize = 300;
@@ -17,17 +23,28 @@ const BLOCKS: usize = 300;
 pub struct Reaper {
     context: Context,
     finds_lost_timers: bool,
+    /// The number each chain waited for at the last turn; looked for among what was uploaded if it still does. None: nobody looks.
+    waited_for: Option<Mutex<BTreeMap<ChainId, u64>>>,
 }
+
+/// How long reading an upload may take that came without a digest.
+const READING: Millis = Millis::from_secs(10);
 
 impl Reaper {
     pub fn new(context: Context) -> Self {
-        Self { context, finds_lost_timers: true }
+        Self { context, finds_lost_timers: true, waited_for: None }
     }
 
     /// A reaper that does not look for lost timers. Where messages are not lost there are none, and a simulator shall find the bug that
     /// loses one, not the cure.
     pub fn that_finds_no_lost_timers(context: Context) -> Self {
         Self { finds_lost_timers: false, ..Self::new(context) }
+    }
+
+    /// A reaper that looks for uploads nobody announced: where any tool may put a witness under its key, and the event that tells of it
+    /// may be lost.
+    pub fn that_finds_uploads(context: Context) -> Self {
+        Self { waited_for: Some(Mutex::default()), ..Self::new(context) }
     }
 
     /// One turn over all configured chains. A chain that fails is reported and does not stop the others.
@@ -53,6 +70,9 @@ impl Reaper {
     async fn chain(&self, chain: &ChainId) -> Result<(), DriveError> {
         // Pending effects, an unpublished outbox row, a cursor that could move.
         let _ = chain::drive(&self.context, chain, &Event::Tick).await?;
+        if let Some(waited_for) = &self.waited_for {
+            self.find_upload(chain, waited_for).await?;
+        }
         let unfinished = self.unfinished(chain).await?;
         self.context.metrics.observe(Metric::BlocksUnfinished, &[chain.as_str()], unfinished.len() as u64);
         for block in unfinished {
@@ -74,15 +94,40 @@ impl Reaper {
         Ok(())
     }
 
+    /// Submits what lies uploaded under the number that the chain waits for, if it waited for it at the last turn, too: an upload on whose
+    /// heels its announcement follows is its announcement's.
+    async fn find_upload(&self, chain: &ChainId, waited_for: &Mutex<BTreeMap<ChainId, u64>>) -> Result<(), DriveError> {
+        let row = self.row(chain).await?;
+        let first = self.context.catalog.chains.get(chain).map_or(0, |config| config.first);
+        let number = row.map_or(first, |row| row.next_release);
+        let at = RowKey::block(chain, number);
+        let is_known = self.context.table.get(&Key::new(at.partition, at.sort)).await?.is_some();
+        let before = {
+            let mut waited_for = waited_for.lock().unwrap_or_else(PoisonError::into_inner);
+            if is_known { waited_for.remove(chain) } else { waited_for.insert(chain.clone(), number) }
+        };
+        if is_known || before != Some(number) {
+            return Ok(());
+        }
+        for submission in uploads::find(&self.context, chain, number, READING).await? {
+            tracing::warn!(%chain, number, key = submission.witness.key, "an upload was found that nobody announced");
+            let _ = chain::drive(&self.context, chain, &Event::Submitted(submission)).await?;
+        }
+        Ok(())
+    }
+
+    async fn row(&self, chain: &ChainId) -> Result<Option<ChainRow>, DriveError> {
+        let at = RowKey::chain(chain);
+        let row = self.context.table.get(&Key::new(at.partition, at.sort)).await?;
+        Ok(row.and_then(|row| ChainRow::from_value(row.doc()?.clone()).ok()))
+    }
+
     /// Blocks being proven: they lie between the cursor and the release point.
     async fn unfinished(&self, chain: &ChainId) -> Result<Vec<BlockRow>, DriveError> {
-        let at = RowKey::chain(chain);
-        let row = self.context.table.get(&Key::new(at.partition.clone(), at.sort)).await?;
-        let Some(row) = row.and_then(|row| ChainRow::from_value(row.doc()?.clone()).ok()) else {
-            return Ok(Vec::new());
-        };
+        let Some(row) = self.row(chain).await? else { return Ok(Vec::new()) };
+        let partition = RowKey::chain(chain).partition;
         let after = row.next_final.checked_sub(1).map(|before| RowKey::block(chain, before).sort);
-        let rows = self.context.table.query(&at.partition, "block/", after.as_deref(), BLOCKS).await?;
+        let rows = self.context.table.query(&partition, "block/", after.as_deref(), BLOCKS).await?;
         let blocks = rows.iter().filter_map(|row| BlockRow::from_value(row.doc()?.clone()).ok());
         Ok(blocks.filter(|block| block.status == BlockStatus::Proving).collect())
     }

@@ -79,7 +79,11 @@ pub(crate) fn start(
             tasks.spawn(host::run(port, function.clone(), mapping.clone(), waiting, stopped.clone()));
         }
     }
-    tasks.spawn(reap(Reaper::new(context.clone()), settings.functions.reaper, stopped.clone()));
+    let reaper = match engine {
+        Some(_) => Reaper::new(context.clone()),
+        None => Reaper::that_finds_uploads(context.clone()),
+    };
+    tasks.spawn(reap(reaper, settings.functions.reaper, stopped.clone()));
     let sweeper = Sweeper::new(context.clone(), settings.retention);
     let chains = settings.catalog.chains.keys().cloned().collect();
     let expiring = engine.map(|engine| Expiring { engine: engine.clone(), after: settings.finalized });

@@ -38,7 +38,7 @@ pub struct Turn {
 
 impl Reaping {
     pub fn new(context: Context, retention: Retention, names: AwsSettings) -> Self {
-        let reaper = Reaper::new(context.clone());
+        let reaper = Reaper::that_finds_uploads(context.clone());
         let sweeper = Sweeper::new(context.clone(), retention);
         // A process that lives for one turn only shall not always begin with the same chain.
         let next = AtomicUsize::new(context.clock.now().0 as usize);
@@ -55,7 +55,8 @@ impl Reaping {
         let mut turn = Turn { chains: 0, cut_short: false };
         for offset in 0..chains.len() {
             let position = first.wrapping_add(offset) % chains.len();
-            if within(&*self.context.clock, until, self.look_after(chains[position])).await.is_none() {
+            let is_time = self.context.clock.now() < until;
+            if !is_time || within(&*self.context.clock, until, self.look_after(chains[position])).await.is_none() {
                 // Nor shall a chain that takes all the time keep the others from theirs.
                 self.next.store((position + 1) % chains.len(), Ordering::Relaxed);
                 turn.cut_short = true;

@@ -331,25 +331,31 @@ fn an_invocation_is_told_in_lines_of_the_embedded_metric_format() {
     });
 }
 
+/// The example's chain, on the engine and the machine's clock, with what is sent being counted.
+fn example() -> (Engine, Context, Settings) {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/push0.toml");
+    let settings = Settings::read(&Sources { file: Some(examples), ..Sources::default() }).unwrap();
+    let queues = wiring::engine_queues(&Topology::built_in(), &settings.catalog.pools());
+    let engine = Engine::in_memory(queues).unwrap();
+    let (ports, catalog) = (Ports::of(&engine), Arc::new(settings.catalog.clone()));
+    let clock = Arc::new(push0_runtime::port::SystemClock);
+    let mut context = Context::new(ports.queue, ports.table, ports.blobs, clock, catalog);
+    context.queue = Arc::new(Metered::new(context.queue.clone(), context.metrics.clone()));
+    (engine, context, settings)
+}
+
+const RELEASED: [&str; 2] = ["\"push0_blocks_released_count\":1.0", "\"queue\":\"work-trusted-"];
+
 #[test]
 fn a_submissions_event_releases_the_block() {
     run(async {
-        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/push0.toml");
-        let settings = Settings::read(&Sources { file: Some(examples), ..Sources::default() }).unwrap();
-        let (chain, config) =
-            settings.catalog.chains.iter().next().map(|(chain, c)| (chain.clone(), c.clone())).unwrap();
-        let engine =
-            Engine::in_memory(wiring::engine_queues(&Topology::built_in(), &settings.catalog.pools())).unwrap();
-        let (ports, catalog) = (Ports::of(&engine), Arc::new(settings.catalog));
-        let clock: Arc<dyn Clock> = Arc::new(push0_runtime::port::SystemClock);
-        let mut context = Context::new(ports.queue, ports.table, ports.blobs, clock.clone(), catalog);
-        context.queue = Arc::new(Metered::new(context.queue.clone(), context.metrics.clone()));
+        let (engine, context, settings) = example();
+        let clock = context.clock.clone();
+        let (chain, config) = settings.catalog.chains.first_key_value().unwrap();
         let host = Host::new("dispatcher", Arc::new(Dispatcher::new(context.clone())), context, settings.aws);
-
-        let hash = BlockHash([7; 32]);
         let witness = BlobRef { key: "witnesses/x".to_owned(), sha256: Sha256::of(b"x"), size: 1 };
-        let submission =
-            Submission { chain: chain.clone(), number: config.first, hash, parent_hash: None, witness, fork_seq: None };
+        let (number, hash) = (config.first, BlockHash([7; 32]));
+        let submission = Submission { chain: chain.clone(), number, hash, parent_hash: None, witness, fork_seq: None };
         let message = Outgoing {
             body: ChainMessage::Submit(submission).to_json(),
             group: Some(chain.to_string()),
@@ -362,9 +368,61 @@ fn a_submissions_event_releases_the_block() {
         let answer = host.handle(event, clock.now().plus(Millis(3_000))).await.unwrap();
         assert!(answer.batch_item_failures.is_empty());
         let told = host.measured().join("\n");
-        for expected in ["\"push0_blocks_released_count\":1.0", "\"queue\":\"work-trusted-"] {
+        for expected in RELEASED {
             assert!(told.contains(expected), "{expected} is not in {told}");
         }
+    });
+}
+
+#[test]
+fn s3s_test_event_is_done_with_and_nothing_is_put_aside() {
+    run(async {
+        let (engine, context, settings) = example();
+        let clock = context.clock.clone();
+        let host = Host::new("dispatcher", Arc::new(Dispatcher::new(context.clone())), context, settings.aws);
+        let body = json!({
+            "Service": "Amazon S3", "Event": "s3:TestEvent", "Time": "2026-11-24T19:00:00.000Z", "Bucket": "push0-blobs",
+            "RequestId": "5582815E1AEA5ADF", "HostId": "8cLeGAmw098X5cv4Zkwcmo8vvZa3eH3eKxsPzbB9wrR",
+        });
+        let message = Outgoing { body: body.to_string(), ..Outgoing::default() };
+        Queue::send(&engine, queue::WITNESS_EVENTS, vec![message]).await.unwrap();
+        let batch = engine.receive(queue::WITNESS_EVENTS, 1, Millis(0), VISIBILITY).await.unwrap();
+        let event = serde_json::from_value(event(queue::WITNESS_EVENTS, &batch)).unwrap();
+        let answer = host.handle(event, clock.now().plus(Millis(3_000))).await.unwrap();
+        assert!(answer.batch_item_failures.is_empty());
+        assert_eq!(engine.stats(queue::POISON).await.unwrap().visible, 0);
+    });
+}
+
+#[test]
+fn the_reaper_submits_the_upload_that_its_chain_has_waited_for() {
+    run(async {
+        let (_engine, context, settings) = example();
+        let (chain, config) = settings.catalog.chains.first_key_value().unwrap();
+        let later = |after: u64| context.clock.now().plus(Millis::from_secs(after));
+        let reaping = Reaping::new(context.clone(), settings.retention, settings.aws);
+        let key = format!("witnesses/{chain}/{}/{}/witness", config.first, BlockHash([7; 32]));
+        context.blobs.put_new(&key, "witness".into(), "somebody").await.unwrap();
+        assert!(!reaping.turn(later(60)).await.cut_short);
+        let told = reaping.measured().join("\n");
+        assert!(!told.contains(RELEASED[0]), "its announcement may be on its way: {told}");
+        reaping.turn(later(60)).await;
+        let told = reaping.measured().join("\n");
+        for expected in RELEASED {
+            assert!(told.contains(expected), "{expected} is not in {told}");
+        }
+        reaping.turn(later(60)).await;
+        assert!(!reaping.measured().join("\n").contains(RELEASED[0]), "once");
+    });
+}
+
+#[test]
+fn the_reaper_stops_when_its_time_is_over() {
+    run(async {
+        let (_engine, context, settings) = example();
+        let reaping = Reaping::new(context.clone(), settings.retention, settings.aws);
+        let turn = reaping.turn(context.clock.now()).await;
+        assert_eq!(serde_json::to_value(turn).unwrap(), json!({ "chains": 0, "cut_short": true }));
     });
 }
 
