@@ -185,7 +185,7 @@ async fn an_event_and_an_announcement_make_one_proof_of_whichever_came_first() {
             assert_eq!(fixture.event(1, &hash, "v1").await, Ok(()));
         }
         let first = if event_first { uploaded } else { stored };
-        assert_eq!(fixture.tasks().await, [first.key.clone()]);
+        assert_eq!(fixture.tasks().await, std::slice::from_ref(&first.key));
         let block = fixture.block(1).await.unwrap();
         assert_eq!((block.witness, block.contenders_seen), (Some(first), 0), "event first: {event_first}");
     }
