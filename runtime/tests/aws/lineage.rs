@@ -13,6 +13,9 @@ use super::support::{Fate, account, faulty, operation};
 const TRACE: &str = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=0;Lineage=1:fc3b4ff1:7";
 const BARE: &str = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=0";
 
+/// A queue's name, and the trace header of what was sent there.
+type Sent = (String, Option<String>);
+
 /// The SDK reads Lambda's environment, so the test proper runs in a process that has it.
 #[test]
 fn only_what_goes_round_on_purpose_begins_a_new_chain() {
@@ -27,7 +30,7 @@ fn only_what_goes_round_on_purpose_begins_a_new_chain() {
 #[tokio::test]
 #[ignore = "run by the test above, in Lambda's environment"]
 async fn inside_lambda() {
-    let sent: Arc<Mutex<Vec<(String, Option<String>)>>> = Arc::default();
+    let sent: Arc<Mutex<Vec<Sent>>> = Arc::default();
     let seen = sent.clone();
     let http = faulty(move |_, request| {
         let body: Value = serde_json::from_slice(request.body().bytes().unwrap()).unwrap();
@@ -65,7 +68,7 @@ async fn inside_lambda() {
         ("push0-results", TRACE),
         ("push0-finalized.fifo", TRACE),
     ] {
-        let of_queue: Vec<&(String, Option<String>)> = sent.iter().filter(|(name, _)| name == queue).collect();
+        let of_queue: Vec<&Sent> = sent.iter().filter(|(name, _)| name == queue).collect();
         assert!(!of_queue.is_empty(), "nothing was sent to {queue}: {sent:?}");
         for (_, trace) in of_queue {
             assert_eq!(trace.as_deref(), Some(expected), "{queue}");
