@@ -2,6 +2,7 @@
 //!
 //! - [`overhead`]: one task. [`scaling`]: many. [`floors`]: what the machine itself costs.
 //! - [`system`]: a whole push0 in this process; [`prover`]: a prover that takes no time, or sleeps.
+//! - `calls`: what a block asks of AWS, and its price (feature `aws`).
 //! - [`baseline`]: the same by a dispatcher-collector on NATS JetStream, a program of its own.
 //! - [`report`], [`aims`], [`machine`]: what is said about it.
 //!
@@ -9,6 +10,8 @@
 
 pub mod aims;
 pub mod baseline;
+#[cfg(feature = "aws")]
+pub mod calls;
 pub mod floors;
 pub mod machine;
 pub mod overhead;
@@ -37,6 +40,9 @@ pub enum Part {
     Scaling,
     /// Both.
     All,
+    /// What a block asks of AWS and what that costs, counted against an emulator.
+    #[cfg(feature = "aws")]
+    Calls,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -64,6 +70,12 @@ pub struct Options {
     /// The JetStream baseline, if it is to be in the same run [default: push0-bench-jetstream beside this program, if it is there].
     #[arg(long, value_name = "PROGRAM")]
     pub baseline: Option<PathBuf>,
+    /// The emulator of AWS that `calls` is counted against. The real AWS would take the credentials of an emulator for nobody's.
+    #[arg(long, value_name = "URL", env = "PUSH0_MINISTACK")]
+    pub endpoint: Option<String>,
+    /// Segments of the block of `calls`.
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub segments: u32,
 }
 
 /// How much is measured.
@@ -198,7 +210,18 @@ fn beside(named: Option<&Path>, name: &str) -> Option<PathBuf> {
     beside.is_file().then_some(beside)
 }
 
-/// Measures what is asked for.
+/// Counts the calls of a block.
+#[cfg(feature = "aws")]
+pub async fn count_calls(options: &Options, progress: Progress<'_>) -> anyhow::Result<calls::Report> {
+    use anyhow::Context as _;
+    let endpoint = options.endpoint.clone();
+    let endpoint = endpoint.context("calls are counted against an emulator: name it with --endpoint URL")?;
+    let under = options.dir.clone().unwrap_or_else(std::env::temp_dir);
+    let plan = calls::Plan { segments: options.segments, ..calls::Plan::new(endpoint) };
+    calls::run(&plan, &under, progress).await
+}
+
+/// Measures what is asked for; calls are counted by `count_calls`.
 pub async fn run(options: &Options, progress: Progress<'_>) -> anyhow::Result<Report> {
     let (effort, part) = (options.effort(), options.part);
     let under = options.dir.clone().unwrap_or_else(std::env::temp_dir);

@@ -22,11 +22,26 @@ fn main() -> anyhow::Result<()> {
     }
     let cli = Cli::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    #[cfg(feature = "aws")]
+    if cli.options.part == push0_bench::Part::Calls {
+        let report = runtime.block_on(push0_bench::count_calls(&cli.options, &|what| eprintln!("counting: {what}")))?;
+        return print(cli.json, cli.options.markdown, &report, || report.markdown(), || report.table());
+    }
     let report = runtime.block_on(push0_bench::run(&cli.options, &|what| eprintln!("measuring: {what}")))?;
-    let text = match (cli.json, cli.options.markdown) {
-        (true, _) => serde_json::to_string_pretty(&report)?,
-        (_, true) => report.markdown(),
-        _ => report.table(),
+    print(cli.json, cli.options.markdown, &report, || report.markdown(), || report.table())
+}
+
+fn print(
+    json: bool,
+    markdown: bool,
+    report: &impl serde::Serialize,
+    as_markdown: impl FnOnce() -> String,
+    as_table: impl FnOnce() -> String,
+) -> anyhow::Result<()> {
+    let text = match (json, markdown) {
+        (true, _) => serde_json::to_string_pretty(report)?,
+        (_, true) => as_markdown(),
+        _ => as_table(),
     };
     writeln!(std::io::stdout(), "{text}")?;
     Ok(())

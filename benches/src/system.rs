@@ -108,7 +108,8 @@ const STUCK: Duration = Duration::from_secs(300);
 const CHAIN: &str = "bench";
 
 pub struct System {
-    pub engine: Engine,
+    /// None where the ports are somebody else's.
+    engine: Option<Engine>,
     pub context: Context,
     config: ChainConfig,
     pipeline: PipelineFile,
@@ -132,13 +133,7 @@ impl System {
     pub async fn new(setup: Setup, pipeline: &str, under: &Path) -> anyhow::Result<Self> {
         // Removed with the whole run: a file system is slow to make files for a while after so many were deleted.
         let dir = tempfile::Builder::new().prefix("system-").tempdir_in(under)?.keep();
-        let pipeline = pipeline::parse(pipeline).map_err(|mistakes| anyhow!("the benchmark's pipeline: {mistakes}"))?;
-        let chain: ChainId = CHAIN.parse()?;
-        let digest = pipeline.pipeline.digest();
-        let config = ChainConfig::new(chain.clone(), digest);
-        let mut catalog = Catalog::default();
-        catalog.chains.insert(chain, config.clone());
-        catalog.pipelines.insert(digest, pipeline.clone());
+        let (catalog, config, pipeline) = catalog(pipeline)?;
         let queues = wiring::engine_queues(&Topology::built_in(), &catalog.pools());
         let location = match setup.keeping {
             Keeping::Memory => Location::Memory,
@@ -148,34 +143,44 @@ impl System {
         let engine = Engine::open(EngineConfig { durability, ..EngineConfig::new(location, queues) })?;
         let ports = Ports::of(&engine);
         let context = Context::new(ports.queue, ports.table, ports.blobs, Arc::new(SystemClock), Arc::new(catalog));
-        let mut system = Self {
-            engine,
-            context,
-            config,
-            pipeline,
-            reach: setup.reach,
-            address: None,
-            submitted: 0,
-            tasks: JoinSet::new(),
-            stop: watch::Sender::new(false),
-            dir,
-        };
+        let mut system = Self::over(context, config, pipeline, dir);
+        system.engine = Some(engine);
+        system.reach = setup.reach;
         if setup.reach == Reach::Tcp {
             system.listen().await?;
         }
         Ok(system)
     }
 
+    /// On ports that are there.
+    pub fn over(context: Context, config: ChainConfig, pipeline: PipelineFile, dir: PathBuf) -> Self {
+        Self {
+            engine: None,
+            context,
+            config,
+            pipeline,
+            reach: Reach::InProcess,
+            address: None,
+            submitted: 0,
+            tasks: JoinSet::new(),
+            stop: watch::Sender::new(false),
+            dir,
+        }
+    }
+
     /// With the functions running, as `push0 up` runs them, and one worker of the trusted pool.
     pub async fn start(setup: Setup, pipeline: &str, under: &Path, marks: &Arc<Marks>) -> anyhow::Result<Self> {
         let mut system = Self::new(setup, pipeline, under).await?;
-        system.start_functions();
+        system.start_functions(|function| function);
+        system.start_reaper();
         system.spawn_workers(&Pool::trusted(), 1, Manner::OneByOne, marks)?;
         Ok(system)
     }
 
-    fn start_functions(&mut self) {
+    /// Dispatcher and collector, each as `dress` makes of it.
+    pub fn start_functions(&mut self, dress: impl Fn(Arc<dyn Function>) -> Arc<dyn Function>) {
         for (name, function) in self.functions() {
+            let function = dress(function);
             for mapping in wiring::mappings(&Topology::built_in(), name, &self.context.catalog.pools()) {
                 let single = mapping.queue.ends_with(".fifo") || mapping.queue.ends_with("-dlq");
                 for _ in 0..if single { 1 } else { POLLERS } {
@@ -184,6 +189,9 @@ impl System {
                 }
             }
         }
+    }
+
+    fn start_reaper(&mut self) {
         let reaper = Reaper::new(self.context.clone());
         self.tasks.spawn(async move {
             loop {
@@ -203,7 +211,8 @@ impl System {
         shim: &[String],
     ) -> anyhow::Result<Self> {
         let mut system = Self::new(setup, pipeline, under).await?;
-        system.start_functions();
+        system.start_functions(|function| function);
+        system.start_reaper();
         for (pool, slots) in [(Pool::trusted(), 1), ("cpu".parse()?, slots)] {
             let ports = system.worker_ports(&pool)?;
             let (id, scratch) = (format!("{pool}-0").parse()?, system.dir.join("scratch"));
@@ -243,7 +252,8 @@ impl System {
         };
         let tokens = pools.iter().map(token).collect::<anyhow::Result<_>>()?;
         let config = ServerConfig { tokens, ..ServerConfig::new(self.dir.join("spool")) };
-        let server = Server::new(Ports::of(&self.engine), config)?;
+        let engine = self.engine.as_ref().context("only an engine is served")?;
+        let server = Server::new(Ports::of(engine), config)?;
         let listener = bind_tcp("127.0.0.1:0").await?;
         self.address = Some(format!("http://{}", listener.local_addr()?));
         let mut stopped = self.stop.subscribe();
@@ -338,6 +348,18 @@ impl System {
         self.stop.send_replace(true);
         self.tasks.shutdown().await;
     }
+}
+
+/// The one chain of a benchmark, and its pipeline.
+pub fn catalog(pipeline: &str) -> anyhow::Result<(Catalog, ChainConfig, PipelineFile)> {
+    let pipeline = pipeline::parse(pipeline).map_err(|mistakes| anyhow!("the benchmark's pipeline: {mistakes}"))?;
+    let chain: ChainId = CHAIN.parse()?;
+    let digest = pipeline.pipeline.digest();
+    let config = ChainConfig::new(chain.clone(), digest);
+    let mut catalog = Catalog::default();
+    catalog.chains.insert(chain, config.clone());
+    catalog.pipelines.insert(digest, pipeline.clone());
+    Ok((catalog, config, pipeline))
 }
 
 fn token_of(pool: &Pool) -> String {

@@ -17,6 +17,8 @@ async fn tiny(part: Part) -> Report {
         dir: Some(dir.path().to_owned()),
         echo: None,
         baseline: None,
+        endpoint: None,
+        segments: 64,
     };
     let report = push0_bench::run(&options, &|_| {}).await.expect("everything is measured");
     let left: Vec<_> = std::fs::read_dir(dir.path()).expect("it is there").collect();

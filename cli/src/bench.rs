@@ -6,6 +6,15 @@ use crate::error::Trouble;
 use crate::output::Output;
 
 pub async fn run(options: &Options, output: Output) -> anyhow::Result<()> {
+    #[cfg(feature = "aws")]
+    if options.part == push0_bench::Part::Calls {
+        let progress = |what: &str| output.note(&format!("counting: {what}"));
+        let report = push0_bench::count_calls(options, &progress).await.map_err(|error| {
+            Trouble::failed(format!("{error:#}")).next("start an emulator: scripts/with-emulators push0 bench calls")
+        })?;
+        output.show(&report, || if options.markdown { report.markdown() } else { report.table() });
+        return Ok(());
+    }
     let progress = |what: &str| output.note(&format!("measuring: {what}"));
     let report = push0_bench::run(options, &progress).await.map_err(|error| {
         Trouble::failed(format!("{error:#}"))

@@ -3,6 +3,7 @@
 //! Each adapter passes the same conformance suite as the embedded engine. All of them are made from one [`Connection`]: credentials, region,
 //! one HTTP client, one retry policy, and the names of what was deployed.
 
+pub mod calls;
 mod connect;
 mod dynamodb;
 mod error;
