@@ -1,7 +1,8 @@
 //! What a block asks of AWS, and what that costs: one block through the real adapters against an emulator, every call recorded.
 //!
 //! Functions, workers and their ports are in this process; the functions are hosted as `push0 serve` hosts them, so receives and deletions
-//! are those that Lambda's pollers would make. The prover takes no time: a real one adds what keeps a lease (see [`report`]).
+//! are those that Lambda's pollers would make. The prover sleeps, long enough to be announced as started; one that takes its time adds what keeps
+//! a lease (see [`report`]).
 
 mod bill;
 mod chain;
@@ -40,6 +41,9 @@ pub use self::report::{Report, Run};
 
 /// The tag of the reaper's calls.
 const REAPER: &str = "reaper";
+
+/// How long a leaf or a join takes.
+const PROVING_MS: u64 = 400;
 
 /// Segments of the block before the one that counts: it makes connections, and the chain's row.
 const WARM_UP: u32 = 2;
@@ -164,10 +168,14 @@ fn tree(arity: u32) -> String {
         [[stage]]
         name = "prove"
         kind = "map"
+        [stage.params]
+        sleep_ms = {PROVING_MS}
         [[stage]]
         name = "join"
         kind = "join"
         arity = {arity}
+        [stage.params]
+        sleep_ms = {PROVING_MS}
         [[stage]]
         name = "verify"
         kind = "verify"

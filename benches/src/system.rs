@@ -2,14 +2,13 @@
 //! dispatcher and the collector, and workers that run the real task protocol with a prover that is a function.
 //!
 //! What differs from `push0 up`: workers are tasks of this process instead of processes, each takes one class of tasks, and inputs and outputs are in memory. What is the same: every call of a port that a worker or a function makes
-//! for a task, including the announcement that a prover was started.
+//! for a task, including the announcement that a prover was started, where it runs long enough for one.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
-use futures::channel::mpsc::UnboundedReceiver;
 use push0_core::chain::ChainConfig;
 use push0_core::message::{ChainMessage, Submission, queue, work_queue};
 use push0_core::pipeline::{self, PipelineFile};
@@ -18,7 +17,7 @@ use push0_core::topology::Topology;
 use push0_core::{BlockHash, ChainId, Class, Millis, Pool, Sha256};
 use push0_functions::{Collector, Dispatcher, Reaper};
 use push0_gpu_worker::lease::Leases;
-use push0_gpu_worker::task::{self, Env, Limits, Prepared, Ready, Start, Store};
+use push0_gpu_worker::task::{self, Env, Limits, Prepared, Ready, StartsToSend, Store};
 use push0_gpu_worker::{Health, Prover, WorkerConfig};
 use push0_runtime::drive::{Catalog, Context};
 use push0_runtime::engine::{Durability, Engine, EngineConfig, Location};
@@ -289,7 +288,7 @@ impl System {
             let leases = env.leases.clone();
             let (keeping, announcing) = (ports.clone(), ports.clone());
             self.tasks.spawn(async move { leases.keep(&*keeping.queue, &*keeping.blobs, &SystemClock).await });
-            self.tasks.spawn(async move { task::send_starts(started, &*announcing.queue).await });
+            self.tasks.spawn(async move { task::send_starts(started, &*announcing.queue, &SystemClock).await });
             let (prover, queue) = (Bench::new(marks.clone()), work_queue(pool, Class::Standard));
             match manner {
                 Manner::OneByOne => self.tasks.spawn(work(env, queue, prover)),
@@ -367,7 +366,7 @@ fn token_of(pool: &Pool) -> String {
 }
 
 /// What a worker's task protocol works with.
-pub fn env(id: &str, pool: &Pool, ports: &WorkerPorts) -> anyhow::Result<(Env, UnboundedReceiver<Start>)> {
+pub fn env(id: &str, pool: &Pool, ports: &WorkerPorts) -> anyhow::Result<(Env, StartsToSend)> {
     let (starts, started) = task::starts();
     let env = Env {
         worker: id.parse()?,

@@ -92,6 +92,8 @@ pub struct Leases {
 struct InHand {
     next: u64,
     holds: BTreeMap<u64, Arc<Hold>>,
+    /// Runs that were not stopped when they were last looked at, which was not longer ago than a beat, or soon forgotten.
+    going_on: BTreeMap<RunId, Millis>,
 }
 
 /// A [`Hold`] that is kept as long as this lives.
@@ -140,6 +142,24 @@ impl Leases {
         Held { leases: Arc::clone(self), number, hold }
     }
 
+    /// Between two beats.
+    fn period(&self) -> Millis {
+        Millis((self.lease.0 / 3).max(SHORTEST_BEAT.0))
+    }
+
+    /// Whether the run was seen going on within a beat's time: what a task in hand knows of its run, too.
+    pub(crate) fn goes_on(&self, run: &RunId, now: Millis) -> bool {
+        self.lock().going_on.get(run).is_some_and(|seen| now.since(*seen) < self.period())
+    }
+
+    /// It was looked for at this time, and was not stopped.
+    pub(crate) fn saw_going_on(&self, run: &RunId, at: Millis) {
+        let period = self.period();
+        let mut held = self.lock();
+        held.going_on.retain(|_, seen| at.since(*seen) < period);
+        held.going_on.insert(run.clone(), at);
+    }
+
     /// How many deliveries are in hand.
     pub fn count(&self) -> usize {
         self.lock().holds.len()
@@ -148,7 +168,7 @@ impl Leases {
     /// Beats for ever, every third of the lease. Run it where no load can starve it.
     pub async fn keep(&self, queue: &dyn Queue, blobs: &dyn Blobs, clock: &dyn Clock) {
         let health = Health::new("leases");
-        let period = Millis((self.lease.0 / 3).max(SHORTEST_BEAT.0));
+        let period = self.period();
         loop {
             let all_well = self.beat(queue, blobs, clock, &health).await;
             let pause = if all_well { period } else { period.min(FAILED_BEAT) };
@@ -159,9 +179,9 @@ impl Leases {
     /// One beat: extends every lease and looks for control blobs. False where the backend did not answer.
     pub(crate) async fn beat(&self, queue: &dyn Queue, blobs: &dyn Blobs, clock: &dyn Clock, health: &Health) -> bool {
         let holds: Vec<Arc<Hold>> = self.lock().holds.values().cloned().collect();
-        let limit = clock.now().plus(Millis((self.lease.0 / 3).max(SHORTEST_BEAT.0)));
+        let limit = clock.now().plus(self.period());
         let extended = join_all(holds.iter().map(|hold| self.extend(hold, queue, clock, limit, health)));
-        let looked = look_for_stops(&holds, blobs, clock, limit, health);
+        let looked = self.look_for_stops(&holds, blobs, clock, limit, health);
         let (extended, looked) = futures::join!(extended, looked);
         extended.into_iter().all(|well| well) && looked
     }
@@ -183,37 +203,42 @@ impl Leases {
         }
         true
     }
-}
 
-/// Looks once for each run in hand.
-async fn look_for_stops(
-    holds: &[Arc<Hold>],
-    blobs: &dyn Blobs,
-    clock: &dyn Clock,
-    limit: Millis,
-    health: &Health,
-) -> bool {
-    let mut by_run: BTreeMap<&RunId, Vec<&Arc<Hold>>> = BTreeMap::new();
-    for hold in holds.iter().filter(|hold| hold.ended().is_none()) {
-        if let Some(run) = hold.run.get() {
-            by_run.entry(run).or_default().push(hold);
+    /// Looks once for each run in hand.
+    async fn look_for_stops(
+        &self,
+        holds: &[Arc<Hold>],
+        blobs: &dyn Blobs,
+        clock: &dyn Clock,
+        limit: Millis,
+        health: &Health,
+    ) -> bool {
+        let mut by_run: BTreeMap<&RunId, Vec<&Arc<Hold>>> = BTreeMap::new();
+        for hold in holds.iter().filter(|hold| hold.ended().is_none()) {
+            if let Some(run) = hold.run.get() {
+                by_run.entry(run).or_default().push(hold);
+            }
         }
+        let looks = by_run.into_iter().map(|(run, holds)| async move {
+            let asked = clock.now();
+            match within(clock, limit, blobs.head(&control_key(run))).await {
+                Ok(None) => {
+                    self.saw_going_on(run, asked);
+                    true
+                }
+                Ok(Some(_)) => {
+                    info!(%run, tasks = holds.len(), "run was stopped");
+                    holds.iter().for_each(|hold| hold.end(End::Stopped));
+                    true
+                }
+                Err(error) => {
+                    health.trouble(&error);
+                    false
+                }
+            }
+        });
+        join_all(looks).await.into_iter().all(|well| well)
     }
-    let looks = by_run.into_iter().map(|(run, holds)| async move {
-        match within(clock, limit, blobs.head(&control_key(run))).await {
-            Ok(None) => true,
-            Ok(Some(_)) => {
-                info!(%run, tasks = holds.len(), "run was stopped");
-                holds.iter().for_each(|hold| hold.end(End::Stopped));
-                true
-            }
-            Err(error) => {
-                health.trouble(&error);
-                false
-            }
-        }
-    });
-    join_all(looks).await.into_iter().all(|well| well)
 }
 
 /// A call that has not answered by `limit` is as good as failed.

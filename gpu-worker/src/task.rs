@@ -19,7 +19,6 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 
-use futures::channel::mpsc::UnboundedSender;
 use push0_core::message::{FailureKind, Finding, ReportEvent, TaskMessage};
 use push0_core::record::{BlobRef, Manifest, Verdict, Versioned as _, clip_error, control_key};
 use push0_core::{ErrorCode, Millis, Pool, Sha256, WorkerId, pipeline::Kind};
@@ -31,7 +30,7 @@ use crate::lease::{End, Held, Hold, Leases};
 use crate::prover::{Failure, Job, Outcome, Output, Prover, Watch};
 use crate::retry::{GaveUp, Health, persist};
 
-pub use self::report::{Start, send_starts, starts};
+pub use self::report::{Starts, StartsToSend, send_starts, starts};
 
 /// Everything a task needs around it.
 pub struct Env {
@@ -44,7 +43,7 @@ pub struct Env {
     pub leases: Arc<Leases>,
     pub store: Store,
     /// Where starts are announced; see [`send_starts`].
-    pub starts: UnboundedSender<Start>,
+    pub starts: Starts,
     pub limits: Limits,
     pub health: Health,
 }
@@ -209,9 +208,7 @@ pub async fn prepare(env: &Env, held: Held, delivery: &Delivery) -> Prepared {
     held.belongs_to(&task.id.run);
 
     let outcome = async {
-        let control = control_key(&task.id.run);
-        let stopped = persist(&*env.clock, &env.health, &held, || env.blobs.head(&control));
-        if stopped.await?.is_some() {
+        if is_stopped(env, &task, &held).await? {
             return Err(Turn::Ended(End::Stopped));
         }
         if task.avoid.contains(&env.worker) && delivery.receive_count < env.limits.avoid_bound {
@@ -237,6 +234,20 @@ pub async fn prepare(env: &Env, held: Held, delivery: &Delivery) -> Prepared {
     }
 }
 
+/// Looks for the control blob, unless that was just done for another task of the run.
+async fn is_stopped(env: &Env, task: &TaskMessage, held: &Hold) -> Result<bool, GaveUp> {
+    let (run, asked) = (&task.id.run, env.clock.now());
+    if env.leases.goes_on(run, asked) {
+        return Ok(false);
+    }
+    let control = control_key(run);
+    let is_stopped = persist(&*env.clock, &env.health, held, || env.blobs.head(&control)).await?.is_some();
+    if !is_stopped {
+        env.leases.saw_going_on(run, asked);
+    }
+    Ok(is_stopped)
+}
+
 fn decode(env: &Env, body: &str) -> Result<TaskMessage, String> {
     let task = TaskMessage::from_json(body).map_err(|error| error.to_string())?;
     if task.pool != env.pool {
@@ -250,7 +261,7 @@ pub async fn prove(env: &Env, ready: &Ready, prover: &mut dyn Prover) -> Proved 
     let (job, watch) = (&ready.job, &ready.watch);
     let announce = || {
         if job.task.check.is_none() {
-            let _ = env.starts.unbounded_send(Start::new(env, &job.task));
+            env.starts.announce(env, &job.task);
         }
     };
     supervise(&*env.clock, &env.limits, job, watch, prover, announce).await

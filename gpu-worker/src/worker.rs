@@ -107,7 +107,8 @@ impl Workshop {
             health: Health::new("queues and blobs"),
         });
         let mut background = JoinSet::new();
-        background.spawn(async move { send_starts(started, &*queue).await });
+        let announcing = Arc::clone(&env.clock);
+        background.spawn(async move { send_starts(started, &*queue, &*announcing).await });
         let queues = Arc::new(queues(&config));
         info!(worker = %config.id, pool = %config.pool, slots = config.slots, queues = ?queues, "worker is up");
         Ok(Self {

@@ -17,7 +17,7 @@ use push0_core::message::queue::POISON;
 use push0_core::record::clip_middle;
 use push0_core::{ErrorCode, Millis};
 
-use crate::port::{Delivery, Outgoing, PortError, PortResult, Queue};
+use crate::port::{Delivery, Outgoing, PortResult, Queue};
 
 pub use bounded::Bounded;
 
@@ -97,29 +97,23 @@ pub async fn poll_once(
 /// Handles a batch and settles every message of it: deleted, handed back, or moved to `poison`.
 async fn invoke(queue: &dyn Queue, function: &dyn Function, mapping: &Mapping, batch: &[Delivery]) {
     let failed = handle_batch(function, &mapping.queue, batch).await;
+    let mut done = Vec::with_capacity(batch.len());
     // In reverse, so that FIFO messages handed back stand in their old order.
     for message in batch.iter().rev() {
-        let failure = failed.iter().find(|failed| failed.id == message.id).map(|failed| &failed.failure);
-        if let Err(error) = settle(queue, mapping, message, failure).await {
+        let failed = failed.iter().find(|failed| failed.id == message.id);
+        let disposed = match failed {
+            None => Ok(Disposed::Aside),
+            Some(failed) => dispose(queue, &mapping.queue, message, &failed.failure, Millis(0)).await,
+        };
+        match disposed {
+            Ok(Disposed::Aside) => done.push(message.receipt.as_str()),
+            Ok(Disposed::ComesAgain) => {}
             // Its lease ran out: somebody else has it, or will.
-            tracing::debug!(queue = mapping.queue, %error, "message not settled");
+            Err(error) => tracing::debug!(queue = mapping.queue, %error, "message not settled"),
         }
     }
-}
-
-async fn settle(
-    queue: &dyn Queue,
-    mapping: &Mapping,
-    message: &Delivery,
-    failure: Option<&Failure>,
-) -> Result<(), PortError> {
-    let becomes = match failure {
-        None => Disposed::Aside,
-        Some(failure) => dispose(queue, &mapping.queue, message, failure, Millis(0)).await?,
-    };
-    match becomes {
-        Disposed::Aside => queue.ack(&mapping.queue, &message.receipt).await,
-        Disposed::ComesAgain => Ok(()),
+    for error in queue.ack_all(&mapping.queue, &done).await.into_iter().filter_map(Result::err) {
+        tracing::debug!(queue = mapping.queue, %error, "message not settled");
     }
 }
 

@@ -670,7 +670,7 @@ async fn worker(shared: Shared, who: String, pool: &'static str) {
         }
     };
     let keep = leases.keep(&*port, &*port, &shared.clock);
-    let announce = task::send_starts(started, &*port);
+    let announce = task::send_starts(started, &*port, &shared.clock);
     futures::join!(handle, keep, announce);
 }
 

@@ -184,10 +184,8 @@ pub(super) fn sent(call: &Call) -> Vec<(String, String)> {
                 .map(|entry| (text(entry, "Id"), text(entry, "MessageBody")))
                 .collect();
             let done = response["Successful"].as_array().into_iter().flatten();
-            done.map(|entry| {
-                (text(entry, "MessageId"), bodies.get(&text(entry, "Id")).cloned().unwrap_or_default())
-            })
-            .collect()
+            done.map(|entry| (text(entry, "MessageId"), bodies.get(&text(entry, "Id")).cloned().unwrap_or_default()))
+                .collect()
         }
         _ => Vec::new(),
     }

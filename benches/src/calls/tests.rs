@@ -13,6 +13,7 @@ use super::bill::{Bill, Functions};
 use super::chain;
 use super::prices::Prices;
 use super::units::{Items, Units};
+use super::{Plan, run};
 
 fn call(service: &str, operation: &str, request: Value, response: Value) -> Call {
     let now = Instant::now();
@@ -49,7 +50,11 @@ fn units_are_those_of_the_larger_of_before_and_after() {
     assert_eq!(used("GetItem", get.clone(), json!({}), 200), read(1), "what is not there is read for one");
     assert_eq!(used("UpdateItem", get.clone(), json!({ "Attributes": item(1020) }), 200), write(1));
     assert_eq!(used("UpdateItem", get.clone(), json!({ "Attributes": item(1021) }), 200), write(2));
-    assert_eq!(used("UpdateItem", get.clone(), json!({ "Attributes": item(10) }), 200), write(2), "it was larger before");
+    assert_eq!(
+        used("UpdateItem", get.clone(), json!({ "Attributes": item(10) }), 200),
+        write(2),
+        "it was larger before"
+    );
     assert_eq!(used("UpdateItem", get.clone(), json!({ "Attributes": item(4093) }), 200), write(5));
     let refused = json!({ "__type": "ConditionalCheckFailedException", "Item": item(4093) });
     assert_eq!(used("UpdateItem", get.clone(), refused, 400), write(5), "a refused write is one");
@@ -143,11 +148,20 @@ fn a_chain_is_the_longest_row_of_calls_that_do_not_overlap() {
     assert_eq!(found.ended, "demo/7/e1/0123456789abcdef/1.0.3/a1c0");
     let names: Vec<&str> = found.steps.iter().map(|step| step.call.as_str()).collect();
     let wanted = [
-        "S3 PutObject", "SQS SendMessageBatch", "SQS ReceiveMessage", "S3 HeadObject", "DynamoDB UpdateItem",
-        "SQS SendMessageBatch", "SQS ReceiveMessage",
+        "S3 PutObject",
+        "SQS SendMessageBatch",
+        "SQS ReceiveMessage",
+        "S3 HeadObject",
+        "DynamoDB UpdateItem",
+        "SQS SendMessageBatch",
+        "SQS ReceiveMessage",
     ];
     assert_eq!(names, wanted);
-    assert_eq!((found.length(), found.without_waiting()), (7, 6));
+    assert_eq!((found.length(), found.without_receives()), (7, 5));
+    assert_eq!(
+        found.steps.iter().map(|step| step.waiting).collect::<Vec<_>>()[2..],
+        [true, false, false, false, false]
+    );
 }
 
 fn task(id: &str) -> TaskMessage {
@@ -174,4 +188,26 @@ fn report(task: &str) -> String {
     let event: ReportEvent = serde_json::from_value(json!({ "event": "done", "artifact": artifact })).unwrap();
     let worker = "cpu-0".parse().unwrap();
     TaskReport { task: task.parse().unwrap(), worker, by: None, at: Millis(0), event }.to_json()
+}
+
+/// Against the emulator that `scripts/with-emulators` starts.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_is_counted_in_a_real_run() {
+    let endpoint = std::env::var("PUSH0_MINISTACK");
+    let endpoint = endpoint.expect("PUSH0_MINISTACK is not set: run `scripts/with-emulators COMMAND`");
+    let plan = Plan { segments: 4, arities: vec![2], workers: 2, ..Plan::new(endpoint) };
+    let dir = tempfile::tempdir().unwrap();
+    let report = run(&plan, dir.path(), &|_| {}).await.unwrap();
+    let found = &report.runs[0];
+    let count = |operation: &str| {
+        let lines = found.bill.requests.iter().filter(|line| line.operation == operation);
+        lines.map(|line| line.requests).sum::<u64>()
+    };
+    // 4 segments, their page, header and manifest; 4 leaves and 3 joins; the witness and the proof.
+    assert_eq!((found.tasks, count("PutObject")), (4 + 3 + 2, 4 + 3 + 4 + 3 + 2));
+    assert_eq!(found.artifact_to_dependent.dependents, 3 + 1, "joins, and verify");
+    assert_eq!(found.split_to_leaf.dependents, 4);
+    assert_eq!(found.artifact_to_dependent.longest_without_receives, 5, "{:?}", found.artifact_to_dependent.example);
+    assert!(found.bill.handled >= found.bill.invocations && found.bill.total_usd > 0.0);
+    assert!(report.markdown().contains("PutObject") && report.table().contains("PutObject"));
 }

@@ -33,9 +33,7 @@ impl Items {
                 Units { read: 0, write: self.put(&request["Item"], is_done, &response["Item"]) }
             }
             "UpdateItem" => Units { read: 0, write: self.update(&request["Key"], &response) },
-            "DeleteItem" => {
-                Units { read: 0, write: writes(self.0.remove(&name(&request["Key"])).unwrap_or_default()) }
-            }
+            "DeleteItem" => Units { read: 0, write: writes(self.0.remove(&name(&request["Key"])).unwrap_or_default()) },
             "TransactWriteItems" => Units { read: 0, write: self.transact(&request, call.status == Some(200)) },
             _ => Units::default(),
         };

@@ -1,11 +1,13 @@
 //! What is said about a task: reports, starts, acknowledgements.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use futures::StreamExt as _;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
-use push0_core::Millis;
 use push0_core::message::{Report, ReportEvent, TaskMessage, queue};
 use push0_core::record::Versioned as _;
-use push0_runtime::port::{ErrorKind, Outgoing, Queue};
+use push0_core::{Millis, TaskId};
+use push0_runtime::port::{Clock, ErrorKind, Outgoing, Queue};
 use tracing::{debug, error};
 
 use super::{Env, Settled, settle_end};
@@ -26,9 +28,10 @@ fn outgoing(report: &Report) -> Outgoing {
 }
 
 pub(super) async fn send_report(env: &Env, task: &TaskMessage, held: &Hold, event: ReportEvent) -> Settled {
-    let message = outgoing(&report(env, task, event.clone()));
     let queue = report_queue(task);
-    let sent = persist(&*env.clock, &env.health, held, || env.queue.send(queue, vec![message.clone()])).await;
+    let mut messages = vec![outgoing(&report(env, task, event.clone()))];
+    messages.extend(env.starts.ride_along(queue, &task.id).iter().map(|start| outgoing(&start.report)));
+    let sent = persist(&*env.clock, &env.health, held, || env.queue.send(queue, messages.clone())).await;
     match sent {
         Ok(()) => {
             acknowledge(env, held).await;
@@ -65,43 +68,82 @@ pub(super) async fn release(env: &Env, held: &Hold, delay: Millis) {
     }
 }
 
+/// How long a start waits for a report to travel with, or for other starts: of a worker that is busy the next task starts while the one
+/// before is being stored.
+const HOLD: Millis = Millis(200);
+
+/// Messages a call.
+const MOST: usize = 10;
+
 /// That a prover was started, and where to say so.
 #[derive(Debug)]
-pub struct Start {
+struct Start {
     queue: &'static str,
     report: Report,
 }
 
-impl Start {
-    pub(super) fn new(env: &Env, task: &TaskMessage) -> Self {
-        Self { queue: report_queue(task), report: report(env, task, ReportEvent::Started) }
+/// Starts to be announced, of all slots of a worker. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Starts {
+    waiting: Arc<Mutex<Vec<Start>>>,
+    wake: UnboundedSender<()>,
+}
+
+/// What [`send_starts`] works on.
+#[derive(Debug)]
+pub struct StartsToSend {
+    waiting: Arc<Mutex<Vec<Start>>>,
+    woken: UnboundedReceiver<()>,
+}
+
+/// For [`Env::starts`] and [`send_starts`].
+pub fn starts() -> (Starts, StartsToSend) {
+    let (waiting, (wake, woken)) = (Arc::default(), unbounded());
+    (Starts { waiting: Arc::clone(&waiting), wake }, StartsToSend { waiting, woken })
+}
+
+fn lock(waiting: &Mutex<Vec<Start>>) -> MutexGuard<'_, Vec<Start>> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Starts {
+    pub(super) fn announce(&self, env: &Env, task: &TaskMessage) {
+        let start = Start { queue: report_queue(task), report: report(env, task, ReportEvent::Started) };
+        lock(&self.waiting).push(start);
+        let _ = self.wake.unbounded_send(());
+    }
+
+    /// Those that wait to be sent to this queue: they go with the report of `ended`, whose own start says nothing any more.
+    fn ride_along(&self, queue: &str, ended: &TaskId) -> Vec<Start> {
+        let mut waiting = lock(&self.waiting);
+        waiting.retain(|start| start.report.task != *ended);
+        let (mut riding, mut others) = (Vec::new(), Vec::new());
+        for start in waiting.drain(..) {
+            let is_one = start.queue == queue && riding.len() < MOST - 1;
+            if is_one { riding.push(start) } else { others.push(start) }
+        }
+        *waiting = others;
+        riding
     }
 }
 
-/// A channel for [`Env::starts`].
-pub fn starts() -> (UnboundedSender<Start>, UnboundedReceiver<Start>) {
-    unbounded()
-}
-
-/// Sends starts as they come, those that are waiting together, until every [`Env`] is gone. A start that cannot be sent is dropped:
-/// without it a straggler is only noticed later.
-pub async fn send_starts(mut starts: UnboundedReceiver<Start>, queue: &dyn Queue) {
-    const MOST: usize = 10;
-    while let Some(first) = starts.next().await {
-        let mut waiting = vec![first];
-        while waiting.len() < MOST {
-            match starts.try_recv() {
-                Ok(start) => waiting.push(start),
-                Err(_) => break,
-            }
+/// Sends the starts that nothing else has taken along after [`HOLD`], together, until every [`Starts`] is gone. A start that cannot be sent
+/// is dropped: without it a straggler is only noticed later.
+pub async fn send_starts(mut starts: StartsToSend, queue: &dyn Queue, clock: &dyn Clock) {
+    while starts.woken.next().await.is_some() {
+        if lock(&starts.waiting).is_empty() {
+            continue;
         }
+        clock.sleep_until(clock.now().plus(HOLD)).await;
+        while starts.woken.try_recv().is_ok() {}
+        let waiting = std::mem::take(&mut *lock(&starts.waiting));
         for name in [queue::RESULTS, queue::VERDICTS] {
-            let batch: Vec<Outgoing> =
+            let messages: Vec<Outgoing> =
                 waiting.iter().filter(|start| start.queue == name).map(|start| outgoing(&start.report)).collect();
-            if batch.is_empty() {
+            if messages.is_empty() {
                 continue;
             }
-            if let Err(error) = queue.send(name, batch).await {
+            if let Err(error) = queue.send(name, messages).await {
                 debug!(%error, "starts were not announced");
             }
         }

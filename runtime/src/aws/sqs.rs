@@ -13,6 +13,7 @@
 //! (empty receives come on top: an idle reader of one queue makes three a minute), one for its deletion.
 
 mod dead_letters;
+mod delete;
 mod poll;
 mod receipt;
 mod send;
@@ -179,6 +180,17 @@ impl Queue for Sqs {
         deleted.map_err(|error| self.receipt_error("delete a message", queue, receipt, &error))?;
         self.0.receipts.void(receipt);
         Ok(())
+    }
+
+    async fn ack_all(&self, queue: &str, receipts: &[&str]) -> Vec<PortResult<()>> {
+        let mut answers = Vec::with_capacity(receipts.len());
+        for batch in receipts.chunks(delete::BATCH) {
+            match batch {
+                [only] => answers.push(self.ack(queue, only).await),
+                batch => answers.extend(delete::delete_batch(self, queue, batch).await),
+            }
+        }
+        answers
     }
 
     /// SQS's approximations, which may lag by a minute. The age of the oldest message is a metric of CloudWatch, not an attribute.

@@ -41,6 +41,7 @@ pub async fn queue_suite(queue: &dyn Queue, time: &dyn Passing, salt: &str) {
         releasing_hands_the_message_on
         releasing_with_delay_hides_the_message_meanwhile
         acknowledged_is_gone_and_its_receipt_void
+        acknowledged_together_each_is_answered_for_itself
         a_delayed_message_arrives_after_its_delay
         a_standard_queue_does_not_deduplicate
         a_standard_queue_does_not_block_a_group
@@ -376,6 +377,28 @@ impl Suite<'_> {
         assert_ne!((&another.id, &another.receipt), (&delivery.id, &delivery.receipt));
         self.void(STANDARD, &delivery).await;
         self.ack(STANDARD, &[another]).await;
+        self.time.advance(self.lease()).await;
+        self.none(STANDARD).await;
+    }
+
+    async fn acknowledged_together_each_is_answered_for_itself(&self) {
+        // More than SQS takes at once.
+        let names: Vec<String> = (0..12).map(|number| format!("together {number}")).collect();
+        self.send(STANDARD, names.iter().map(|name| plain(name)).collect()).await;
+        let deliveries = self.take(STANDARD, names.len()).await;
+        assert_eq!(deliveries.len(), names.len());
+        self.ack(STANDARD, &deliveries[3..4]).await;
+        let receipts: Vec<&str> = deliveries.iter().map(|delivery| delivery.receipt.as_str()).collect();
+        let answers = self.queue.ack_all(STANDARD, &receipts).await;
+        assert_eq!(answers.len(), receipts.len());
+        for (position, answer) in answers.into_iter().enumerate() {
+            match position {
+                3 => refused(answer, ErrorKind::Fenced),
+                _ => assert_eq!(answer, Ok(())),
+            }
+        }
+        self.void(STANDARD, &deliveries[0]).await;
+        assert_eq!(self.queue.ack_all(STANDARD, &[]).await, []);
         self.time.advance(self.lease()).await;
         self.none(STANDARD).await;
     }

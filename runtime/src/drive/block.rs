@@ -22,6 +22,7 @@ use push0_core::{Attempt, ErrorCode, Node, RunId, Sha256, invariant};
 use super::chain::task_message;
 use super::store::key;
 use super::{Context, DriveError, chain, enforce};
+use crate::port::{BlobInfo, PortResult};
 
 pub use fail::on_dead_letter;
 pub use fan_out::on_range;
@@ -50,7 +51,9 @@ pub async fn on_report(context: &Context, source: &str, report: &Report) -> Resu
 }
 
 async fn apply(context: &Context, source: &str, report: &Report) -> Result<Handled, DriveError> {
-    let view = load_run(context, &report.task.run).await?;
+    // Neither waits for the other: a dependent's start waits for both.
+    let (view, stored) = futures::join!(load_run(context, &report.task.run), look_up(context, report));
+    let view = view?;
     if report.task.tag != view.run.digest.tag() {
         return Err(DriveError::poison(
             ErrorCode::FalseReport,
@@ -88,7 +91,7 @@ async fn apply(context: &Context, source: &str, report: &Report) -> Result<Handl
         }
         ReportEvent::Done { artifact } => {
             expect_kind(kind, &[Kind::Map, Kind::Join, Kind::Single], report)?;
-            on_done(context, &view, report, artifact).await
+            on_done(context, &view, report, artifact, stored?.as_ref()).await
         }
         ReportEvent::Verified { verdict, root, message } => {
             expect_kind(kind, &[Kind::Verify], report)?;
@@ -148,15 +151,25 @@ async fn note_start(context: &Context, view: &RunView, report: &Report) -> Resul
         expect_node(&graph(view)?, node)?;
     }
     let at = key(RowKey::node(&view.run.id, node));
-    let row = context.table.get(&at).await?;
+    let attempt = report.task.attempt;
+    let (worker, by) = (report.worker.clone(), report.by.clone());
+    let started = Started { attempt, worker, by, at: context.clock.now() };
+    let value = serde_json::to_value(started).unwrap_or_default();
+    let row = if attempt == Attempt::FIRST {
+        // Mostly the first word about the node. Were another attempt wanted by now, this one's start would count for nothing.
+        let set = context.table.set_if(&at, attribute::STARTED, None, Some(value.clone())).await?;
+        if set.done {
+            return Ok(Handled::Noted);
+        }
+        set.row
+    } else {
+        context.table.get(&at).await?
+    };
     let wanted = row.as_ref().map(|row| NodeView::read(&row.attributes)).unwrap_or_default().wanted.attempt;
-    if report.task.attempt != wanted {
+    if attempt != wanted {
         return Ok(Handled::Ignored(block::Ignored::Stale));
     }
     let before = row.as_ref().and_then(|row| row.attribute(attribute::STARTED)).cloned();
-    let (worker, by) = (report.worker.clone(), report.by.clone());
-    let started = Started { attempt: wanted, worker, by, at: context.clock.now() };
-    let value = serde_json::to_value(started).unwrap_or_default();
     context.table.set_if(&at, attribute::STARTED, before, Some(value)).await?;
     Ok(Handled::Noted)
 }
@@ -180,6 +193,7 @@ async fn on_done(
     view: &RunView,
     report: &Report,
     artifact: &BlobRef,
+    stored: Option<&BlobInfo>,
 ) -> Result<Handled, DriveError> {
     let graph = graph(view)?;
     let parent = parent_of(&graph, report)?;
@@ -194,7 +208,7 @@ async fn on_done(
             ));
         }
     }
-    if let Some(lie) = what_is_wrong(context, view, report, artifact).await? {
+    if let Some(lie) = what_is_wrong(view, report, artifact, stored) {
         return fail::on_failed(context, view, report, FailureKind::Retryable, &lie, &[], false).await;
     }
     let value = Artifact {
@@ -233,23 +247,27 @@ fn parent_of(graph: &Graph<'_>, report: &Report) -> Result<Parent, DriveError> {
         .ok_or_else(|| DriveError::poison(ErrorCode::FalseReport, format!("{node} leaves no artifact")))
 }
 
+/// What is stored where a report says that its task's artifact is. A key that cannot be the task's is not looked for.
+async fn look_up(context: &Context, report: &Report) -> PortResult<Option<BlobInfo>> {
+    match &report.event {
+        ReportEvent::Done { artifact } if artifact.key.ends_with(&format!("/{}", report.task)) => {
+            context.blobs.head(&artifact.key).await
+        }
+        _ => Ok(None),
+    }
+}
+
 /// A worker's artifact stands under its stage's pool and the task's own identity, is stored, and is what the report says: what is
 /// accepted will be read by others. `None`: all is well.
-async fn what_is_wrong(
-    context: &Context,
-    view: &RunView,
-    report: &Report,
-    artifact: &BlobRef,
-) -> Result<Option<String>, DriveError> {
+fn what_is_wrong(view: &RunView, report: &Report, artifact: &BlobRef, stored: Option<&BlobInfo>) -> Option<String> {
     let pool = &view.run.policy.stage(report.task.node.stage).pool;
     if artifact.key != format!("artifacts/{pool}/{}", report.task) {
         let what = format!("the worker reported {}, which is not the key of its task", clip_error(&artifact.key));
-        return Ok(Some(ErrorCode::FalseReport.says(what)));
+        return Some(ErrorCode::FalseReport.says(what));
     }
-    let stored = context.blobs.head(&artifact.key).await?;
     let is_so = stored.is_some_and(|info| info.sha256 == artifact.sha256 && info.size == artifact.size);
     let lie = || format!("the worker reported {}, which is not stored as it says", artifact.key);
-    Ok((!is_so).then(|| ErrorCode::FalseReport.says(lie())))
+    (!is_so).then(|| ErrorCode::FalseReport.says(lie()))
 }
 
 async fn on_verdict(

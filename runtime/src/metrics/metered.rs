@@ -44,6 +44,10 @@ impl Queue for Metered {
         self.queue.ack(queue, receipt).await
     }
 
+    async fn ack_all(&self, queue: &str, receipts: &[&str]) -> Vec<PortResult<()>> {
+        self.queue.ack_all(queue, receipts).await
+    }
+
     async fn stats(&self, queue: &str) -> PortResult<QueueStats> {
         self.queue.stats(queue).await
     }
