@@ -121,8 +121,36 @@ impl Where {
         })
     }
 
+    #[cfg(not(feature = "aws"))]
     async fn open_aws(&self) -> anyhow::Result<Remote> {
         Err(Trouble::without_aws("--connect aws").into())
+    }
+
+    /// There is nobody to ask what is configured: the installation's own `push0.toml` says it.
+    #[cfg(feature = "aws")]
+    async fn open_aws(&self) -> anyhow::Result<Remote> {
+        use push0_core::topology::Topology;
+        use push0_runtime::aws::{Connection, Dynamo, S3Blobs, Sqs};
+        use push0_runtime::port::Clock as _;
+
+        let settings = settings::Settings::read(&settings::Sources::new(None))
+            .map_err(|mistakes| Trouble::of_mistakes(&mistakes))?;
+        let topology = Topology::built_in();
+        let connection = Connection::new(settings.aws.clone()).await;
+        let queue = Arc::new(Sqs::new(&connection));
+        let queues = topology.expanded_queues(&settings.catalog.pools()).into_iter().map(|queue| queue.name).collect();
+        let notice = Notice::new(&settings.catalog, queues, settings.retention, SystemClock.now());
+        let place = settings.aws.endpoint.clone().unwrap_or_else(|| "AWS".to_owned());
+        Ok(Remote {
+            queue: queue.clone(),
+            table: Arc::new(Dynamo::new(&connection)),
+            blobs: Arc::new(S3Blobs::new(&connection, &topology)),
+            letters: queue,
+            client: None,
+            address: format!("{} at {place}", settings.aws.prefix),
+            notice,
+            catalog: settings.catalog,
+        })
     }
 
     pub(crate) fn explain(&self, error: &PortError) -> Trouble {

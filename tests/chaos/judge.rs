@@ -4,8 +4,7 @@
 use std::collections::BTreeMap;
 
 use push0_core::Millis;
-use push0_runtime::http::Client;
-use push0_runtime::port::{Blobs as _, Queue as _};
+use push0_runtime::port::{Blobs, Queue};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -24,7 +23,7 @@ fn hex(bytes: &[u8]) -> String {
 
 impl Judge {
     /// Takes what there is on the finalized queue. An `up` that is just being killed is no error.
-    pub async fn consume(&mut self, client: &Client) {
+    pub async fn consume(&mut self, client: &dyn Queue) {
         while let Ok(batch) = client.receive("finalized.fifo", 10, Millis(0), Millis(5_000)).await {
             if batch.is_empty() {
                 return;
@@ -51,7 +50,7 @@ impl Judge {
     }
 
     /// Notes every artifact and proof; one that was there before must be as it was.
-    pub async fn look_for_overwriting(&mut self, client: &Client) {
+    pub async fn look_for_overwriting(&mut self, client: &dyn Blobs) {
         for prefix in ["artifacts/", "proofs/", "witnesses/"] {
             let mut after: Option<String> = None;
             while let Ok(keys) = client.list(prefix, after.as_deref(), 1000).await {
@@ -70,7 +69,7 @@ impl Judge {
     }
 
     /// Reads back every artifact and proof noted, and compares it with its digest; returns how many.
-    pub async fn digests_hold(&self, client: &Client) -> usize {
+    pub async fn digests_hold(&self, client: &dyn Blobs) -> usize {
         for (key, digest) in &self.seen {
             let bytes = client.get(key).await.expect("blobs can be read").expect("nothing is deleted");
             assert_eq!(hex(&Sha256::digest(&bytes)), *digest, "{key}");
@@ -79,7 +78,7 @@ impl Judge {
     }
 
     /// Every finalized block is the one submitted, and its root is the digest of its whole tree. `hashes` are the blocks' from 1 on.
-    pub async fn judge(&self, client: &Client, hashes: &[String], segments: u32) {
+    pub async fn judge(&self, client: &dyn Blobs, hashes: &[String], segments: u32) {
         assert_eq!(self.stream.len(), hashes.len(), "every block is finalized once");
         for (message, hash) in self.stream.iter().zip(hashes) {
             assert_eq!(message["hash"].as_str(), Some(hash.as_str()));

@@ -1,0 +1,241 @@
+//! push0 in an account of an emulator, and the processes that work for it: as an operator has them, who runs `push0 bootstrap`, workers,
+//! and where there is no Lambda `push0 serve`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use push0_core::topology::Topology;
+use push0_runtime::aws::{Connection, S3Blobs, Sqs, http_client};
+use push0_runtime::settings::AwsSettings;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::installation::{program, signal, tree_of, wait_until};
+
+pub struct Cloud {
+    pub directory: tempfile::TempDir,
+    /// The emulator's: it keeps accounts apart.
+    account: String,
+    /// Names in the emulator's log, which all accounts share, begin with it.
+    pub prefix: String,
+    endpoint: String,
+    processes: Vec<Process>,
+}
+
+struct Process {
+    name: String,
+    args: Vec<String>,
+    child: Child,
+}
+
+fn from_script(variable: &str) -> String {
+    std::env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: run `scripts/with-emulators COMMAND`"))
+}
+
+impl Cloud {
+    /// An account with nothing in it, and a directory with these files, of which `push0.toml` is one. `{prefix}` in it is the account's.
+    pub fn new(files: &[(&str, &str)]) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let number = u64::from(std::process::id()) * 100 + NEXT.fetch_add(1, Ordering::Relaxed);
+        let directory = tempfile::Builder::new().prefix("p0").tempdir().expect("a temporary directory");
+        let prefix = format!("t{number}");
+        for (name, content) in files {
+            let content = content.replace("{prefix}", &prefix);
+            fs::write(directory.path().join(name), content).expect("the directory is writable");
+        }
+        Self {
+            directory,
+            account: format!("{:012}", 500_000_000_000 + number),
+            prefix,
+            endpoint: from_script("PUSH0_MINISTACK"),
+            processes: Vec::new(),
+        }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(program("push0"));
+        command
+            .current_dir(self.directory.path())
+            .args(args)
+            .stdin(Stdio::null())
+            .env("AWS_ACCESS_KEY_ID", &self.account)
+            .env("AWS_SECRET_ACCESS_KEY", "emulator")
+            .env("AWS_REGION", "us-east-1")
+            .env("PUSH0_AWS_ENDPOINT", &self.endpoint)
+            .env("PUSH0_CONNECT", "aws")
+            .env("PUSH0_ECHO_LOG", self.path("invocations"))
+            .env("PUSH0_ECHO_STATE", self.path("echo-state"));
+        command
+    }
+
+    /// Runs a command of the CLI.
+    pub fn cli(&self, args: &[&str]) -> Output {
+        self.command(args).output().expect("push0 runs")
+    }
+
+    /// Runs a command of the CLI that must succeed; its standard output.
+    pub fn cli_ok(&self, args: &[&str]) -> String {
+        let output = self.cli(args);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "push0 {}: {}\n{said}", args.join(" "), output.status);
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// The three bootstraps as they were built beside the test, laid out as they are packaged.
+    pub fn functions(&self) -> PathBuf {
+        let functions = self.path("functions");
+        for name in ["dispatcher", "collector", "reaper"] {
+            fs::create_dir_all(functions.join(name)).expect("the directory is writable");
+            fs::copy(program(name), functions.join(name).join("bootstrap")).expect("the program can be copied");
+        }
+        functions
+    }
+
+    /// Starts a process of push0 that goes on; its log is `NAME.log`.
+    pub fn start(&mut self, name: &str, args: &[&str]) {
+        let log = fs::File::options().create(true).append(true).open(self.path(&format!("{name}.log"))).expect("a log");
+        let child = self.command(args).stdout(Stdio::null()).stderr(log).spawn().expect("push0 starts");
+        let args = args.iter().map(|arg| (*arg).to_owned()).collect();
+        self.processes.push(Process { name: name.to_owned(), args, child });
+    }
+
+    pub fn start_worker(&mut self, pool: &str, name: &str) {
+        let scratch = self.path("scratch");
+        let scratch = scratch.to_str().expect("temporary paths are text").to_owned();
+        self.start(name, &["worker", "--pool", pool, "--id", name, "--scratch", &scratch]);
+    }
+
+    /// SIGKILL for a process and all it started, then the same once more.
+    pub fn kill_and_start_again(&mut self, position: usize) {
+        let Process { name, args, mut child } = self.processes.remove(position);
+        for pid in tree_of(child.id()) {
+            signal(pid, nix::sys::signal::Signal::SIGKILL);
+        }
+        let _ = child.wait();
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        self.start(&name, &args);
+    }
+
+    /// How many processes there are to kill.
+    pub fn processes(&self) -> usize {
+        self.processes.len()
+    }
+
+    async fn connection(&self) -> Connection {
+        let settings = AwsSettings { prefix: self.prefix.clone(), endpoint: Some(self.endpoint.clone()) };
+        Connection::emulated(settings, &self.account, http_client()).await
+    }
+
+    pub async fn queue(&self) -> Sqs {
+        Sqs::new(&self.connection().await)
+    }
+
+    pub async fn blobs(&self) -> S3Blobs {
+        S3Blobs::new(&self.connection().await, &Topology::built_in())
+    }
+
+    /// Puts a witness as any S3 client would, and nothing else.
+    pub async fn upload(&self, chain: &str, number: u64, hash: &str, witness: &Path) {
+        let bytes = fs::read(witness).expect("a witness can be read");
+        self.upload_bytes(chain, number, hash, bytes).await;
+    }
+
+    pub async fn upload_bytes(&self, chain: &str, number: u64, hash: &str, bytes: Vec<u8>) {
+        let put = self.connection().await.s3().put_object();
+        put.bucket(format!("{}-witnesses", self.prefix))
+            .key(format!("witnesses/{chain}/{number}/{hash}/witness"))
+            .body(bytes.into())
+            .send()
+            .await
+            .expect("the emulator stores a witness");
+    }
+
+    /// Writes block `number` of so many segments for the echo prover; its submission file, its witness, its hash.
+    pub fn echo_block(&self, number: u64, segments: u32) -> (PathBuf, PathBuf, String) {
+        let hash = |number: u64| -> String {
+            Sha256::digest(format!("block {number}")).iter().map(|byte| format!("{byte:02x}")).collect()
+        };
+        let (own, parent) = (hash(number), hash(number - 1));
+        let witness = self.path(&format!("{number}.witness"));
+        let content = json!({ "segments": segments, "hash": own, "parent_hash": parent });
+        fs::write(&witness, content.to_string()).expect("writable");
+        let submission = json!({
+            "chain": "demo", "number": number, "hash": own, "parent_hash": parent, "witness": format!("{number}.witness"),
+        });
+        let file = self.path(&format!("{number}.json"));
+        fs::write(&file, submission.to_string()).expect("writable");
+        (file, witness, own)
+    }
+
+    /// What the emulator said about this account's functions.
+    pub fn emulator_log(&self) -> Vec<String> {
+        let log = fs::read_to_string(from_script("PUSH0_MINISTACK_LOG")).unwrap_or_default();
+        log.lines().filter(|line| line.contains(&self.prefix)).map(str::to_owned).collect()
+    }
+
+    /// The end of each log, for a failure's message.
+    pub fn logs(&self) -> String {
+        let mut said = String::new();
+        let entries = fs::read_dir(self.directory.path()).into_iter().flatten().flatten();
+        for path in entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "log")) {
+            let log = fs::read_to_string(&path).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            said += &format!("== {}\n{}\n", path.display(), lines[lines.len().saturating_sub(20)..].join("\n"));
+        }
+        let emulator = self.emulator_log();
+        said += &format!("== emulator\n{}\n", emulator[emulator.len().saturating_sub(40)..].join("\n"));
+        said
+    }
+
+    /// Consumes the finalized stream until there are so many blocks.
+    pub fn tail(&self, count: usize) -> Vec<Value> {
+        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let out = self.path(&format!("finalized-{seconds}"));
+        let tail = self
+            .command(&["finalized", "tail", "--state", "seen.json", "--count", &count.to_string()])
+            .stdout(fs::File::create(&out).expect("writable"))
+            .stderr(Stdio::inherit())
+            .spawn()
+            .expect("push0 starts");
+        let mut tail = Ending(tail);
+        let mut ended = None;
+        wait_until(&format!("{count} blocks are finalized"), || {
+            ended = tail.0.try_wait().ok().flatten();
+            ended.is_some()
+        });
+        assert!(ended.is_some_and(|status| status.success()), "finalized tail failed\n{}", self.logs());
+        let lines = fs::read_to_string(&out).expect("it was written");
+        lines.lines().map(|line| serde_json::from_str(line).expect("a line is a document")).collect()
+    }
+}
+
+/// A process that does not outlive a test that gives up.
+struct Ending(Child);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Cloud {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.logs());
+        }
+        for process in &mut self.processes {
+            for pid in tree_of(process.child.id()) {
+                signal(pid, nix::sys::signal::Signal::SIGKILL);
+            }
+            let _ = process.child.wait();
+        }
+    }
+}
