@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use push0_tests::chaos::installation::wait_until;
 use push0_runtime::port::Queue as _;
+use push0_tests::chaos::installation::wait_until;
 use push0_tests::chaos::{Cloud, Judge};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;

@@ -85,7 +85,7 @@ async fn block(plan: &Plan, arity: u32, prices: &Prices, under: &Path) -> anyhow
     let (topology, pools) = (Topology::built_in(), catalog.pools());
     // Names of buckets are everybody's, whatever the account.
     let prefix = format!("bench{arity}-{}", std::process::id());
-    let settings = AwsSettings { prefix, endpoint: Some(plan.endpoint.clone()), ..AwsSettings::default() };
+    let settings = AwsSettings { prefix, endpoint: Some(plan.endpoint.clone()) };
     let recorded = Calls::default();
     let connection = Connection::emulated(settings, &account(arity), http_client()).await;
     installation::create(&connection, &topology, &pools).await.with_context(|| format!("at {}", plan.endpoint))?;

@@ -4,14 +4,16 @@
 mod aws;
 
 use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use push0_core::pipeline::ProverCommand;
-use push0_core::{ErrorCode, Pool, Principal, ProverName, WorkerId};
+use push0_core::{ErrorCode, Millis, Pool, Principal, ProverName, WorkerId};
 use push0_gpu_worker::ec2::Instance;
-use push0_gpu_worker::{WorkerConfig, WorkerError, find_program};
+use push0_gpu_worker::{Limits, WorkerConfig, WorkerError, find_program};
 use push0_runtime::http::Introduction;
 use push0_runtime::port::{Blobs, Clock as _, Queue, SystemClock};
 #[cfg(not(feature = "aws"))]
@@ -46,6 +48,7 @@ pub async fn run(args: &args::Worker, location: &Where, settings: &Settings) -> 
         drain_grace: settings.workers.drain,
         shim: vec![program.to_owned(), "shim".to_owned(), "--".to_owned()],
         lease_client: Some(backend.lease_client),
+        limits: Limits { poll: backend.poll, ..Limits::default() },
         ..WorkerConfig::new(id, args.pool.clone(), provers, scratch)
     };
     let shutdown = async move { stop.wait().await };
@@ -57,6 +60,12 @@ pub async fn run(args: &args::Worker, location: &Where, settings: &Settings) -> 
                 push0_gpu_worker::ec2::run(config, instance, backend.queue, backend.blobs, clock, shutdown).await
             }
         }
+    };
+    let working = async {
+        let ended = working.await;
+        // A message that comes to a poll nobody waits for any longer is handed back by whoever is still there.
+        let _ = tokio::time::timeout(Duration::from_millis(backend.poll.0) + SLACK, backend.polls_ended).await;
+        ended
     };
     tokio::select! {
         ended = working => ended.map_err(|error| explain(&error).into()),
@@ -79,7 +88,14 @@ struct Backend {
     blobs: Arc<dyn Blobs>,
     /// Its connections belong to the lease thread alone, so that nothing else can starve them.
     lease_client: (Arc<dyn Queue>, Arc<dyn Blobs>),
+    /// How long one receive waits.
+    poll: Millis,
+    /// Completes when no receive is on its way any longer.
+    polls_ended: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
+
+/// What the end of a poll may take beyond its own length.
+const SLACK: Duration = Duration::from_secs(1);
 
 /// The EC2 instance that is heeded.
 struct Here {
@@ -117,7 +133,13 @@ async fn place(args: &args::Worker, location: &Where, settings: &Settings) -> an
     let introduction = Introduction { worker: id.clone(), since: SystemClock.now(), within: settings.workers.lease };
     let client = Arc::new(location.client_of(introduction.clone())?);
     let lease_client = Arc::new(location.client_of(introduction)?);
-    let backend = Backend { queue: client.clone(), blobs: client, lease_client: (lease_client.clone(), lease_client) };
+    let backend = Backend {
+        queue: client.clone(),
+        blobs: client,
+        lease_client: (lease_client.clone(), lease_client),
+        poll: Limits::default().poll,
+        polls_ended: Box::pin(std::future::ready(())),
+    };
     Ok(Place { id, provers, backend, instance })
 }
 

@@ -48,8 +48,8 @@ pub struct Disposal {
     pub runs: Vec<RunId>,
     /// Blobs of these runs that stay.
     pub keep: BTreeSet<String>,
-    /// Witnesses of this number, and of nothing else, begin with this.
-    pub witnesses: Option<String>,
+    /// Witnesses of this number, and of nothing else, begin with these.
+    pub witnesses: Vec<String>,
 }
 
 /// Decides about one block. `published` is the chain's last published sequence number.
@@ -75,8 +75,12 @@ pub fn of_block(
     Ok(Disposal {
         runs: (Epoch::FIRST.0..=block.epoch.0).map(run).collect(),
         keep: keep.collect(),
-        // As `push0 submit` names them; under another name a witness may be shared.
-        witnesses: policy.witnesses.then(|| format!("witnesses/{}/{}-", block.chain, block.number)),
+        // As `push0 submit` names them, and plain uploads; under another name a witness may be shared.
+        witnesses: if policy.witnesses {
+            ["-", "/"].map(|end| format!("witnesses/{}/{}{end}", block.chain, block.number)).to_vec()
+        } else {
+            Vec::new()
+        },
     })
 }
 
@@ -161,7 +165,7 @@ mod tests {
         let runs: Vec<String> = disposal.runs.iter().map(ToString::to_string).collect();
         assert_eq!(runs, ["demo/4/e1", "demo/4/e2", "demo/4/e3"]);
         assert!(disposal.keep.contains("artifacts/cpu/proof") && disposal.keep.contains("artifacts/trusted/header"));
-        assert_eq!(disposal.witnesses, None);
+        assert!(disposal.witnesses.is_empty());
         let tombstone = block(BlockStatus::Skipped { reason: "r".to_owned() }, Some(4));
         assert!(decide(&tombstone, 5, 4, DAY + 1_000).is_ok());
     }
@@ -172,6 +176,6 @@ mod tests {
         let found = block(BlockStatus::Final, Some(4));
         let decide = |next_final| of_block(&chain(next_final), &found, 100, Millis(u64::MAX), &policy);
         assert_eq!(decide(6), Err(Kept::Recent), "only block 5 is newer");
-        assert_eq!(decide(7).unwrap().witnesses.as_deref(), Some("witnesses/demo/4-"));
+        assert_eq!(decide(7).unwrap().witnesses, ["witnesses/demo/4-", "witnesses/demo/4/"]);
     }
 }

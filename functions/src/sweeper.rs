@@ -101,7 +101,7 @@ impl Sweeper {
             let is_last = position + 1 == disposal.runs.len();
             self.rows(run, is_last, most, swept).await?;
         }
-        if let Some(prefix) = &disposal.witnesses {
+        for prefix in &disposal.witnesses {
             self.blobs(prefix, &disposal.keep, most, swept).await?;
         }
         Ok(())

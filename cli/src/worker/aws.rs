@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use push0_core::topology::Topology;
-use push0_core::{ErrorCode, Millis, Pool};
+use push0_core::{Class, ErrorCode, Millis, Pool};
+use push0_gpu_worker::Limits;
 use push0_gpu_worker::ec2::{AutoScaling, Group, Instance, LifecycleHooks, NoGroup, Rules, self_tests};
 use push0_runtime::aws::{Connection, InstanceMetadata, S3Blobs, Sqs, http_client};
 use push0_runtime::port::{Clock as _, Imds, PortResult, SystemClock};
@@ -27,7 +28,10 @@ pub(super) async fn backend(settings: &Settings) -> Backend {
     let connection = Connection::new(settings.aws.clone()).await;
     let own = Connection::new(settings.aws.clone()).await;
     let sqs = Sqs::new(&connection);
+    let ending = sqs.clone();
     Backend {
+        poll: Limits::poll_on_sqs(Class::ALL.len()),
+        polls_ended: Box::pin(async move { ending.polls_ended().await }),
         lease_client: (Arc::new(sqs.over(&own)), Arc::new(S3Blobs::new(&own, &topology))),
         queue: Arc::new(sqs),
         blobs: Arc::new(S3Blobs::new(&connection, &topology)),
