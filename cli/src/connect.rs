@@ -202,6 +202,11 @@ impl Remote {
         Context::new(self.queue.clone(), self.table.clone(), self.blobs.clone(), Arc::new(SystemClock), catalog)
     }
 
+    /// Whether it is an installation in an AWS account.
+    pub fn is_aws(&self) -> bool {
+        self.client.is_none()
+    }
+
     /// Who works for it; none where nobody can say.
     pub async fn workers(&self) -> Option<Vec<WorkerHere>> {
         self.client.as_ref()?.workers().await.ok()

@@ -56,7 +56,7 @@ fn look(remote: &Remote, overview: &Overview, findings: &mut Findings) {
         findings.warn("clocks", says, "let NTP set both");
     }
     chains(overview, findings);
-    workers(overview, findings);
+    workers(overview, remote.is_aws(), findings);
     let stuck = overview
         .queues
         .iter()
@@ -104,9 +104,13 @@ fn chains(overview: &Overview, findings: &mut Findings) {
     }
 }
 
-fn workers(overview: &Overview, findings: &mut Findings) {
+fn workers(overview: &Overview, is_aws: bool, findings: &mut Findings) {
     let Some(here) = &overview.here else {
-        findings.warn("workers", "the running push0 cannot say who is here", "use the same version on both ends");
+        if is_aws {
+            findings.ok("workers", "on AWS nobody knows who is here; `push0 status` shows who has a task in hand");
+        } else {
+            findings.warn("workers", "the running push0 cannot say who is here", "use the same version on both ends");
+        }
         return;
     };
     for worker in here.iter().filter(|worker| !worker.here) {
