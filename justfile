@@ -38,9 +38,13 @@ bench *args:
 bench-full:
     scripts/bench all --full --markdown
 
-# The Lambda functions' zips for x86_64 and arm64, with size and SHA-256; `just package --config push0.toml arm64`.
+# The Lambda functions' zips for x86_64 and arm64, with size and SHA-256; `just package arm64` for one of them.
 package *args:
     scripts/package {{args}}
+
+# Functions and workers killed for longer than in CI, on an emulator.
+kills-aws kills="200":
+    PUSH0_KILLS={{kills}} scripts/with-emulators cargo test --workspace --all-features --test aws_serve -- --nocapture
 
 # From starting a packaged function to its first request for an event, on this machine.
 cold-start zip="target/package/x86_64/dispatcher.zip" runs="20":

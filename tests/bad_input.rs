@@ -1,6 +1,6 @@
 //! Bad input at the command line, on a running system: each gets a clear error with a code and a next step, nothing is lost, and push0
 //! goes on. (Bad provers: `gpu-worker/tests/bad_provers.rs`; bad clients: `runtime/tests`; mistakes in the configuration one by one:
-//! `cli/src/settings`.)
+//! `runtime/src/settings`.)
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::fs;

@@ -1,7 +1,7 @@
 //! `push0 bootstrap`: creates in an AWS account, or in an emulator of one, what `infra/topology.json` lists.
 //!
 //! It may run as often as one likes: what is there and as it should be is left alone, what differs is told and mended where that loses
-//! nothing. Roles and everything about access between them are Terraform's; an emulator needs none.
+//! nothing. Roles and everything about access between them are the operator's; an emulator needs none.
 
 #[cfg(feature = "aws")]
 mod buckets;

@@ -1,4 +1,4 @@
-//! What the ports promise, as checks that every adapter passes: the embedded engine on disk, in memory and over HTTP, later SQS,
+//! What the ports promise, as checks that every adapter passes: the embedded engine on disk, in memory and over HTTP, SQS,
 //! DynamoDB and S3.
 //!
 //! A suite is a function that panics at the first broken promise, with the check's name in the backtrace. Each check works on names of

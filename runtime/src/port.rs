@@ -1,7 +1,7 @@
 //! The ports: everything push0 asks of the world, as small traits.
 //!
 //! Each has one conformance suite in [`crate::conformance`] that every adapter passes: the embedded engine on disk, in memory
-//! and over HTTP, later SQS, DynamoDB and S3. What a contract here does not promise, no caller may rely on.
+//! and over HTTP, SQS, DynamoDB and S3. What a contract here does not promise, no caller may rely on.
 
 mod blobs;
 mod clock;

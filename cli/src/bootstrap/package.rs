@@ -71,7 +71,7 @@ fn program(directory: &Path, name: &str) -> Result<Vec<u8>, Trouble> {
     let paths = [directory.join(name).join("bootstrap"), directory.join(name)];
     let Some(path) = paths.iter().find(|path| path.is_file()) else {
         return Err(Trouble::usage(format!("there is no program of {name} in {}", directory.display()))
-            .next(format!("--functions names a directory with {name}/bootstrap in it: `just package` makes one"))
+            .next(format!("--functions names a directory with {name}/bootstrap in it: `just package` makes one in target/package/build"))
             .coded(ErrorCode::FileUnusable));
     };
     std::fs::read(path).map_err(|error| Trouble::of_file(format!("cannot read {}", path.display()), &error))

@@ -192,7 +192,7 @@ impl Verdict {
             Verdict::NotDeployed => (
                 ErrorKind::Permanent,
                 ErrorCode::NotDeployed,
-                "; `terraform apply` makes it (`push0 bootstrap` on an emulator), or the prefix, region or account is another",
+                "; `push0 bootstrap` makes it, or the prefix, region or account is another",
             ),
             Verdict::Wrong => {
                 return PortError::new(ErrorKind::Permanent, is_left_open, text);

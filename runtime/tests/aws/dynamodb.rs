@@ -187,7 +187,7 @@ async fn a_table_that_is_not_there_says_how_to_make_it() {
         failed(table.delete(&key).await, ErrorKind::Permanent, false),
     ] {
         assert_eq!(error.code(), ErrorCode::NotDeployed, "{error}");
-        assert!(error.message().contains("terraform apply") && error.message().contains("push0-state"), "{error}");
+        assert!(error.message().contains("push0 bootstrap") && error.message().contains("push0-state"), "{error}");
     }
 }
 

@@ -51,7 +51,7 @@ impl Receipts {
         let mut known = self.lock();
         known.leases.insert(digest, Lease { received: at, ends: Some(at + lease) });
         known.order.push_back(digest);
-        known.forget_one(at);
+        known.forget(at);
     }
 
     /// Refuses a receipt whose lease is known to be over. How long the lease may last from now on; none for a receipt not known here.
@@ -80,17 +80,20 @@ impl Receipts {
 }
 
 impl Known {
-    /// What still runs is kept, however many there are: it goes to the end of the line.
-    fn forget_one(&mut self, now: Instant) {
-        if self.order.len() <= MOST {
-            return;
-        }
-        let Some(oldest) = self.order.pop_front() else { return };
-        let runs = self.leases.get(&oldest).is_some_and(|lease| lease.ends.is_some_and(|ends| ends > now));
-        if runs {
-            self.order.push_back(oldest);
-        } else {
-            self.leases.remove(&oldest);
+    /// What still runs is kept, however many there are: it goes to the end of the line. Two looks for each receipt that comes, so that one
+    /// that runs for long does not make the line longer each time it is met.
+    fn forget(&mut self, now: Instant) {
+        for _ in 0..2 {
+            if self.order.len() <= MOST {
+                return;
+            }
+            let Some(oldest) = self.order.pop_front() else { return };
+            let runs = self.leases.get(&oldest).is_some_and(|lease| lease.ends.is_some_and(|ends| ends > now));
+            if runs {
+                self.order.push_back(oldest);
+            } else {
+                self.leases.remove(&oldest);
+            }
         }
     }
 }
