@@ -80,10 +80,16 @@ impl Where {
     }
 
     fn client_with(&self, mut config: ClientConfig) -> anyhow::Result<Client> {
+        if self.is_aws() {
+            return Err(Trouble::usage("this command asks a `push0 up`, and --connect aws (or PUSH0_CONNECT) names none")
+                .next("backups on AWS: point-in-time recovery of the table, versions of the bucket (docs/operations.md); tokens are not needed there")
+                .coded(ErrorCode::BadUsage)
+                .into());
+        }
         config.token = self.token()?;
         Client::new(config).map_err(|error| {
             Trouble::usage(error.to_string())
-                .next("--connect (or PUSH0_CONNECT) is unix:/path/push0.sock or http://HOST:PORT")
+                .next("--connect (or PUSH0_CONNECT) is unix:/path/push0.sock, http://HOST:PORT or aws")
                 .coded(ErrorCode::BadUsage)
                 .into()
         })
