@@ -20,6 +20,9 @@ use crate::uploads;
 /// Most blocks looked at a chain and turn: the widest window, and some.
 const BLOCKS: usize = 300;
 
+/// Uploads looked for a chain and turn.
+const UPLOADS: u64 = 100;
+
 pub struct Reaper {
     context: Context,
     finds_lost_timers: bool,
@@ -109,9 +112,20 @@ impl Reaper {
         if is_known || before != Some(number) {
             return Ok(());
         }
-        for submission in uploads::find(&self.context, chain, number, READING).await? {
-            tracing::warn!(%chain, number, key = submission.witness.key, "an upload was found that nobody announced");
-            let _ = chain::drive(&self.context, chain, &Event::Submitted(submission)).await?;
+        // Where one was lost those after it may be, too: they are looked for at once.
+        for number in number..number.saturating_add(UPLOADS) {
+            let at = RowKey::block(chain, number);
+            if self.context.table.get(&Key::new(at.partition, at.sort)).await?.is_some() {
+                continue;
+            }
+            let found = uploads::find(&self.context, chain, number, READING).await?;
+            if found.is_empty() {
+                break;
+            }
+            for submission in found {
+                tracing::warn!(%chain, number, key = submission.witness.key, "an upload was found that nobody announced");
+                let _ = chain::drive(&self.context, chain, &Event::Submitted(submission)).await?;
+            }
         }
         Ok(())
     }

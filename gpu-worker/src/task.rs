@@ -22,7 +22,7 @@ use std::sync::Arc;
 use push0_core::message::{FailureKind, Finding, ReportEvent, TaskMessage};
 use push0_core::record::{BlobRef, Manifest, Verdict, Versioned as _, clip_error, control_key};
 use push0_core::{ErrorCode, Millis, Pool, Sha256, WorkerId, pipeline::Kind};
-use push0_runtime::port::{BlobInfo, Blobs, Clock, Delivery, Queue};
+use push0_runtime::port::{BlobInfo, Blobs, Clock, Delivery, PortError, Queue};
 use tracing::{debug, error, info, warn};
 
 use self::report::{acknowledge, release, send_report};
@@ -395,7 +395,18 @@ enum Turn {
     /// Another worker shall take it, within this long.
     Avoid(Millis),
     Failed(Failure),
+    /// The backend lets this worker not do what every worker has to.
+    Refused(PortError),
     Report(ReportEvent),
+}
+
+/// How long a worker takes nothing more that the backend refuses, and a task it handed back for that stays hidden: time for other workers
+/// to be asked, and for rights to arrive that were granted a moment ago.
+const REFUSED_DELAY: Millis = Millis(10_000);
+
+/// Whether it is this worker's rights or configuration, and no task's fault.
+fn is_refusal(error: &PortError) -> bool {
+    matches!(error.code(), ErrorCode::AwsForbids | ErrorCode::AwsNotConfigured | ErrorCode::NotDeployed)
 }
 
 impl From<Failure> for Turn {
@@ -408,6 +419,7 @@ impl From<GaveUp> for Turn {
     fn from(gave_up: GaveUp) -> Self {
         match gave_up {
             GaveUp::Ended(end) => Turn::Ended(end),
+            GaveUp::Failed(error) if is_refusal(&error) => Turn::Refused(error),
             GaveUp::Failed(error) => {
                 let (_, message) = ErrorCode::split(error.message());
                 let what = format!("the worker's storage failed: {message}");
@@ -426,6 +438,13 @@ async fn settle(env: &Env, task: &TaskMessage, held: &Hold, turn: Turn) -> Settl
             Settled::Avoided
         }
         Turn::Report(event) => send_report(env, task, held, event).await,
+        // An idle worker is asked first: one that is refused everything would use up every task's attempts within seconds.
+        Turn::Refused(error) => {
+            error!(code = %error.code(), task = %task.id, %error, "this worker is refused what it needs: task handed back");
+            release(env, held, REFUSED_DELAY).await;
+            env.clock.sleep_until(env.clock.now().plus(REFUSED_DELAY)).await;
+            Settled::Released
+        }
         // Neither the task nor its prover need be at fault: this worker's disk is.
         Turn::Failed(failure) if failure.kind == FailureKind::Retryable && env.scratch_is_full() => {
             let (code, message) = (ErrorCode::DiskFull, failure.message);

@@ -22,7 +22,9 @@ use push0_gpu_worker::{
 };
 use push0_runtime::clock_manual::ManualClock;
 use push0_runtime::engine::Engine;
-use push0_runtime::port::{Blobs, Clock, Delivery, Outgoing, PortError, PortResult, Queue, QueueStats};
+use push0_runtime::port::{
+    BlobInfo, Blobs, Clock, Delivery, Outgoing, PortError, PortResult, PutOutcome, Queue, QueueStats,
+};
 use support::*;
 
 const LEASE: Millis = Millis(15_000);
@@ -540,4 +542,51 @@ fn what_a_prover_calls_permanent_is_reported_whatever_room_there_is() {
     let witness = world.put("witnesses/w", "w");
     let settled = world.run(&task(Kind::Map, 0, vec![witness]));
     assert_eq!(failed(&settled).0, FailureKind::Permanent);
+}
+
+/// Blobs that this worker has no right to.
+struct Forbidden;
+
+fn forbidden<T>() -> PortResult<T> {
+    Err(PortError::permanent("P0-502: S3 HeadObject: AccessDenied"))
+}
+
+#[async_trait]
+impl Blobs for Forbidden {
+    async fn put_new(&self, _: &str, _: Bytes, _: &str) -> PortResult<PutOutcome> {
+        forbidden()
+    }
+    async fn put_file(&self, _: &str, _: &std::path::Path, _: &str) -> PortResult<PutOutcome> {
+        forbidden()
+    }
+    async fn get(&self, _: &str) -> PortResult<Option<Bytes>> {
+        forbidden()
+    }
+    async fn get_file(&self, _: &str, _: &std::path::Path) -> PortResult<Option<BlobInfo>> {
+        forbidden()
+    }
+    async fn get_range(&self, _: &str, _: u64, _: u64) -> PortResult<Option<Bytes>> {
+        forbidden()
+    }
+    async fn head(&self, _: &str) -> PortResult<Option<BlobInfo>> {
+        forbidden()
+    }
+    async fn list(&self, _: &str, _: Option<&str>, _: usize) -> PortResult<Vec<String>> {
+        forbidden()
+    }
+    async fn delete(&self, _: &str) -> PortResult<()> {
+        forbidden()
+    }
+}
+
+#[test]
+fn a_worker_that_is_refused_what_it_needs_costs_no_task_an_attempt() {
+    let mut world = World::new();
+    let witness = world.put("witnesses/w", "w");
+    world.env.blobs = Arc::new(Forbidden);
+    let begun = world.env.clock.now();
+    let settled = world.run(&task(Kind::Map, 0, vec![witness]));
+    assert_eq!(settled, Settled::Released);
+    assert_eq!(world.reports(queue::RESULTS), [], "nobody is told that it failed");
+    assert!(world.env.clock.now() > begun, "and it is in no hurry to take the next one");
 }

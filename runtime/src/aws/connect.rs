@@ -62,6 +62,9 @@ impl Connection {
 
     pub fn dynamodb(&self) -> aws_sdk_dynamodb::Client {
         let mut config = aws_sdk_dynamodb::config::Builder::from(&self.sdk);
+        // It answers within milliseconds, or a connection has died without saying so: the next attempt is made over another.
+        let timeouts = TimeoutConfig::builder().connect_timeout(Duration::from_secs(2));
+        config.set_timeout_config(Some(timeouts.operation_attempt_timeout(Duration::from_secs(3)).build()));
         config.set_interceptors(self.interceptors());
         config.set_retry_partition(self.retries.clone());
         aws_sdk_dynamodb::Client::from_conf(config.build())

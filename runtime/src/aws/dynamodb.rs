@@ -133,7 +133,7 @@ fn next_version(expected: Option<u64>) -> Option<u64> {
     }
 }
 
-fn random_hex<const N: usize>() -> PortResult<String> {
+pub(super) fn random_hex<const N: usize>() -> PortResult<String> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| PortError::transient(format!("no random bytes: {error}")))?;
     Ok(hex::encode(bytes))

@@ -17,6 +17,7 @@ use aws_sdk_sqs::types::{ChangeMessageVisibilityBatchRequestEntry, Message, Mess
 use push0_core::Millis;
 use tokio::sync::Notify;
 
+use super::super::dynamodb::random_hex;
 use super::super::error::port_error;
 use super::{Sqs, check_lease, seconds};
 use crate::port::{Delivery, PortError, PortResult};
@@ -294,6 +295,8 @@ async fn ask(sqs: &Sqs, key: &Key, url: &str, wait_s: i32) -> PortResult<Vec<Del
     let attributes = [Attribute::SentTimestamp, Attribute::ApproximateReceiveCount, Attribute::MessageGroupId];
     let ask = sqs.0.client.receive_message().queue_url(url).max_number_of_messages(key.max as i32);
     let ask = ask.wait_time_seconds(wait_s).visibility_timeout(key.lease_s);
+    // Of a FIFO queue a repeated request is answered with the same messages: otherwise those of a lost answer would block their groups.
+    let ask = if key.queue.ends_with(".fifo") { ask.receive_request_attempt_id(random_hex::<16>()?) } else { ask };
     let received = ask.set_message_system_attribute_names(Some(attributes.to_vec())).send().await;
     let received = received.map_err(|error| port_error(&format!("receive from queue {}", key.queue), &error))?;
     let (now, lease) = (Instant::now(), Duration::from_secs(key.lease_s as u64));
