@@ -145,7 +145,8 @@ mod tests {
         }
         assert!(receipts.running("runs", start + 2 * LEASE).unwrap().is_some());
         assert_eq!(receipts.running("is over", start + 2 * LEASE), Ok(None));
-        assert!(receipts.lock().leases.len() <= MOST + 1);
-        assert_eq!(receipts.lock().leases.len(), receipts.lock().order.len());
+        let known = receipts.lock();
+        assert!(known.leases.len() <= MOST + 1, "{}", known.leases.len());
+        assert_eq!(known.leases.len(), known.order.len());
     }
 }
