@@ -35,7 +35,7 @@ use self::prices::Prices;
 use self::units::Items;
 use crate::Progress;
 use crate::prover::Marks;
-use crate::system::{Manner, System, catalog};
+use crate::system::{Manner, System, catalog, tree};
 
 pub use self::report::{Report, Run};
 
@@ -81,7 +81,7 @@ pub async fn run(plan: &Plan, under: &Path, progress: Progress<'_>) -> anyhow::R
 
 async fn block(plan: &Plan, arity: u32, prices: &Prices, under: &Path) -> anyhow::Result<Run> {
     let files = tempfile::Builder::new().prefix("push0-bench-").tempdir_in(under)?;
-    let (catalog, config, pipeline) = catalog(&tree(arity))?;
+    let (catalog, config, pipeline) = catalog(&tree("bench-calls", PROVING_MS, PROVING_MS, arity))?;
     let (topology, pools) = (Topology::built_in(), catalog.pools());
     // Names of buckets are everybody's, whatever the account.
     let prefix = format!("bench{arity}-{}", std::process::id());
@@ -153,32 +153,4 @@ fn functions(settings: &AwsSettings, topology: &Topology, pools: &std::collectio
 /// An account that nobody else uses: emulators keep accounts apart.
 fn account(arity: u32) -> String {
     format!("{:012}", 700_000_000_000 + u64::from(std::process::id()) * 100 + u64::from(arity))
-}
-
-fn tree(arity: u32) -> String {
-    format!(
-        r#"
-        name = "bench-calls"
-        [prover.bench]
-        form = "session"
-        command = ["bench"]
-        [[stage]]
-        name = "split"
-        kind = "split"
-        [[stage]]
-        name = "prove"
-        kind = "map"
-        [stage.params]
-        sleep_ms = {PROVING_MS}
-        [[stage]]
-        name = "join"
-        kind = "join"
-        arity = {arity}
-        [stage.params]
-        sleep_ms = {PROVING_MS}
-        [[stage]]
-        name = "verify"
-        kind = "verify"
-    "#
-    )
 }

@@ -9,55 +9,12 @@ use push0_core::{Pool, pipeline::Kind};
 
 use crate::prover::{Mark, Marks};
 use crate::report::{Measure, Reading, Unit};
-use crate::system::{Keeping, Manner, Reach, Setup, System};
+use crate::system::{Keeping, Manner, Reach, Setup, System, tree};
 use crate::{Effort, Progress};
-
-/// Leaves and a binary tree of joins over them, none of which takes any time.
-const TREE: &str = r#"
-    name = "bench-tree"
-    [prover.bench]
-    form = "session"
-    command = ["bench"]
-    [[stage]]
-    name = "split"
-    kind = "split"
-    [[stage]]
-    name = "prove"
-    kind = "map"
-    [[stage]]
-    name = "join"
-    kind = "join"
-    arity = 2
-    [[stage]]
-    name = "verify"
-    kind = "verify"
-"#;
 
 /// Leaves that take their time, under joins that take none.
 fn sleeping(millis: u64) -> String {
-    format!(
-        r#"
-        name = "bench-sleeping"
-        [prover.bench]
-        form = "session"
-        command = ["bench"]
-        [[stage]]
-        name = "split"
-        kind = "split"
-        [[stage]]
-        name = "prove"
-        kind = "map"
-        [stage.params]
-        sleep_ms = {millis}
-        [[stage]]
-        name = "join"
-        kind = "join"
-        arity = 16
-        [[stage]]
-        name = "verify"
-        kind = "verify"
-    "#
-    )
+    tree("bench-sleeping", millis, 0, 16)
 }
 
 pub fn rate_name(segments: u32, workers: usize) -> String {
@@ -158,7 +115,7 @@ impl Block {
 /// One block by so many workers in a fresh system, after a small one that warms it up.
 pub async fn block(setup: Setup, segments: u32, workers: usize, under: &Path) -> anyhow::Result<Block> {
     let marks = Arc::new(Marks::default());
-    let mut system = System::start(setup, TREE, under, &marks).await?;
+    let mut system = System::start(setup, &tree("bench-tree", 0, 0, 2), under, &marks).await?;
     system.spawn_workers(&"cpu".parse()?, workers, Manner::Ahead, &marks)?;
     let mut found = None;
     for segments in [8, segments] {

@@ -361,6 +361,35 @@ pub fn catalog(pipeline: &str) -> anyhow::Result<(Catalog, ChainConfig, Pipeline
     Ok((catalog, config, pipeline))
 }
 
+/// A pipeline of leaves and a tree of joins over them, that take so many milliseconds each; 0: no time at all.
+pub fn tree(name: &str, prove_ms: u64, join_ms: u64, arity: u32) -> String {
+    let params = |ms: u64| if ms == 0 { String::new() } else { format!("[stage.params]\nsleep_ms = {ms}") };
+    let (prove, join) = (params(prove_ms), params(join_ms));
+    format!(
+        r#"
+        name = "{name}"
+        [prover.bench]
+        form = "session"
+        command = ["bench"]
+        [[stage]]
+        name = "split"
+        kind = "split"
+        [[stage]]
+        name = "prove"
+        kind = "map"
+        {prove}
+        [[stage]]
+        name = "join"
+        kind = "join"
+        arity = {arity}
+        {join}
+        [[stage]]
+        name = "verify"
+        kind = "verify"
+    "#
+    )
+}
+
 fn token_of(pool: &Pool) -> String {
     format!("benchmark-token-of-{pool}")
 }

@@ -14,7 +14,7 @@ mod s3;
 mod sqs;
 
 pub use connect::{Connection, http_client};
-pub use dynamodb::Dynamo;
+pub use dynamodb::{Dynamo, create_table};
 pub use error::port_error;
 pub use imds::InstanceMetadata;
 pub use lineage::without_lineage;

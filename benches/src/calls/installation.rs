@@ -3,10 +3,9 @@
 use std::collections::BTreeSet;
 
 use anyhow::Context as _;
-use aws_sdk_dynamodb::types::{AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType};
 use push0_core::Pool;
 use push0_core::topology::{QueueKind, Topology};
-use push0_runtime::aws::Connection;
+use push0_runtime::aws::{Connection, create_table};
 
 /// Makes everything in an account that has nothing yet.
 pub(super) async fn create(connection: &Connection, topology: &Topology, pools: &BTreeSet<Pool>) -> anyhow::Result<()> {
@@ -21,14 +20,7 @@ pub(super) async fn create(connection: &Connection, topology: &Topology, pools: 
     }
     let dynamodb = connection.dynamodb();
     for table in &topology.tables {
-        let keys = [(&table.partition_key, KeyType::Hash), (&table.sort_key, KeyType::Range)];
-        let mut create = dynamodb.create_table().table_name(settings.name(&table.name));
-        create = create.billing_mode(BillingMode::PayPerRequest);
-        for (name, kind) in keys {
-            let text = AttributeDefinition::builder().attribute_name(name).attribute_type(ScalarAttributeType::S);
-            let key = KeySchemaElement::builder().attribute_name(name).key_type(kind);
-            create = create.attribute_definitions(text.build()?).key_schema(key.build()?);
-        }
+        let create = create_table(&dynamodb, &settings.name(&table.name), table);
         create.send().await.with_context(|| format!("create table {}", table.name))?;
     }
     let s3 = connection.s3();

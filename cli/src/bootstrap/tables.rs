@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{
-    AttributeDefinition, BillingMode, KeySchemaElement, KeyType, PointInTimeRecoverySpecification,
-    PointInTimeRecoveryStatus, ScalarAttributeType, TableDescription, TableStatus, TimeToLiveSpecification,
-    TimeToLiveStatus,
+    BillingMode, KeySchemaElement, PointInTimeRecoverySpecification, PointInTimeRecoveryStatus, TableDescription,
+    TableStatus, TimeToLiveSpecification, TimeToLiveStatus,
 };
 use push0_core::ErrorCode;
 use push0_core::topology::TableSpec;
+use push0_runtime::aws::create_table;
 
 use super::site::{Site, malformed, trouble};
 use crate::error::{Code, Trouble};
@@ -53,15 +53,7 @@ async fn look(client: &Client, name: &str, at: &str) -> Result<Option<TableDescr
 }
 
 async fn create(client: &Client, name: &str, at: &str, spec: &TableSpec) -> Result<(), Trouble> {
-    let mut call = client.create_table().table_name(name).billing_mode(BillingMode::PayPerRequest);
-    for (key, kind) in [(&spec.partition_key, KeyType::Hash), (&spec.sort_key, KeyType::Range)] {
-        let is_text = AttributeDefinition::builder().attribute_name(key).attribute_type(ScalarAttributeType::S);
-        let element = KeySchemaElement::builder().attribute_name(key).key_type(kind);
-        call = call
-            .attribute_definitions(is_text.build().map_err(malformed)?)
-            .key_schema(element.build().map_err(malformed)?);
-    }
-    call.send().await.map_err(|error| trouble(at, "CreateTable", &error))?;
+    create_table(client, name, spec).send().await.map_err(|error| trouble(at, "CreateTable", &error))?;
     active(client, name, at).await
 }
 

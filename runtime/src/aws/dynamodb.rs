@@ -11,16 +11,21 @@ mod transaction;
 mod value;
 
 use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::operation::create_table::builders::CreateTableFluentBuilder;
 use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure};
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ReturnValue,
+    ReturnValuesOnConditionCheckFailure, ScalarAttributeType,
+};
 use aws_smithy_runtime_api::client::interceptors::context::InterceptorContext;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_runtime_api::client::retries::classifiers::{ClassifyRetry, RetryAction};
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use push0_core::Millis;
+use push0_core::topology::TableSpec;
 
 use self::expression::{Change, Expression};
 use self::item::{Item, key_of};
@@ -131,6 +136,19 @@ fn next_version(expected: Option<u64>) -> Option<u64> {
         Some(0) => None,
         expected => expected.unwrap_or(0).checked_add(1),
     }
+}
+
+/// The request that makes a table as the topology has it: on demand, both keys text.
+pub fn create_table(client: &Client, name: &str, spec: &TableSpec) -> CreateTableFluentBuilder {
+    let mut create = client.create_table().table_name(name).billing_mode(BillingMode::PayPerRequest);
+    for (key, kind) in [(&spec.partition_key, KeyType::Hash), (&spec.sort_key, KeyType::Range)] {
+        let text = AttributeDefinition::builder().attribute_name(key).attribute_type(ScalarAttributeType::S);
+        let element = KeySchemaElement::builder().attribute_name(key).key_type(kind);
+        create = create
+            .attribute_definitions(text.build().expect("a name and a type are all it needs"))
+            .key_schema(element.build().expect("a name and a kind are all it needs"));
+    }
+    create
 }
 
 pub(super) fn random_hex<const N: usize>() -> PortResult<String> {

@@ -5,13 +5,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use aws_sdk_dynamodb::types::{
-    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
-};
+use aws_sdk_dynamodb::types::AttributeValue;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use push0_core::topology::Topology;
 use push0_core::{ErrorCode, Millis};
-use push0_runtime::aws::{Connection, Dynamo, http_client};
+use push0_runtime::aws::{Connection, Dynamo, create_table, http_client};
 use push0_runtime::conformance::table_suite;
 use push0_runtime::port::{ErrorKind, Key, PortError, PortResult, Table, Value, Write};
 use push0_runtime::settings::AwsSettings;
@@ -30,7 +29,7 @@ impl Place {
     async fn new() -> Self {
         let account = account();
         let connection = connect(&account, http_client()).await;
-        create_table(&connection).await;
+        create_state_table(&connection).await;
         Self { account, plain: Dynamo::new(&connection), connection }
     }
 
@@ -66,16 +65,11 @@ async fn connect(account: &str, http: SharedHttpClient) -> Connection {
     Connection::emulated(settings, account, http).await
 }
 
-async fn create_table(connection: &Connection) {
-    let key = |name: &str, kind| KeySchemaElement::builder().attribute_name(name).key_type(kind).build().unwrap();
-    let text = |name: &str| {
-        let definition = AttributeDefinition::builder().attribute_name(name);
-        definition.attribute_type(ScalarAttributeType::S).build().unwrap()
-    };
-    let create = connection.dynamodb().create_table().table_name("push0-state");
-    let create = create.billing_mode(BillingMode::PayPerRequest);
-    let create = create.key_schema(key("pk", KeyType::Hash)).key_schema(key("sk", KeyType::Range));
-    create.attribute_definitions(text("pk")).attribute_definitions(text("sk")).send().await.unwrap();
+async fn create_state_table(connection: &Connection) {
+    let client = connection.dynamodb();
+    for table in &Topology::built_in().tables {
+        create_table(&client, &connection.settings.name(&table.name), table).send().await.unwrap();
+    }
 }
 
 fn put(key: &Key, doc: Value, expected: Option<u64>) -> Write {
