@@ -49,7 +49,7 @@ pub fn rig_of(provers: BTreeMap<ProverName, ProverCommand>, scratch: &Path, limi
 pub fn task(file: &PipelineFile, node: Node, block: &Block) -> TaskMessage {
     let stage = file.pipeline.stage(node.stage);
     let policy = file.policy.stage(node.stage);
-    let run = RunId { chain: block.chain.clone(), number: block.number, epoch: Epoch::FIRST };
+    let run = RunId::new(block.chain.clone(), block.number, Epoch::FIRST);
     TaskMessage {
         id: TaskId { run, tag: file.pipeline.digest().tag(), node, attempt: Attempt::FIRST, copy: 0 },
         stage: stage.name.clone(),

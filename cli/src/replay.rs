@@ -190,7 +190,7 @@ async fn task_id(args: &args::Replay, remote: &Remote, context: &Context) -> any
             let number: u64 = number.parse().map_err(|_| usage(format!("{number:?} is not a block number")))?;
             let node: Node = node.parse().map_err(|error: push0_core::InvalidId| usage(error.to_string()))?;
             let block = view::find(remote, &chain, number).await?;
-            let run = RunId { chain, number, epoch: block.block.epoch };
+            let run = RunId::new(chain, number, block.block.epoch);
             Ok(block::latest(context, &run, node).await.map_err(|error| explain(error, &run))?)
         }
         _ => Err(usage("a task is one word, or three: CHAIN NUMBER NODE".to_owned()).into()),

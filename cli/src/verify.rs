@@ -252,8 +252,7 @@ impl Proofs<'_> {
             let what = format!("it was proven with pipeline {pipeline}, which is not configured any more, and {what}");
             ErrorCode::NotChecked.says(format!("{what}: add it to check this proof"))
         };
-        let RowKey { partition, sort } =
-            RowKey::run(&RunId { chain: row.chain.clone(), number: row.number, epoch: row.epoch });
+        let RowKey { partition, sort } = RowKey::run(&RunId::new(row.chain.clone(), row.number, row.epoch));
         let found =
             self.remote.table.get(&Key { partition, sort }).await.map_err(|error| not_checked(error.to_string()))?;
         let view = found.and_then(|found| RunView::read(&found.attributes));

@@ -194,7 +194,7 @@ impl View {
     }
 
     pub fn run_id(&self, number: u64, epoch: Epoch) -> RunId {
-        RunId { chain: self.chain.chain.clone(), number, epoch }
+        RunId::new(self.chain.chain.clone(), number, epoch)
     }
 }
 

@@ -258,17 +258,31 @@ impl Attempt {
     }
 }
 
-/// One run of one block: `demo/7/e1`.
+/// One run of one block: `demo/7/e1`; where several provers prove a block, the second one's is `demo/7/e1.1`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RunId {
     pub chain: ChainId,
     pub number: u64,
     pub epoch: Epoch,
+    /// Counts the runs of an epoch, from 0: one a pipeline, and one more for each that begins anew.
+    pub lane: u16,
+}
+
+impl RunId {
+    /// The first run of an epoch, which is mostly the only one.
+    pub fn new(chain: ChainId, number: u64, epoch: Epoch) -> Self {
+        Self { chain, number, epoch, lane: 0 }
+    }
+
+    pub fn in_lane(self, lane: u16) -> Self {
+        Self { lane, ..self }
+    }
 }
 
 impl fmt::Display for RunId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/e{}", self.chain, self.number, self.epoch.0)
+        write!(f, "{}/{}/e{}", self.chain, self.number, self.epoch.0)?;
+        if self.lane > 0 { write!(f, ".{}", self.lane) } else { Ok(()) }
     }
 }
 
@@ -276,13 +290,18 @@ impl FromStr for RunId {
     type Err = InvalidId;
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
-        let wanted = "a run: CHAIN/NUMBER/eEPOCH";
+        let wanted = "a run: CHAIN/NUMBER/eEPOCH, or CHAIN/NUMBER/eEPOCH.LANE";
         let parsed = || {
             let mut parts = text.split('/');
             let chain = parts.next()?.parse().ok()?;
             let number = parts.next()?.parse().ok()?;
-            let epoch = Epoch(parts.next()?.strip_prefix('e')?.parse().ok()?);
-            parts.next().is_none().then_some(Self { chain, number, epoch })
+            let last = parts.next()?.strip_prefix('e')?;
+            let (epoch, lane) = match last.split_once('.') {
+                Some((epoch, lane)) => (epoch, lane.parse().ok().filter(|lane| *lane > 0)?),
+                None => (last, 0),
+            };
+            let epoch = Epoch(epoch.parse().ok()?);
+            parts.next().is_none().then_some(Self { chain, number, epoch, lane })
         };
         parsed().ok_or_else(|| invalid(text, wanted))
     }

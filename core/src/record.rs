@@ -10,12 +10,12 @@
 //! | [`OutboxRow`] | `outbox/{chain}` | `seq/{seq:020}` | versioned, written once |
 //! | published | `outbox/{chain}` | `published` | accept-first |
 //! | swept | `outbox/{chain}` | `swept` | accept-first |
-//! | run | `run/{chain}/{number}/e{epoch}` | `run` | accept-first |
+//! | run | `run/{run}` | `run` | accept-first |
 //! | ranges | same | `ranges` | accept-first |
 //! | node | same | `node/{stage:03}/{layer:02}/{index:06}` | accept-first |
 //! | timer | same | `timer/{piece:03}` | accept-first |
 //!
-//! Blobs: `witnesses/…` (whatever the submitter chose), `artifacts/{pool}/{task}`, `control/{chain}/{number}/e{epoch}`,
+//! Blobs: `witnesses/…` (whatever the submitter chose), `artifacts/{pool}/{task}`, `control/{run}`,
 //! `proofs/{chain}/{number:020}`.
 
 mod block;

@@ -70,7 +70,7 @@ pub fn of_block(
     if newer < policy.keep_blocks || now < block.changed_at.plus(policy.grace) {
         return Err(Kept::Recent);
     }
-    let run = |epoch| RunId { chain: block.chain.clone(), number: block.number, epoch: Epoch(epoch) };
+    let run = |epoch| RunId::new(block.chain.clone(), block.number, Epoch(epoch));
     let keep = [&block.proof, &block.header].into_iter().flatten().map(|blob| blob.key.clone());
     Ok(Disposal {
         runs: (Epoch::FIRST.0..=block.epoch.0).map(run).collect(),

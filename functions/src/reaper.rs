@@ -79,7 +79,7 @@ impl Reaper {
         let unfinished = self.unfinished(chain).await?;
         self.context.metrics.observe(Metric::BlocksUnfinished, &[chain.as_str()], unfinished.len() as u64);
         for block in unfinished {
-            let run = RunId { chain: chain.clone(), number: block.number, epoch: block.epoch };
+            let run = RunId::new(chain.clone(), block.number, block.epoch);
             let row = RowKey::run(&run);
             let row = self.context.table.get(&Key::new(row.partition, row.sort)).await?;
             let Some(view) = row.and_then(|row| RunView::read(&row.attributes)) else {

@@ -116,7 +116,7 @@ pub async fn queues(queue: &dyn Queue, names: &[String]) -> BTreeMap<String, Que
 }
 
 async fn of_block(table: &dyn Table, block: BlockRow, with_tasks: bool) -> PortResult<BlockSnapshot> {
-    let id = RunId { chain: block.chain.clone(), number: block.number, epoch: block.epoch };
+    let id = RunId::new(block.chain.clone(), block.number, block.epoch);
     let row = table.get(&key(RowKey::run(&id))).await?;
     let run = match row.and_then(|row| RunView::read(&row.attributes)) {
         Some(view) => Some(of_run(table, view, with_tasks).await?),

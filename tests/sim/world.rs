@@ -552,11 +552,8 @@ async fn intruder(shared: Shared) {
     while *shared.storm.borrow() {
         let body = {
             let mut dice = shared.dice.borrow_mut();
-            let run = RunId {
-                chain: chains[dice.random_range(0..chains.len())].clone(),
-                number: dice.random_range(1..5),
-                epoch: Epoch(dice.random_range(1..4)),
-            };
+            let chain = chains[dice.random_range(0..chains.len())].clone();
+            let run = RunId::new(chain, dice.random_range(1..5), Epoch(dice.random_range(1..4)));
             let node = Node::new(dice.random_range(0..7), dice.random_range(0..3), dice.random_range(0..8));
             let attempt = Attempt([1, 2, u32::MAX][dice.random_range(0..3)]);
             let task = TaskId { run, tag: tag.clone(), node, attempt, copy: 0 };

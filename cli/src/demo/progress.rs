@@ -124,7 +124,7 @@ impl Progress {
         rows: &[OutboxRow],
     ) -> anyhow::Result<Vec<Line>> {
         for row in rows {
-            let id = RunId { chain: chain.clone(), number: row.number, epoch: row.epoch };
+            let id = RunId::new(chain.clone(), row.number, row.epoch);
             let partition = RowKey::run(&id).partition;
             let nodes = remote.table.query(&partition, "node/", None, 10_000).await?;
             let Some(line) = self.lines.get_mut(&row.number) else {

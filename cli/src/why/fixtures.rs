@@ -61,7 +61,7 @@ pub(crate) fn proving(number: u64) -> BlockSnapshot {
         failures,
     };
     let run = RunSnapshot {
-        id: RunId { chain: "demo".parse().unwrap(), number, epoch: Epoch::FIRST },
+        id: RunId::new("demo".parse().unwrap(), number, Epoch::FIRST),
         segments: Some(3),
         stages: vec![
             stage("split", "split", 1, 1),

@@ -89,7 +89,7 @@ impl World {
 
     fn end(&mut self, number: u64, outcome: Outcome) -> Result<(), Ignored> {
         let epoch = self.blocks[&number].epoch;
-        self.on(Event::RunEnded { run: RunId { chain: chain_id(), number, epoch }, outcome })
+        self.on(Event::RunEnded { run: RunId::new(chain_id(), number, epoch), outcome })
     }
 
     fn prove(&mut self, number: u64) {
@@ -175,7 +175,7 @@ fn a_later_fork_with_a_known_parent_supersedes_and_stops_the_old_run() {
     assert_eq!(world.blocks[&1].hash, Some(hash(77)));
     assert_eq!(world.started(), [(1, 1), (1, 2)]);
     assert!(world.performed.contains(&PendingEffect::Stop { number: 1, epoch: Epoch(1) }));
-    let old = RunId { chain: chain_id(), number: 1, epoch: Epoch(1) };
+    let old = RunId::new(chain_id(), 1, Epoch(1));
     let late = Outcome::Failed { reason: "late".to_owned() };
     assert_eq!(world.on(Event::RunEnded { run: old, outcome: late }), Err(Ignored::Stale));
     world.on(Event::Submitted(submission(1))).unwrap();

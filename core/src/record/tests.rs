@@ -35,11 +35,9 @@ fn millis() -> impl Strategy<Value = Millis> {
 }
 
 fn run_id() -> impl Strategy<Value = RunId> {
-    (chain(), any::<u64>(), any::<u32>()).prop_map(|(chain, number, epoch)| RunId {
-        chain,
-        number,
-        epoch: Epoch(epoch),
-    })
+    let lane = prop_oneof![3 => Just(0), 1 => any::<u16>()];
+    (chain(), any::<u64>(), any::<u32>(), lane)
+        .prop_map(|(chain, number, epoch, lane)| RunId::new(chain, number, Epoch(epoch)).in_lane(lane))
 }
 
 fn node() -> impl Strategy<Value = Node> {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::Millis;
 
-/// Attribute `watch` of row `run/{chain}/{number}/e{epoch}`, `timer/{piece:03}`; changed as a whole, by set-if. Absent: nobody has
+/// Attribute `watch` of row `run/{run}`, `timer/{piece:03}`; changed as a whole, by set-if. Absent: nobody has
 /// looked yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Watch {

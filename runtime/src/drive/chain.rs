@@ -189,7 +189,7 @@ async fn perform(context: &Context, config: &ChainConfig, effect: PendingEffect)
         (PendingEffect::Start { .. }, Some(block)) => start(context, config, &block).await,
         (PendingEffect::Start { .. }, None) => Ok(()),
         (PendingEffect::Stop { number, epoch }, _) => {
-            let run = push0_core::RunId { chain: config.chain.clone(), number, epoch };
+            let run = push0_core::RunId::new(config.chain.clone(), number, epoch);
             stop(context, &run).await
         }
     }
@@ -206,7 +206,7 @@ async fn start(context: &Context, config: &ChainConfig, block: &BlockRow) -> Res
         PortError::transient(ErrorCode::BadConfiguration.says(what))
     })?;
     let run = Run {
-        id: push0_core::RunId { chain: block.chain.clone(), number: block.number, epoch: block.epoch },
+        id: push0_core::RunId::new(block.chain.clone(), block.number, block.epoch),
         hash,
         parent_hash: block.parent_hash,
         witness,
