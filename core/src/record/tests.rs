@@ -6,7 +6,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::id::{Attempt, BlockHash, ChainId, Epoch, Millis, PipelineDigest, TaskId, WorkerId};
 use crate::message::{
-    ChainMessage, Command, FailureKind, RangeMessage, Report, ReportEvent, Submission, TaskMessage, TimerMessage,
+    ChainMessage, Command, FailureKind, RangeMessage, Report, ReportEvent, Submission, TaskMessage, TimerKind,
+    TimerMessage,
 };
 use crate::pipeline::Kind;
 
@@ -187,6 +188,7 @@ fn task_message() -> impl Strategy<Value = TaskMessage> {
             time_limit,
             progress_limit: Some(time_limit),
             avoid,
+            copies: Some(2),
             check: Some(crate::message::Check { reader: crate::id::Node::new(3, 0, 1), slot: 1 }),
         })
 }
@@ -232,7 +234,9 @@ proptest! {
         survives(&ChainMessage::Command(Command::Replace(submission.clone())));
         survives(&ChainMessage::Submit(submission));
         survives(&RangeMessage { run: id.run.clone(), from, to: from });
-        survives(&TimerMessage { run: id.run.clone(), piece: from, due: at });
+        for kind in [TimerKind::Lost, TimerKind::Hedge] {
+            survives(&TimerMessage { run: id.run.clone(), piece: from, due: at, kind });
+        }
         survives(&Report { task: id, worker, by: Some("rack1".parse().unwrap()), at, event });
         survives(&task);
     }
