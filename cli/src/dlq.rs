@@ -149,6 +149,7 @@ fn about(queue: &str, body: &str) -> Result<String, String> {
             let number = match &message {
                 ChainMessage::Submit(submission) => Some(submission.number),
                 ChainMessage::Command(command) => command.number(),
+                ChainMessage::Batch { number, .. } => Some(*number),
             };
             number.map_or(message.chain().to_string(), |number| format!("{}/{number}", message.chain()))
         }),

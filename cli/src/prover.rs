@@ -59,13 +59,13 @@ pub fn task(file: &PipelineFile, node: Node, block: &Block) -> TaskMessage {
         pool: policy.pool.clone(),
         class: Class::default(),
         inputs: Vec::new(),
+        expand: false,
         params: stage.params.clone(),
         block_hash: block.hash,
         time_limit: policy.time_limit,
         progress_limit: policy.progress_limit,
         avoid: Vec::new(),
         check: None,
-        copies: None,
     }
 }
 

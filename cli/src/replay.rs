@@ -13,6 +13,7 @@ use push0_core::pipeline::{Form, Kind, ProverCommand};
 use push0_core::record::{BlobRef, FailureNote, Verdict};
 use push0_core::{ChainId, ErrorCode, Node, Pool, ProverName, RunId, Sha256, StageName, TaskId};
 use push0_gpu_worker::prover::{Onlooker, Seen};
+use push0_gpu_worker::task::expand;
 use push0_gpu_worker::{Data, Failure, Limits, Outcome, Output as Made, Proved};
 use push0_runtime::drive::Context;
 use push0_runtime::drive::block::{self, Accepted, RecallError, Recalled};
@@ -262,11 +263,22 @@ async fn fetch(remote: &Remote, task: &TaskMessage, dir: &Path, output: Output) 
     let at = dir.join("in");
     std::fs::create_dir_all(&at).with_context(|| format!("cannot make {}", at.display()))?;
     let mut paths = Vec::new();
-    for (position, wanted) in task.inputs.iter().enumerate() {
+    let mut inputs = task.inputs.clone();
+    let mut position = 0;
+    while let Some(wanted) = inputs.get(position) {
         let path = at.join(position.to_string());
         fetch_input(remote, task, position, wanted, &path).await?;
         output.note(&format!("input {position}  {} ({} bytes), as pinned", wanted.key, wanted.size));
+        if task.expand && position == 0 {
+            let manifest = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            inputs.extend(expand(&manifest, &Limits::default()).map_err(|why| {
+                Trouble::failed(format!("the batch's manifest ({}) cannot be used: {why}", inputs[0].key))
+                    .next("that is why the task fails; docs/errors/P0-007.md says what to do about it")
+                    .coded(ErrorCode::WitnessDamaged)
+            })?);
+        }
         paths.push(path);
+        position += 1;
     }
     let described = serde_json::to_vec_pretty(task).context("a task is plain data")?;
     std::fs::write(dir.join("task.json"), described).with_context(|| format!("cannot write to {}", dir.display()))?;
@@ -282,6 +294,7 @@ async fn fetch_input(
 ) -> anyhow::Result<()> {
     let damaged = |why: String| {
         let code = match task.kind {
+            Kind::Split if position > 0 => ErrorCode::ArtifactDamaged,
             Kind::Split => ErrorCode::WitnessDamaged,
             Kind::Map => ErrorCode::SplitDamaged,
             Kind::Join | Kind::Single | Kind::Verify => ErrorCode::ArtifactDamaged,

@@ -169,6 +169,15 @@ fn line(receipt: &Receipt) -> String {
 pub async fn upload(remote: &Remote, candidate: &Candidate) -> anyhow::Result<Submission> {
     let Candidate { chain, number, hash, .. } = candidate;
     let config = remote.chain(chain)?;
+    if let Some(batching) = &config.batch {
+        let of = &batching.of;
+        return Err(Trouble::usage(format!(
+            "the blocks of {chain} are batches of {of}'s: nobody submits or replaces any"
+        ))
+        .next(format!("submit blocks to {of}; `push0 why {chain} {number}` says what this batch waits for"))
+        .coded(ErrorCode::DerivedChain)
+        .into());
+    }
     let row = snapshot::chain(&*remote.table, config, 0).await?.chain;
     if *number < row.first {
         return Err(Trouble::usage(format!("block {number} is below the first of chain {chain}, {}", row.first))

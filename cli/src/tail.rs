@@ -160,6 +160,7 @@ mod tests {
             epoch: Epoch::FIRST,
             hash: None,
             parent_hash: None,
+            batch: None,
             finality: Finality::Tombstone { reason: String::new() },
             timings: None,
         }

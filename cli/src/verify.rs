@@ -336,6 +336,7 @@ mod tests {
             epoch: Epoch::FIRST,
             hash: Some(BlockHash([hash; 32])),
             parent_hash: parent.map(|parent| BlockHash([parent; 32])),
+            batch: None,
             finality: Finality::Proof { pipeline: PipelineDigest([0; 32]), proof: blob(), header: blob() },
             timings: None,
         }

@@ -6,6 +6,7 @@
 //! (`push0_runtime::drive::chain`) writes it, performs what the rows then say is pending, and asks again until nothing is left.
 
 mod advance;
+mod batch;
 mod decide;
 #[cfg(test)]
 mod tests;
@@ -17,9 +18,10 @@ use serde::{Deserialize, Serialize};
 use crate::error_code::ErrorCode;
 use crate::id::{BlockHash, ChainId, Class, Epoch, Millis, PipelineDigest, RunId};
 use crate::message::{Command, Submission};
-use crate::record::{BlobRef, BlockRow, ChainRow, OutboxRow, PendingEffect, Suspect};
+use crate::record::{BatchRow, BlobRef, BlockRow, ChainRow, OutboxRow, PendingEffect, Suspect};
 
 pub use advance::advance;
+pub use batch::{Batch, Batching, Content, derive, hashes};
 pub use decide::decide;
 
 /// Bounds of the window.
@@ -42,6 +44,12 @@ pub struct ChainConfig {
     pub class: Class,
     /// New runs after a `bad_proof`, and as many after a spoiled run, before the block fails.
     pub bad_proof_limit: u32,
+    /// Its blocks are batches of another chain's: nobody submits any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<Batching>,
+    /// The chains whose blocks are batches of this one's.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub derived: BTreeMap<ChainId, Batching>,
 }
 
 impl ChainConfig {
@@ -55,6 +63,8 @@ impl ChainConfig {
             distance: 100_000,
             class: Class::Standard,
             bad_proof_limit: 2,
+            batch: None,
+            derived: BTreeMap::new(),
         }
     }
 
@@ -72,6 +82,7 @@ impl ChainConfig {
             paused: false,
             halt: None,
             pending: Vec::new(),
+            batches: Vec::new(),
         }
     }
 }
@@ -93,6 +104,8 @@ pub enum Event {
         outcome: Outcome,
     },
     Command(Command),
+    /// A batch that was fixed in the source.
+    Batched(Batch),
     /// Nothing happened; somebody wants to be sure that nothing is left to do.
     Tick,
 }
@@ -104,6 +117,7 @@ impl Event {
             Event::Submitted(submission) => Some(submission.number),
             Event::RunEnded { run, .. } => Some(run.number),
             Event::Command(command) => command.number(),
+            Event::Batched(batch) => Some(batch.number),
             Event::Tick => None,
         }
     }
@@ -129,6 +143,7 @@ pub struct Change {
     pub chain: Option<ChainRow>,
     pub block: Option<BlockRow>,
     pub outbox: Option<OutboxRow>,
+    pub batch: Option<BatchRow>,
 }
 
 /// What is to be done next in a state.
@@ -142,6 +157,12 @@ pub enum Step {
     /// Send outbox row `seq` to `finalized.fifo`, write its proof blob, then move `published` from `seq - 1` to `seq`.
     Publish {
         seq: u64,
+    },
+    /// Tell the batch chain of a batch that was fixed, then write this chain's row.
+    TellBatch {
+        chain: ChainId,
+        number: u64,
+        then: Box<ChainRow>,
     },
     Write(Box<Change>),
 }
@@ -169,6 +190,10 @@ pub enum Ignored {
     Final { number: u64 },
     #[error("block {number} is {status}; only a failed block can be retried (replace or skip it instead)")]
     NotFailed { number: u64, status: &'static str },
+    #[error("its blocks are batches of {of}'s: nobody submits or replaces any")]
+    Derived { of: ChainId },
+    #[error("block {number} has no witness to be proven from, being a batch with a hole: skip it")]
+    Hole { number: u64 },
     #[error("a window is 1 to 256 blocks, not {0}")]
     Window(u32),
 }
@@ -182,6 +207,8 @@ impl Ignored {
             Ignored::BelowFirst { .. } | Ignored::TooFar { .. } => Some(ErrorCode::OutOfReach),
             Ignored::Final { .. } => Some(ErrorCode::AlreadyFinal),
             Ignored::NotFailed { .. } => Some(ErrorCode::NotFailed),
+            Ignored::Derived { .. } => Some(ErrorCode::DerivedChain),
+            Ignored::Hole { .. } => Some(ErrorCode::BatchHole),
             Ignored::Window(_) => Some(ErrorCode::BadRequest),
         }
     }

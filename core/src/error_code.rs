@@ -71,6 +71,8 @@ catalogue! {
     UnknownTask = 26, "there is no such task";
     SplitDiffers = 27, "two runs of split made different segments";
     AlreadySo = 28, "the block is so already";
+    DerivedChain = 29, "nobody submits to a batch chain";
+    BatchHole = 30, "a batch has a hole";
 
     ProverMissing = 101, "the prover's program is not there";
     ProverCrashed = 102, "the prover ended without an answer";

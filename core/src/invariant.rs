@@ -1,7 +1,7 @@
 //! The numbered invariants, as predicates. `docs/invariants.md` lists them; the drive loops, the simulator's auditor and the model
 //! checker use these same functions.
 
-use crate::record::{BlockRow, BlockStatus, ChainRow, NodeView, OutboxRow};
+use crate::record::{BatchRow, BlockRow, BlockStatus, ChainRow, NodeView, OutboxRow};
 
 /// A broken invariant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,14 +19,21 @@ fn hold(holds: bool, id: &'static str, what: impl FnOnce() -> String) -> Check {
 
 /// I1: `first <= next_final <= next_release <= next_final + 256 + (numbers skipped ahead)`.
 /// I2: one outbox row a number: `next_seq - 1 == next_final - first`.
-/// I3: cursor, release point and sequence never move back.
+/// I3: cursor, release point and sequence never move back, nor do batch cursors, which stay at or below the cursor.
 pub fn chain(before: Option<&ChainRow>, after: &ChainRow) -> Check {
     hold(after.first <= after.next_final && after.next_final <= after.next_release, "I1", || format!("{after:?}"))?;
     hold(after.next_seq - 1 == after.next_final - after.first, "I2", || format!("{after:?}"))?;
+    let batched = after.batches.iter().all(|batch| batch.next <= after.next_final && batch.told < batch.number);
+    hold(batched, "I3", || format!("{after:?}"))?;
     let Some(before) = before else { return Ok(()) };
+    let is_kept = |batch: &crate::record::BatchCursor| {
+        let now = after.batches.iter().find(|now| now.chain == batch.chain);
+        now.is_some_and(|now| now.next >= batch.next && now.number >= batch.number && now.told >= batch.told)
+    };
     let forward = before.next_final <= after.next_final
         && before.next_release <= after.next_release
-        && before.next_seq <= after.next_seq;
+        && before.next_seq <= after.next_seq
+        && before.batches.iter().all(is_kept);
     hold(forward, "I3", || format!("{before:?} became {after:?}"))
 }
 
@@ -55,6 +62,15 @@ pub fn outbox(chain: &ChainRow, row: &OutboxRow) -> Check {
 /// I8: nothing is published before the cursor has passed it.
 pub fn published(chain: &ChainRow, seq: u64) -> Check {
     hold(seq < chain.next_seq, "I8", || format!("published {seq} with {chain:?}"))
+}
+
+/// I10: a batch's range is of final blocks, and ends where the next one begins.
+pub fn batch(chain: &ChainRow, row: &BatchRow) -> Check {
+    let range = &row.range;
+    let cursor = chain.batches.iter().find(|cursor| cursor.chain == row.chain);
+    let follows = cursor.is_some_and(|cursor| cursor.next == range.to + 1 && cursor.number == row.number + 1);
+    let is_final = range.of == chain.chain && range.from <= range.to && range.to < chain.next_final;
+    hold(follows && is_final, "I10", || format!("{row:?} with {chain:?}"))
 }
 
 /// I9: a node is sent only when every one of its slots is filled, each by an attempt at or above its floor.

@@ -11,7 +11,7 @@ pub use chain::{ChainMessage, Command, Submission};
 pub use range::RangeMessage;
 pub use report::{FailureKind, Finding, Report, ReportEvent};
 pub use task::{Check, TaskMessage};
-pub use timer::{TimerKind, TimerMessage};
+pub use timer::TimerMessage;
 
 use crate::id::{Class, Pool};
 

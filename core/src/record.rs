@@ -7,6 +7,7 @@
 //! |---|---|---|---|
 //! | [`ChainRow`] | `chain/{chain}` | `chain` | versioned |
 //! | [`BlockRow`] | `chain/{chain}` | `block/{number:020}` | versioned |
+//! | [`BatchRow`] | `chain/{source}` | `batch/{chain}/{number:020}` | versioned, written once |
 //! | [`OutboxRow`] | `outbox/{chain}` | `seq/{seq:020}` | versioned, written once |
 //! | published | `outbox/{chain}` | `published` | accept-first |
 //! | swept | `outbox/{chain}` | `swept` | accept-first |
@@ -14,12 +15,11 @@
 //! | ranges | same | `ranges` | accept-first |
 //! | node | same | `node/{stage:03}/{layer:02}/{index:06}` | accept-first |
 //! | timer | same | `timer/{piece:03}` | accept-first |
-//! | hedge timer | same | `hedge/{piece:03}` | accept-first |
-//! | [`crate::block::Sketch`] | `sketch/{tag}` | `{stage:03}/{pool}` | accept-first |
 //!
-//! Blobs: `witnesses/…` (whatever the submitter chose), `artifacts/{pool}/{task}`, `control/{run}`, `control/{run}/{stage}/{node}/a{attempt}`,
+//! Blobs: `witnesses/…` (whatever the submitter chose), `artifacts/{pool}/{task}`, `control/{run}`,
 //! `proofs/{chain}/{number:020}`.
 
+mod batch;
 mod block;
 mod chain;
 pub(crate) mod codec;
@@ -30,20 +30,20 @@ mod run;
 mod tests;
 mod watch;
 
+pub use batch::{BatchCursor, BatchManifest, BatchRange, BatchRow, BatchedBlock, MAX_BATCH};
 pub use block::{BlockRow, BlockStatus, Contender, EpochEnd, MAX_CONTENDERS, MAX_HISTORY, MAX_SUSPECTS};
 pub use chain::{ChainRow, Halt, PendingEffect};
 pub use codec::{DecodeError, Versioned};
 pub use manifest::{MANIFEST_PAGE, Manifest, ManifestPage};
 pub use outbox::{Finality, OutboxRow, Timings};
 pub use run::{
-    Artifact, FailureNote, Hedges, ManifestSlot, NodeView, Run, RunView, Started, Suspect, Try, Verdict, VerdictSlot,
-    attribute,
+    Artifact, FailureNote, ManifestSlot, NodeView, Run, RunView, Started, Suspect, Try, Verdict, VerdictSlot, attribute,
 };
-pub use watch::{HedgeWatch, Watch};
+pub use watch::Watch;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{ChainId, Node, Pool, RunId, Sha256, StageName, TaskId};
+use crate::id::{ChainId, Node, RunId, Sha256};
 
 /// Longest error text kept, bytes.
 pub const MAX_ERROR: usize = 4096;
@@ -75,6 +75,11 @@ impl RowKey {
 
     pub fn block(chain: &ChainId, number: u64) -> Self {
         Self::new(format!("chain/{chain}"), format!("block/{number:020}"))
+    }
+
+    /// What block `number` of batch chain `chain` is made of, in the partition of its source.
+    pub fn batch(of: &ChainId, chain: &ChainId, number: u64) -> Self {
+        Self::new(format!("chain/{of}"), format!("batch/{chain}/{number:020}"))
     }
 
     pub fn outbox(chain: &ChainId, seq: u64) -> Self {
@@ -113,16 +118,6 @@ impl RowKey {
         Self::new(format!("run/{run}"), format!("timer/{piece:03}"))
     }
 
-    /// Where the hedge timer of a piece stands.
-    pub fn hedge(run: &RunId, piece: u32) -> Self {
-        Self::new(format!("run/{run}"), format!("hedge/{piece:03}"))
-    }
-
-    /// How long the tasks of a stage take in a pool, by the tag of the pipeline's digest.
-    pub fn sketch(tag: &str, stage: u16, pool: &Pool) -> Self {
-        Self::new(format!("sketch/{tag}"), format!("{stage:03}/{pool}"))
-    }
-
     /// The node a node row's sort key names.
     pub fn parse_node(sort: &str) -> Option<Node> {
         let mut parts = sort.strip_prefix("node/")?.split('/');
@@ -133,12 +128,6 @@ impl RowKey {
 /// The blob that tells workers to stop a run.
 pub fn control_key(run: &RunId) -> String {
     format!("control/{run}")
-}
-
-/// The blob that tells workers to stop what they do at a node for this attempt: a copy of it was accepted. A later attempt, after a
-/// revocation, is not meant.
-pub fn node_control_key(task: &TaskId, stage: &StageName) -> String {
-    format!("{}/{stage}/{}/a{}", control_key(&task.run), task.node, task.attempt.0)
 }
 
 /// The blob a finalized block is handed on as.

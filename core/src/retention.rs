@@ -106,6 +106,7 @@ mod tests {
             paused: false,
             halt: None,
             pending: Vec::new(),
+            batches: Vec::new(),
         }
     }
 
@@ -119,6 +120,7 @@ mod tests {
             hash: None,
             parent_hash: None,
             witness: None,
+            batch: None,
             fork_seq: None,
             submitted_at: Millis(0),
             released_at: None,

@@ -6,7 +6,7 @@ use push0_core::message::upload::{BadUpload, Upload, notified};
 use push0_core::message::{ChainMessage, queue};
 use push0_core::record::Versioned;
 use push0_core::{ChainId, ErrorCode};
-use push0_runtime::drive::{Context, chain};
+use push0_runtime::drive::{Context, batch, chain};
 use push0_runtime::host::{Failure, Function};
 use push0_runtime::port::Delivery;
 
@@ -31,6 +31,9 @@ impl Dispatcher {
         let event = match told {
             ChainMessage::Submit(submission) => Event::Submitted(submission),
             ChainMessage::Command(command) => Event::Command(command),
+            ChainMessage::Batch { number, .. } => {
+                Event::Batched(batch::derive(&self.context, &chain, number).await.map_err(from_drive)?)
+            }
         };
         self.drive(&chain, &event).await
     }
@@ -96,12 +99,16 @@ fn settled(chain: &ChainId, event: &Event, ignored: Ignored) -> Result<(), Failu
     let code = ignored.code();
     match ignored {
         Ignored::Settled | Ignored::Stale => Ok(()),
-        Ignored::Final { .. } | Ignored::NotFailed { .. } | Ignored::Unknown | Ignored::Window(_) => {
+        Ignored::Final { .. }
+        | Ignored::NotFailed { .. }
+        | Ignored::Unknown
+        | Ignored::Hole { .. }
+        | Ignored::Window(_) => {
             let code = code.map(tracing::field::display);
             tracing::warn!(code, %chain, number = event.number(), %ignored, "message changes nothing");
             Ok(())
         }
-        Ignored::BelowFirst { .. } | Ignored::TooFar { .. } => {
+        Ignored::BelowFirst { .. } | Ignored::TooFar { .. } | Ignored::Derived { .. } => {
             let reason = code.unwrap_or(ErrorCode::OutOfReach).says(ignored.to_string());
             Err(Failure::Poison { reason })
         }

@@ -73,7 +73,8 @@ impl Reaper {
     async fn chain(&self, chain: &ChainId) -> Result<(), DriveError> {
         // Pending effects, an unpublished outbox row, a cursor that could move.
         let _ = chain::drive(&self.context, chain, &Event::Tick).await?;
-        if let Some(waited_for) = &self.waited_for {
+        let is_derived = self.context.catalog.chains.get(chain).is_some_and(|config| config.batch.is_some());
+        if let Some(waited_for) = self.waited_for.as_ref().filter(|_| !is_derived) {
             self.find_upload(chain, waited_for).await?;
         }
         let unfinished = self.unfinished(chain).await?;

@@ -59,7 +59,7 @@ pub trait Prover: Send {
 #[derive(Debug, Clone)]
 pub struct Job {
     pub task: TaskMessage,
-    /// In the order of `task.inputs`, each with the digest named there.
+    /// In the order of `task.inputs`, each with the digest named there; of a batch's `split` also what its manifest names.
     pub inputs: Vec<Data>,
     /// Where the prover may write: absent where everything is in memory.
     pub dir: Option<PathBuf>,

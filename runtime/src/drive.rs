@@ -5,6 +5,7 @@
 //!
 //! An error from a loop means: not finished, deliver the message again.
 
+pub mod batch;
 pub mod block;
 pub mod chain;
 mod context;

@@ -174,13 +174,13 @@ fn task(id: &str) -> TaskMessage {
         pool: "cpu".parse().unwrap(),
         class: Class::Standard,
         inputs: Vec::new(),
+        expand: false,
         params: Value::Null,
         block_hash: BlockHash([0; 32]),
         time_limit: Millis(1_000),
         progress_limit: None,
         avoid: Vec::new(),
         check: None,
-        copies: None,
     }
 }
 

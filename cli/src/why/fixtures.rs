@@ -16,6 +16,7 @@ pub(crate) fn block(number: u64, status: BlockStatus) -> BlockSnapshot {
         hash: Some(BlockHash([number as u8; 32])),
         parent_hash: None,
         witness: None,
+        batch: None,
         fork_seq: None,
         submitted_at: Millis(990_000),
         released_at: None,
@@ -45,7 +46,6 @@ pub(crate) fn proving(number: u64) -> BlockSnapshot {
     let started = Started { attempt: Attempt(1), worker: "gpu-7".parse().unwrap(), by: None, at: Millis(997_000) };
     let failure = FailureNote {
         attempt: Attempt(1),
-        copy: 0,
         worker: Some("gpu-8".parse().unwrap()),
         by: None,
         kind: FailureKind::Retryable,

@@ -1,11 +1,15 @@
-//! What a state of a chain asks for by itself: pending effects, publication, release, finality, in this order.
+//! What a state of a chain asks for by itself: pending effects, publication, release, finality, batches, in this order.
 
-use super::{ChainConfig, Change, Now, Step, View};
+use super::{ChainConfig, Change, Now, Step, View, batch};
 use crate::record::{BlockRow, BlockStatus, Finality, Halt, OutboxRow, PendingEffect, Timings};
 
 /// The next thing to do, or `None`: all is done until something happens.
 pub fn advance(view: &View, now: Now, config: &ChainConfig) -> Option<Step> {
-    pending(view).or_else(|| publish(view)).or_else(|| release(view, now, config)).or_else(|| finalize(view, now))
+    pending(view)
+        .or_else(|| publish(view))
+        .or_else(|| release(view, now, config))
+        .or_else(|| finalize(view, now))
+        .or_else(|| batch::advance(view, now, config))
 }
 
 /// Effects come before further decisions, so that the list stays short and none is ever overwritten.
@@ -26,11 +30,11 @@ fn release(view: &View, now: Now, config: &ChainConfig) -> Option<Step> {
     let block = view.blocks.get(&number)?;
     let mut chain = view.chain.clone();
     chain.next_release = number + 1;
+    let in_window = number < view.chain.next_final + view.window(config);
     match block.status {
         // Nothing to prove: it passes whatever the window, so that the cursor can pass it too.
         BlockStatus::Skipped { .. } => Some(Step::write(Change { chain: Some(chain), ..Change::default() })),
         BlockStatus::Parked => {
-            let in_window = number < view.chain.next_final + view.window(config);
             if view.chain.paused || !in_window {
                 return None;
             }
@@ -38,10 +42,14 @@ fn release(view: &View, now: Now, config: &ChainConfig) -> Option<Step> {
             let mut block = block.clone();
             block.set_status(BlockStatus::Proving, now);
             block.released_at = Some(now);
-            Some(Step::write(Change { chain: Some(chain), block: Some(block), outbox: None }))
+            Some(Step::write(Change { chain: Some(chain), block: Some(block), ..Change::default() }))
+        }
+        // A batch with a hole is admitted so. Like any failed block it holds back finality alone.
+        BlockStatus::Failed { .. } => {
+            (!view.chain.paused && in_window).then(|| Step::write(Change { chain: Some(chain), ..Change::default() }))
         }
         // The release point stands before a block until it is released: nothing else can have happened to it.
-        BlockStatus::Proving | BlockStatus::Proven | BlockStatus::Failed { .. } | BlockStatus::Final => None,
+        BlockStatus::Proving | BlockStatus::Proven | BlockStatus::Final => None,
     }
 }
 
@@ -104,6 +112,7 @@ fn finalized(view: &View, block: &BlockRow, finality: Finality, now: Now) -> Cha
         epoch: block.epoch,
         hash: block.hash,
         parent_hash: block.parent_hash,
+        batch: block.batch.clone(),
         finality,
         timings: Some(Timings {
             submitted_at: block.submitted_at,
@@ -117,5 +126,5 @@ fn finalized(view: &View, block: &BlockRow, finality: Finality, now: Now) -> Cha
     if block.status == BlockStatus::Proven {
         block.set_status(BlockStatus::Final, now);
     }
-    Change { chain: Some(chain), block: Some(block), outbox: Some(outbox) }
+    Change { chain: Some(chain), block: Some(block), outbox: Some(outbox), ..Change::default() }
 }

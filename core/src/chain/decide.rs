@@ -10,7 +10,12 @@ use crate::record::{
 
 /// What `event` changes. Equal inputs, equal outputs.
 pub fn decide(view: &View, event: &Event, now: Now, config: &ChainConfig) -> Result<Change, Ignored> {
+    let replaces = matches!(event, Event::Submitted(_) | Event::Command(Command::Replace(_)));
+    if let Some(batching) = config.batch.as_ref().filter(|_| replaces) {
+        return Err(Ignored::Derived { of: batching.of.clone() });
+    }
     match event {
+        Event::Batched(batch) => super::batch::batched(view, batch, now),
         Event::Submitted(submission) => submitted(view, submission, now, config),
         Event::RunEnded { run, outcome } => run_ended(view, run, outcome, now, config),
         Event::Command(Command::Retry { number, epoch, .. }) => retry(view, *number, *epoch, now),
@@ -116,7 +121,7 @@ fn failed(view: &View, block: &BlockRow, reason: &str, now: Now) -> Change {
     chain.pending.push(PendingEffect::Stop { number: block.number, epoch: block.epoch });
     let mut block = block.clone();
     block.set_status(BlockStatus::Failed { reason: clip_error(reason) }, now);
-    Change { chain: Some(chain), block: Some(block), outbox: None }
+    Change { chain: Some(chain), block: Some(block), ..Change::default() }
 }
 
 fn retry(view: &View, number: u64, epoch: Option<Epoch>, now: Now) -> Result<Change, Ignored> {
@@ -128,6 +133,9 @@ fn retry(view: &View, number: u64, epoch: Option<Epoch>, now: Now) -> Result<Cha
     let may_be_running = epoch.is_some() && block.status == BlockStatus::Proving;
     if !may_be_running && !matches!(block.status, BlockStatus::Failed { .. }) {
         return Err(Ignored::NotFailed { number, status: block.status.name() });
+    }
+    if block.witness.is_none() {
+        return Err(Ignored::Hole { number });
     }
     let mut change = run_anew(view, block, None, "retried by an operator", now);
     if let Some(block) = &mut change.block {
@@ -167,6 +175,8 @@ fn skip(view: &View, number: u64, reason: &str, now: Now, config: &ChainConfig) 
     let mut chain = view.chain.clone();
     lift_halt(&mut chain, number);
     let block = match view.blocks.get(&number) {
+        // What a batch is made of comes from its source; before that there is nothing to leave out.
+        None if config.batch.is_some() => return Err(Ignored::Unknown),
         None => vacant(view, number, now),
         Some(block) if is_final(block) => return Err(Ignored::Final { number }),
         Some(BlockRow { status: BlockStatus::Skipped { .. }, .. }) => return Err(Ignored::Settled),
@@ -180,7 +190,7 @@ fn skip(view: &View, number: u64, reason: &str, now: Now, config: &ChainConfig) 
         }
     };
     let status = BlockStatus::Skipped { reason: clip_error(reason) };
-    Ok(Change { chain: Some(chain), block: Some(BlockRow { status, ..block }), outbox: None })
+    Ok(Change { chain: Some(chain), block: Some(BlockRow { status, ..block }), ..Change::default() })
 }
 
 fn set_paused(view: &View, paused: bool) -> Result<Change, Ignored> {
@@ -227,6 +237,7 @@ fn admitted(submission: &Submission, now: Now) -> BlockRow {
         hash: Some(submission.hash),
         parent_hash: submission.parent_hash,
         witness: Some(submission.witness.clone()),
+        batch: None,
         fork_seq: submission.fork_seq,
         submitted_at: now,
         released_at: None,
@@ -287,7 +298,7 @@ fn run_anew(view: &View, block: &BlockRow, with: Option<&Submission>, reason: &s
     } else {
         block.status = BlockStatus::Parked;
     }
-    Change { chain: Some(chain), block: Some(block), outbox: None }
+    Change { chain: Some(chain), block: Some(block), ..Change::default() }
 }
 
 /// What an operator does to the block that halts the chain ends the halt; `advance` finds out whether it was enough.

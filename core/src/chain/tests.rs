@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::id::Sha256;
 use crate::invariant;
-use crate::record::{BlockStatus, Finality, Halt, Suspect};
+use crate::record::{BatchRange, BlockStatus, Finality, Halt, Suspect};
 
 struct World {
     config: ChainConfig,
@@ -13,6 +13,10 @@ struct World {
     blocks: BTreeMap<u64, BlockRow>,
     outbox: Vec<OutboxRow>,
     performed: Vec<PendingEffect>,
+    batches: Vec<BatchRow>,
+    /// Batch chain and number, as it was told.
+    told: Vec<(String, u64)>,
+    now: Millis,
 }
 
 fn hash(byte: u8) -> BlockHash {
@@ -44,7 +48,16 @@ impl World {
         let digest = PipelineDigest([9; 32]);
         let config = ChainConfig { window, first_parent: Some(hash(0)), ..ChainConfig::new(chain_id(), digest) };
         let chain = config.new_row();
-        Self { config, chain, blocks: BTreeMap::new(), outbox: Vec::new(), performed: Vec::new() }
+        Self {
+            config,
+            chain,
+            blocks: BTreeMap::new(),
+            outbox: Vec::new(),
+            performed: Vec::new(),
+            batches: Vec::new(),
+            told: Vec::new(),
+            now: Millis(5),
+        }
     }
 
     fn view(&self) -> View {
@@ -60,6 +73,10 @@ impl World {
             invariant::chain(Some(&self.chain), &chain).unwrap();
             self.chain = chain;
         }
+        if let Some(row) = change.batch {
+            invariant::batch(&self.chain, &row).unwrap();
+            self.batches.push(row);
+        }
         if let Some(row) = change.outbox {
             invariant::outbox(&self.chain, &row).unwrap();
             self.outbox.push(row);
@@ -68,9 +85,9 @@ impl World {
 
     /// Decides and then advances until nothing is left.
     fn on(&mut self, event: Event) -> Result<(), Ignored> {
-        let answer = decide(&self.view(), &event, Millis(5), &self.config);
+        let answer = decide(&self.view(), &event, self.now, &self.config);
         let answer = answer.map(|change| self.write(change));
-        while let Some(step) = advance(&self.view(), Millis(5), &self.config) {
+        while let Some(step) = advance(&self.view(), self.now, &self.config) {
             match step {
                 Step::Write(change) => self.write(*change),
                 Step::Perform { effect, then } => {
@@ -78,6 +95,11 @@ impl World {
                     self.chain = *then;
                 }
                 Step::Publish { seq } => panic!("{seq} is published already"),
+                Step::TellBatch { chain, number, then } => {
+                    self.told.push((chain.to_string(), number));
+                    invariant::chain(Some(&self.chain), &then).unwrap();
+                    self.chain = *then;
+                }
             }
         }
         answer
@@ -364,4 +386,183 @@ fn an_effect_of_an_overtaken_run_is_not_performed() {
     assert!(is_current(PendingEffect::Start { number: 1, epoch: Epoch(1) }, world.blocks.get(&1)));
     world.blocks.get_mut(&1).unwrap().status = BlockStatus::Skipped { reason: String::new() };
     assert!(!is_current(PendingEffect::Start { number: 1, epoch: Epoch(1) }, world.blocks.get(&1)));
+}
+
+/// A source of which `size` blocks are a batch.
+fn source(size: u32, wait: Option<u64>) -> World {
+    let mut world = World::new(8);
+    world.derive("batches", size, wait);
+    world
+}
+
+impl World {
+    fn derive(&mut self, chain: &str, size: u32, wait: Option<u64>) {
+        let batching = Batching { of: chain_id(), size, wait: wait.map(Millis) };
+        self.config.derived.insert(chain.parse().unwrap(), batching);
+    }
+
+    fn finalize(&mut self, numbers: std::ops::RangeInclusive<u64>) {
+        for number in numbers {
+            self.submit(number);
+            self.prove(number);
+        }
+    }
+
+    /// Number, first and last block of each batch.
+    fn ranges(&self, chain: &str) -> Vec<(u64, u64, u64)> {
+        let of_chain = self.batches.iter().filter(|row| row.chain.as_str() == chain);
+        of_chain.map(|row| (row.number, row.range.from, row.range.to)).collect()
+    }
+
+    fn tick(&mut self, at: u64) {
+        self.now = Millis(at);
+        assert_eq!(self.on(Event::Tick), Err(Ignored::Settled));
+    }
+}
+
+#[test]
+fn a_batch_is_fixed_and_told_once_when_the_cursor_has_passed_its_end() {
+    let mut world = source(3, None);
+    for number in [2, 3, 4, 5, 6, 7, 8] {
+        world.submit(number);
+    }
+    for number in [2, 3, 4, 5, 6, 7] {
+        world.prove_if_started(number);
+    }
+    assert_eq!(world.ranges("batches"), [], "nothing is final");
+    world.submit(1);
+    for number in 1..=7 {
+        world.prove_if_started(number);
+    }
+    assert_eq!(world.finalized(), [1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!(world.ranges("batches"), [(1, 1, 3), (2, 4, 6)]);
+    let told = [("batches".to_owned(), 1), ("batches".to_owned(), 2)];
+    assert_eq!(world.told, told);
+    world.tick(1_000_000);
+    assert_eq!((world.told.len(), world.batches.len()), (2, 2), "without a wait the rest stays");
+}
+
+impl World {
+    fn prove_if_started(&mut self, number: u64) {
+        if self.blocks.get(&number).is_some_and(|block| block.status == BlockStatus::Proving) {
+            self.prove(number);
+        }
+    }
+}
+
+#[test]
+fn a_batch_that_is_not_full_is_fixed_when_its_first_block_has_been_final_for_the_wait() {
+    let mut world = source(4, Some(100));
+    world.tick(1_000);
+    assert_eq!(world.ranges("batches"), [], "there is nothing to wait for");
+    world.finalize(1..=1);
+    world.now = Millis(1_050);
+    world.finalize(2..=2);
+    world.tick(1_099);
+    assert_eq!(world.ranges("batches"), []);
+    world.tick(1_100);
+    assert_eq!(world.ranges("batches"), [(1, 1, 2)]);
+    world.now = Millis(1_150);
+    world.finalize(3..=6);
+    assert_eq!(world.ranges("batches"), [(1, 1, 2), (2, 3, 6)], "a full one waits for nothing");
+    world.tick(9_999);
+    assert_eq!(world.batches.len(), 2, "and the clock of the next one has not begun");
+    assert_eq!(world.told.len(), 2);
+}
+
+#[test]
+fn several_chains_are_derived_from_one_source_each_at_its_own_size() {
+    let mut world = source(2, None);
+    world.derive("singles", 1, None);
+    world.finalize(1..=5);
+    assert_eq!(world.ranges("batches"), [(1, 1, 2), (2, 3, 4)]);
+    assert_eq!(world.ranges("singles"), (1..=5).map(|number| (number, number, number)).collect::<Vec<_>>());
+    // One that comes later begins with the source's first block.
+    world.derive("late", 4, None);
+    world.tick(10);
+    assert_eq!(world.ranges("late"), [(1, 1, 4)]);
+    assert_eq!(world.told.iter().filter(|(chain, _)| chain == "late").count(), 1);
+}
+
+#[test]
+fn a_batch_is_derived_from_the_stream_alone_and_a_skipped_block_is_a_hole() {
+    let mut world = source(3, None);
+    world.finalize(1..=4);
+    world.command(Command::Skip { chain: chain_id(), number: 5, reason: "lost".to_owned() }).unwrap();
+    world.finalize(6..=6);
+    let rows = |row: &BatchRow| world.outbox[row.range.from as usize - 1..row.range.to as usize].to_vec();
+    let [whole, holed] = &world.batches[..] else { panic!("{:?}", world.batches) };
+    let manifest = derive(whole, &rows(whole)).unwrap().unwrap();
+    assert_eq!(manifest, derive(whole, &rows(whole)).unwrap().unwrap());
+    let numbers: Vec<_> = manifest.blocks.iter().map(|block| (block.number, block.hash, block.parent_hash)).collect();
+    assert_eq!(numbers, [1, 2, 3].map(|number| (number.into(), hash(number), Some(hash(number - 1)))));
+    assert_eq!((manifest.from, manifest.to, manifest.chain.as_str()), (1, 3, "demo"));
+    assert_eq!(hashes(&rows(whole)), (Some(hash(3)), Some(hash(0))));
+    let why = derive(holed, &rows(holed)).unwrap().unwrap_err();
+    assert!(why.contains("block 5 of demo") && why.contains("lost"), "{why}");
+    assert_eq!(hashes(&rows(holed)), (Some(hash(6)), Some(hash(3))));
+    let ends_in_hole = &rows(holed)[..2];
+    assert_eq!(hashes(ends_in_hole), (None, Some(hash(3))), "what was left out is nobody's parent");
+    assert_eq!(hashes(&rows(holed)[1..]), (Some(hash(6)), None));
+    for wrong in [&rows(holed)[1..], &rows(holed)[..2], &rows(whole)[..], &[]] {
+        assert!(derive(holed, wrong).is_err(), "another part of the stream");
+    }
+}
+
+/// A batch chain, and what it is told of.
+fn batch_chain() -> World {
+    let mut world = World::new(2);
+    world.config.batch = Some(Batching { of: "source".parse().unwrap(), size: 2, wait: None });
+    world
+}
+
+fn batch(number: u64, content: Content) -> Event {
+    let range = BatchRange { of: "source".parse().unwrap(), from: 2 * number - 1, to: 2 * number };
+    let hash_of = |number: u64| Some(hash(number as u8));
+    Event::Batched(Batch { number, range, hash: hash_of(number), parent_hash: hash_of(number - 1), content })
+}
+
+#[test]
+fn batches_are_admitted_once_proven_in_the_window_and_finalized_with_their_range() {
+    let mut world = batch_chain();
+    let whole = |number| batch(number, Content::Witness(blob("manifest")));
+    world.on(whole(2)).unwrap();
+    world.on(whole(1)).unwrap();
+    assert_eq!(world.on(whole(1)), Err(Ignored::Settled));
+    assert_eq!(world.started(), [(1, 1), (2, 1)]);
+    world.prove(1);
+    assert_eq!(world.on(whole(1)), Err(Ignored::Settled), "also when it is final");
+    world.prove(2);
+    let ranges: Vec<_> = world.outbox.iter().map(|row| row.batch.as_ref().unwrap().to_string()).collect();
+    assert_eq!(ranges, ["source 1..2", "source 3..4"]);
+}
+
+#[test]
+fn nobody_submits_replaces_or_skips_ahead_on_a_batch_chain() {
+    let mut world = batch_chain();
+    let derived = Err(Ignored::Derived { of: "source".parse().unwrap() });
+    assert_eq!(world.on(Event::Submitted(submission(1))), derived);
+    assert_eq!(world.command(Command::Replace(submission(1))), derived);
+    let skip = Command::Skip { chain: chain_id(), number: 1, reason: "r".to_owned() };
+    assert_eq!(world.command(skip), Err(Ignored::Unknown));
+    assert_eq!(world.blocks.len(), 0);
+}
+
+#[test]
+fn a_batch_with_a_hole_fails_holds_back_finality_alone_and_can_only_be_skipped() {
+    let mut world = batch_chain();
+    let whole = |number| batch(number, Content::Witness(blob("manifest")));
+    world.on(whole(1)).unwrap();
+    world.on(batch(2, Content::Hole("P0-030: block 3 was left out".to_owned()))).unwrap();
+    world.on(whole(3)).unwrap();
+    assert_eq!(world.status(2), "failed");
+    world.prove(1);
+    assert_eq!(world.started(), [(1, 1), (3, 1)], "what is behind it is proven, within the window");
+    world.prove(3);
+    assert_eq!(world.finalized(), [1]);
+    let retry = Command::Retry { chain: chain_id(), number: 2, epoch: None };
+    assert_eq!(world.command(retry), Err(Ignored::Hole { number: 2 }));
+    world.command(Command::Skip { chain: chain_id(), number: 2, reason: "has a hole".to_owned() }).unwrap();
+    assert_eq!(world.finalized(), [1, 2, 3]);
+    assert!(matches!(&world.outbox[1].finality, Finality::Tombstone { .. }) && world.outbox[1].batch.is_some());
 }

@@ -11,6 +11,11 @@ use crate::record::codec::versioned;
 pub enum ChainMessage {
     Submit(Submission),
     Command(Command),
+    /// A batch of this chain has been fixed in its source's row; everything about it follows from there.
+    Batch {
+        chain: ChainId,
+        number: u64,
+    },
 }
 
 /// A block whose witness is stored.
@@ -66,6 +71,7 @@ impl ChainMessage {
         match self {
             ChainMessage::Submit(submission) => &submission.chain,
             ChainMessage::Command(command) => command.chain(),
+            ChainMessage::Batch { chain, .. } => chain,
         }
     }
 }

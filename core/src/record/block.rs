@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::codec::versioned;
-use super::{BlobRef, Suspect};
+use super::{BatchRange, BlobRef, Suspect};
 use crate::id::{BlockHash, ChainId, Epoch, Millis, PipelineDigest};
 
 /// Contenders remembered a number; further ones are dropped, the count goes on.
@@ -32,6 +32,9 @@ pub struct BlockRow {
     pub parent_hash: Option<BlockHash>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub witness: Option<BlobRef>,
+    /// Of a batch chain: what it is made of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<BatchRange>,
     /// The submitter's count of its own reorganisations; a higher one supersedes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fork_seq: Option<u64>,

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::BatchCursor;
 use super::codec::versioned;
 use crate::id::{BlockHash, ChainId, Epoch};
 
@@ -36,6 +37,9 @@ pub struct ChainRow {
     /// Decided and not yet performed, oldest first. Performed before anything else is decided.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pending: Vec<PendingEffect>,
+    /// How far the chains derived from this one are, one entry each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub batches: Vec<BatchCursor>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::BlobRef;
 use super::codec::versioned;
+use super::{BatchRange, BlobRef};
 use crate::id::{BlockHash, ChainId, Epoch, Millis, PipelineDigest};
 
 /// Versioned, written once with the cursor's move; key `outbox/{chain}`, `seq/{seq:020}`.
@@ -19,6 +19,9 @@ pub struct OutboxRow {
     pub hash: Option<BlockHash>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent_hash: Option<BlockHash>,
+    /// Of a batch chain: the blocks it is made of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<BatchRange>,
     pub finality: Finality,
     /// None in rows of versions that did not write them.
     #[serde(default, skip_serializing_if = "Option::is_none")]

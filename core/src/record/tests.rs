@@ -6,8 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::id::{Attempt, BlockHash, ChainId, Epoch, Millis, PipelineDigest, TaskId, WorkerId};
 use crate::message::{
-    ChainMessage, Command, FailureKind, RangeMessage, Report, ReportEvent, Submission, TaskMessage, TimerKind,
-    TimerMessage,
+    ChainMessage, Command, FailureKind, RangeMessage, Report, ReportEvent, Submission, TaskMessage, TimerMessage,
 };
 use crate::pipeline::Kind;
 
@@ -92,8 +91,9 @@ prop_compose! {
         window in option::of(any::<u32>()), paused in any::<bool>(), names in option::of(block_hash()),
         pending in prop::collection::vec(effect(), 0..4),
     ) -> ChainRow {
+        let cursor = BatchCursor { since: Some(Millis(next_seq)), ..BatchCursor::new(chain.clone(), first) };
         let halt = names.map(|names| Halt::ParentMismatch { number: first, names, last: names });
-        ChainRow { chain, first, next_final: first, next_release: first, next_seq, last_hash, orphans: names.into_iter().collect(), window, paused, halt, pending }
+        ChainRow { chain, first, next_final: first, next_release: first, next_seq, last_hash, orphans: names.into_iter().collect(), window, paused, halt, pending, batches: vec![cursor] }
     }
 }
 
@@ -102,10 +102,12 @@ prop_compose! {
         submission in submission(), status in status(), at in millis(), epoch in any::<u32>(), proof in option::of(blob()),
         final_seq in option::of(any::<u64>()), seen in any::<u32>(), reason in ".*", digest in option::of(any::<[u8; 32]>()),
     ) -> BlockRow {
+        let source = submission.chain.clone();
         let contender = Contender { hash: submission.hash, witness: submission.witness.clone(), at };
         BlockRow {
             chain: submission.chain, number: submission.number, epoch: Epoch(epoch), status,
             hash: Some(submission.hash), parent_hash: submission.parent_hash, witness: Some(submission.witness),
+            batch: Some(BatchRange { of: source, from: submission.number, to: submission.number }),
             fork_seq: submission.fork_seq, submitted_at: at, released_at: proof.as_ref().map(|_| at), changed_at: at,
             pipeline: digest.map(PipelineDigest), header: proof.clone(), proof, final_seq, bad_proofs: seen, spoiled_runs: seen,
             suspects: vec![Suspect { stage: 1, worker: "w".parse().unwrap() }],
@@ -136,6 +138,7 @@ fn outbox_row() -> impl Strategy<Value = OutboxRow> {
         epoch: run.epoch,
         hash,
         parent_hash: hash,
+        batch: None,
         finality,
         timings,
     })
@@ -183,12 +186,12 @@ fn task_message() -> impl Strategy<Value = TaskMessage> {
             pool: "gpu".parse().unwrap(),
             class: crate::id::Class::Bulk,
             inputs,
+            expand: true,
             params: serde_json::json!({ "k": 8 }),
             block_hash,
             time_limit,
             progress_limit: Some(time_limit),
             avoid,
-            copies: Some(2),
             check: Some(crate::message::Check { reader: crate::id::Node::new(3, 0, 1), slot: 1 }),
         })
 }
@@ -221,6 +224,14 @@ proptest! {
     fn manifests_survive_text(blobs in prop::collection::vec(blob(), 1..5), hash in block_hash(), first in any::<u32>()) {
         let header = blobs[0].clone();
         survives(&Manifest { segments: first, pages: blobs.clone(), header, hash, parent_hash: Some(hash) });
+        let range = BatchRange { of: "payments".parse().unwrap(), from: 17, to: 24 };
+        survives(&BatchRow { chain: "payments-batch".parse().unwrap(), number: 3, range, at: Millis(first.into()) });
+        let block = |(number, blob): (u64, &BlobRef)| BatchedBlock {
+            number, hash, parent_hash: (number > 0).then_some(hash), proof: blob.clone(), header: blobs[0].clone(), pipeline: PipelineDigest(hash.0),
+        };
+        let manifest = BatchManifest { chain: "payments".parse().unwrap(), from: 0, to: blobs.len() as u64 - 1, blocks: (0..).zip(&blobs).map(block).collect() };
+        prop_assert_eq!(manifest.inputs().len(), 2 * blobs.len());
+        survives(&manifest);
         survives(&ManifestPage { first, segments: blobs });
     }
 
@@ -232,11 +243,10 @@ proptest! {
         let retry = Command::Retry { chain: submission.chain.clone(), number: from.into(), epoch: Some(Epoch(from)) };
         survives(&ChainMessage::Command(retry));
         survives(&ChainMessage::Command(Command::Replace(submission.clone())));
+        survives(&ChainMessage::Batch { chain: submission.chain.clone(), number: submission.number });
         survives(&ChainMessage::Submit(submission));
         survives(&RangeMessage { run: id.run.clone(), from, to: from });
-        for kind in [TimerKind::Lost, TimerKind::Hedge] {
-            survives(&TimerMessage { run: id.run.clone(), piece: from, due: at, kind });
-        }
+        survives(&TimerMessage { run: id.run.clone(), piece: from, due: at });
         survives(&Report { task: id, worker, by: Some("rack1".parse().unwrap()), at, event });
         survives(&task);
     }

@@ -40,13 +40,13 @@ pub fn self_tests<'p>(pipelines: impl IntoIterator<Item = &'p PipelineFile>, poo
                 pool: pool.clone(),
                 class: Class::default(),
                 inputs: Vec::new(),
+                expand: false,
                 params: stage.params.clone(),
                 block_hash: BlockHash([0; 32]),
                 time_limit: file.policy.stage(position).time_limit,
                 progress_limit: file.policy.stage(position).progress_limit,
                 avoid: Vec::new(),
                 check: None,
-                copies: None,
             };
             let named = file.self_tests.get(&stage.prover).filter(|test| test.stage == stage.name);
             tests.push(SelfTest { task, inputs: named.map(|test| test.inputs.clone()) });

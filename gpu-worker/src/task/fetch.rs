@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use push0_core::message::{Finding, TaskMessage};
 use push0_core::pipeline::Kind;
-use push0_core::record::BlobRef;
+use push0_core::record::{BatchManifest, BlobRef, Versioned as _};
 use push0_core::{ErrorCode, Sha256};
 use push0_runtime::port::{ErrorKind, PortError, PortResult};
 use tracing::warn;
 
-use super::{Env, Store, Turn, checked};
+use super::{Env, Limits, Store, Turn, checked};
 use crate::lease::Hold;
 use crate::prover::{Data, Failure};
 use crate::retry::{GaveUp, persist};
@@ -54,16 +54,72 @@ pub(super) async fn inputs(env: &Env, task: &TaskMessage, held: &Hold) -> Result
         })?),
     };
     let at = dir.as_ref().map(TaskDir::path);
-    let fetched: Vec<Data> = stream::iter(0..task.inputs.len())
-        .map(|position| input(env, task, held, position, at))
-        .buffered(DOWNLOADS)
-        .try_collect()
-        .await?;
+    let mut fetched = all(env, task, held, 0, &task.inputs, at).await?;
+    if task.expand {
+        let named = named(env, task, &fetched).map_err(|why| {
+            Turn::Failed(Failure::permanent(ErrorCode::WitnessDamaged.says(format!("the batch's manifest: {why}"))))
+        })?;
+        fetched.extend(all(env, task, held, fetched.len(), &named, at).await?);
+    }
     Ok((fetched, dir))
 }
 
-async fn input(env: &Env, task: &TaskMessage, held: &Hold, position: usize, dir: Option<&Path>) -> Result<Data, Turn> {
-    let wanted = &task.inputs[position];
+/// These inputs, of which the first has position `first`.
+async fn all(
+    env: &Env,
+    task: &TaskMessage,
+    held: &Hold,
+    first: usize,
+    wanted: &[BlobRef],
+    dir: Option<&Path>,
+) -> Result<Vec<Data>, Turn> {
+    stream::iter(0..wanted.len())
+        .map(|position| input(env, task, held, first + position, &wanted[position], dir))
+        .buffered(DOWNLOADS)
+        .try_collect()
+        .await
+}
+
+/// What a batch's manifest, the only input so far, names beside itself.
+fn named(env: &Env, task: &TaskMessage, fetched: &[Data]) -> Result<Vec<BlobRef>, String> {
+    let ([manifest], [wanted]) = (fetched, &task.inputs[..]) else {
+        return Err("it should be the one input".to_owned());
+    };
+    if wanted.size > LARGEST_MANIFEST {
+        return Err(format!("it has {} bytes; at most {LARGEST_MANIFEST} are possible", wanted.size));
+    }
+    let text = match manifest {
+        Data::Memory(bytes) => String::from_utf8(bytes.to_vec()).map_err(|error| error.to_string())?,
+        Data::File(path) => std::fs::read_to_string(path).map_err(|error| error.to_string())?,
+    };
+    expand(&text, &env.limits)
+}
+
+/// Bytes: of a batch of a thousand blocks, each with two keys as long as keys may be, and some.
+const LARGEST_MANIFEST: u64 = 8 << 20;
+
+/// The further inputs that a batch's manifest names, in order, if there are not too many.
+pub fn expand(manifest: &str, limits: &Limits) -> Result<Vec<BlobRef>, String> {
+    let manifest = BatchManifest::from_json(manifest).map_err(|error| error.to_string())?;
+    if manifest.blocks.len() > limits.batch_blocks {
+        return Err(format!("it has {} blocks; at most {} are possible", manifest.blocks.len(), limits.batch_blocks));
+    }
+    let inputs = manifest.inputs();
+    let bytes = inputs.iter().fold(0u64, |sum, input| sum.saturating_add(input.size));
+    if bytes > limits.batch_bytes {
+        return Err(format!("its proofs and headers have {bytes} bytes; at most {} are possible", limits.batch_bytes));
+    }
+    Ok(inputs)
+}
+
+async fn input(
+    env: &Env,
+    task: &TaskMessage,
+    held: &Hold,
+    position: usize,
+    wanted: &BlobRef,
+    dir: Option<&Path>,
+) -> Result<Data, Turn> {
     let path = dir.map(|dir| dir.join("in").join(position.to_string()));
     let fetched = match &path {
         Some(path) => persist(&*env.clock, &env.health, held, || to_file(env, &wanted.key, path)).await,
@@ -109,6 +165,7 @@ async fn to_memory(env: &Env, key: &str) -> PortResult<Option<(Data, Sha256)>> {
 fn not_what_was_pinned(task: &TaskMessage, position: usize, wanted: &BlobRef, why: &str) -> Turn {
     let message = format!("input {position} ({}) is not the one pinned as {}: {why}", wanted.key, wanted.sha256);
     let code = match task.kind {
+        Kind::Split if position > 0 => ErrorCode::ArtifactDamaged,
         Kind::Split => ErrorCode::WitnessDamaged,
         Kind::Map if wanted.key.contains("/segments/") => ErrorCode::SplitDamaged,
         Kind::Map | Kind::Join | Kind::Single | Kind::Verify => ErrorCode::ArtifactDamaged,

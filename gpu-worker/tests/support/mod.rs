@@ -42,13 +42,13 @@ pub(crate) fn task(kind: Kind, index: u32, inputs: Vec<BlobRef>) -> TaskMessage 
         pool: pool(),
         class: Class::Standard,
         inputs,
+        expand: false,
         params: serde_json::json!({}),
         block_hash: BlockHash([7; 32]),
         time_limit: Millis::from_secs(300),
         progress_limit: None,
         avoid: Vec::new(),
         check: None,
-        copies: None,
     }
 }
 

@@ -18,6 +18,25 @@ pub(crate) struct Header {
     pub hash: String,
     pub parent_hash: Option<String>,
     pub segments: u32,
+    /// Of a batch: the hashes of the blocks it is made of, one segment each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blocks: Vec<String>,
+}
+
+/// What the witness of a batch names; the rest of it is push0's business.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Manifest {
+    /// The source chain.
+    pub chain: String,
+    pub blocks: Vec<Batched>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Batched {
+    pub number: u64,
+    pub hash: String,
+    #[serde(default)]
+    pub parent_hash: Option<String>,
 }
 
 /// What every stage after `split` writes: which segments of which block it covers, both ends included.

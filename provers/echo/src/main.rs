@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use push0_prover::{Ctx, Failure, Hello, Kind, Prover, Task, TaskResult, Verdict, hello};
 use sha2::{Digest, Sha256};
 
-use crate::files::{Artifact, Header, SegmentFile};
+use crate::files::{Artifact, Header, Manifest, SegmentFile};
 use crate::params::{Params, Witness};
 use crate::script::Action;
 
@@ -133,7 +133,7 @@ fn wait(duration_ms: u64, ctx: &Ctx) -> Result<(), Failure> {
 
 fn split(task: &Task, params: &Params, ctx: &Ctx) -> Result<TaskResult, Failure> {
     let [input] = &task.inputs[..] else {
-        return Err(Failure::permanent("split takes one input"));
+        return split_batch(task, params, ctx);
     };
     // A witness that is no such JSON is fine: then the stage's parameters and the block say it all.
     let witness: Witness = serde_json::from_slice(&read(input)?).unwrap_or_default();
@@ -146,15 +146,67 @@ fn split(task: &Task, params: &Params, ctx: &Ctx) -> Result<TaskResult, Failure>
         hash: witness.hash.unwrap_or_else(|| block.hash.clone()),
         parent_hash: witness.parent_hash,
         segments,
+        blocks: Vec::new(),
     };
+    leave(task, &header)
+}
+
+/// A batch: the manifest, then each block's proof and header. One segment a block.
+fn split_batch(task: &Task, params: &Params, ctx: &Ctx) -> Result<TaskResult, Failure> {
+    let Some((manifest, files)) = task.inputs.split_first() else {
+        return Err(Failure::permanent("split takes a witness"));
+    };
+    let manifest: Manifest = serde_json::from_slice(&read(manifest)?).map_err(Failure::permanent)?;
+    let (Some(first), Some(last)) = (manifest.blocks.first(), manifest.blocks.last()) else {
+        return Err(Failure::permanent("the batch has no blocks"));
+    };
+    if files.len() != 2 * manifest.blocks.len() {
+        let what =
+            format!("{} blocks come with {} files, not a proof and a header each", manifest.blocks.len(), files.len());
+        return Err(Failure::permanent(what));
+    }
+    wait(params.duration_ms, ctx)?;
+    let mut before = None;
+    for (block, files) in manifest.blocks.iter().zip(files.chunks(2)) {
+        let wrong = |what: &str| Failure::permanent(format!("block {} of {}: {what}", block.number, manifest.chain));
+        if before.is_some_and(|(number, _)| number + 1 != block.number) {
+            return Err(wrong("it is not the next one"));
+        }
+        if before.zip(block.parent_hash.as_ref()).is_some_and(|((_, hash), parent)| hash != parent) {
+            return Err(wrong("its parent is another block"));
+        }
+        let header: Header = serde_json::from_slice(&read(&files[1])?).map_err(|error| wrong(&error.to_string()))?;
+        if (&header.chain, header.number, &header.hash) != (&manifest.chain, block.number, &block.hash) {
+            return Err(wrong("its header is another block's"));
+        }
+        match files::range(&read(&files[0])?) {
+            Ok((of, 0, last)) if of == block.hash && last + 1 == header.segments => {}
+            Ok(_) => return Err(wrong("its proof is not one of the whole block")),
+            Err(why) => return Err(wrong(&why)),
+        }
+        before = Some((block.number, &block.hash));
+    }
+    let header = Header {
+        chain: task.block.chain.clone(),
+        number: task.block.number,
+        hash: last.hash.clone(),
+        parent_hash: first.parent_hash.clone(),
+        segments: manifest.blocks.len() as u32,
+        blocks: manifest.blocks.iter().map(|block| block.hash.clone()).collect(),
+    };
+    leave(task, &header)
+}
+
+/// What `split` leaves: the segments and the header.
+fn leave(task: &Task, header: &Header) -> Result<TaskResult, Failure> {
     let directory = task.output.join("segments");
     fs::create_dir_all(&directory).map_err(Failure::retryable)?;
-    for segment in 0..segments {
+    for segment in 0..header.segments {
         let content = SegmentFile { block: header.hash.clone(), segment };
         write(&directory.join(format!("{segment:06}")), &files::line(&content))?;
     }
-    write(&task.output.join("header"), &files::line(&header))?;
-    Ok(TaskResult::split(segments, header.hash, header.parent_hash))
+    write(&task.output.join("header"), &files::line(header))?;
+    Ok(TaskResult::split(header.segments, header.hash.clone(), header.parent_hash.clone()))
 }
 
 /// `map` and `single`: one input, a segment or an artifact.

@@ -111,3 +111,49 @@ fn rules_match_on_id_and_number_and_a_misspelt_one_is_refused() {
     let failure = bench.run("prove", Kind::Map, &["split/segments/000000"], "out1").unwrap_err();
     assert_eq!(failure.kind, FailureKind::Permanent);
 }
+
+/// The proof and the header of block `number`, whose hash is its number, 64 times.
+fn block(bench: &Bench, number: u64) -> (String, String, Value) {
+    let (proof, header, hash) = (format!("proof{number}"), format!("header{number}"), number.to_string().repeat(64));
+    let artifact = json!({ "digest": "d", "block": hash, "first": 0, "last": 2 });
+    let parent = (number - 1).to_string().repeat(64);
+    let written = json!({ "chain": "payments", "number": number, "hash": hash, "parent_hash": parent, "segments": 3 });
+    fs::write(bench.path(&proof), artifact.to_string()).unwrap();
+    fs::write(bench.path(&header), written.to_string()).unwrap();
+    (proof, header, json!({ "number": number, "hash": hash, "parent_hash": parent }))
+}
+
+#[test]
+fn a_batch_is_split_into_its_blocks_and_one_with_another_block_or_proof_is_refused() {
+    let bench = Bench::new(Value::Null);
+    let blocks: Vec<_> = (1..=4).map(|number| block(&bench, number)).collect();
+    let split = |named: &[usize], given: &[usize]| {
+        let named: Vec<&Value> = named.iter().map(|at| &blocks[*at].2).collect();
+        fs::write(bench.path("manifest"), json!({ "v": 1, "chain": "payments", "blocks": named }).to_string()).unwrap();
+        let files = given.iter().flat_map(|at| [blocks[*at].0.as_str(), blocks[*at].1.as_str()]);
+        let inputs: Vec<&str> = ["manifest"].into_iter().chain(files).collect();
+        bench.run("split", Kind::Split, &inputs, "batch")
+    };
+    let result = split(&[0, 1, 2], &[0, 1, 2]).unwrap();
+    assert_eq!(
+        (result.segments, result.hash, result.parent_hash),
+        (Some(3), Some("3".repeat(64)), Some("0".repeat(64)))
+    );
+    let header: Header = serde_json::from_slice(&fs::read(bench.path("batch/header")).unwrap()).unwrap();
+    assert_eq!(header.blocks, ["1", "2", "3"].map(|digit| digit.repeat(64)));
+    for (named, given, why) in [
+        (&[0, 2][..], &[0, 2][..], "block 3 of payments: it is not the next one"),
+        (&[0, 1], &[1, 0], "block 1 of payments: its header is another block's"),
+        (&[0, 1], &[0], "2 blocks come with 2 files"),
+    ] {
+        let failure = split(named, given).unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Permanent);
+        assert!(failure.message.contains(why), "{failure:?}");
+    }
+    fs::write(
+        bench.path("proof2"),
+        json!({ "digest": "d", "block": "2".repeat(64), "first": 0, "last": 1 }).to_string(),
+    )
+    .unwrap();
+    assert!(split(&[0, 1], &[0, 1]).unwrap_err().message.contains("not one of the whole block"));
+}

@@ -11,7 +11,7 @@ use push0_core::record::{
 use push0_core::{ChainId, ErrorCode, invariant};
 
 use super::store::{Loaded, key, load, put_blob};
-use super::{Context, DriveError, block, enforce, meter};
+use super::{Context, DriveError, batch, block, enforce, meter};
 use crate::port::{Outgoing, PortError, Write};
 
 /// What came of the event itself; whatever it was, what was left to do has been done.
@@ -62,6 +62,10 @@ pub async fn drive(context: &Context, chain: &ChainId, event: &Event) -> Result<
                 Some(Step::Publish { seq }) => {
                     publish(context, &loaded.view, seq).await?;
                     Ok(())
+                }
+                Some(Step::TellBatch { chain: derived, number, then }) => {
+                    batch::tell(context, &derived, number).await?;
+                    loaded.write(context, Change { chain: Some(*then), ..Change::default() }).await
                 }
             },
         };
@@ -165,6 +169,11 @@ impl State {
             let at = key(RowKey::outbox(&row.chain, row.seq));
             writes.push(Write::Put { key: at, doc: row.to_value(), expected: None });
         }
+        if let Some(row) = &change.batch {
+            enforce(invariant::batch(chain_after, row));
+            let at = key(RowKey::batch(&row.range.of, &row.chain, row.number));
+            writes.push(Write::Put { key: at, doc: row.to_value(), expected: None });
+        }
         context.table.transact(writes).await?;
         meter::chain_written(context, &self.view, &change);
         Ok(())
@@ -210,6 +219,7 @@ async fn start(context: &Context, config: &ChainConfig, block: &BlockRow) -> Res
         hash,
         parent_hash: block.parent_hash,
         witness,
+        is_batch: config.batch.is_some(),
         pipeline: file.pipeline.clone(),
         digest: config.pipeline,
         policy: file.policy.clone(),

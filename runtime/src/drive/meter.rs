@@ -27,6 +27,11 @@ pub(super) fn chain_written(context: &Context, before: &View, change: &Change) {
             Finality::Tombstone { .. } => metrics.count(Metric::BlocksSkipped, chain, 1),
         }
     }
+    if let Some(row) = &change.batch {
+        let chain: &[&str] = &[row.chain.as_str()];
+        metrics.count(Metric::Batches, chain, 1);
+        metrics.count(Metric::BatchedBlocks, chain, row.range.to - row.range.from + 1);
+    }
     if let Some(block) = &change.block {
         let earlier = before.blocks.get(&block.number);
         let has_failed = |status: &BlockStatus| matches!(status, BlockStatus::Failed { .. });

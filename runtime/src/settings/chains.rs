@@ -4,14 +4,27 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::drive::Catalog;
-use push0_core::chain::{ChainConfig, WINDOW};
+use push0_core::chain::{Batching, ChainConfig, WINDOW};
 use push0_core::pipeline::{self, Mistakes, PipelineFile, ProverCommand};
-use push0_core::{ChainId, Class, PipelineDigest, ProverName};
+use push0_core::record::MAX_BATCH;
+use push0_core::{ChainId, Class, Millis, PipelineDigest, ProverName};
 use toml::Table;
 
 use super::layers::Reader;
 
-const KEYS: [&str; 8] = ["id", "first", "first_parent", "pipeline", "window", "distance", "class", "bad_proof_limit"];
+const KEYS: [&str; 11] = [
+    "id",
+    "first",
+    "first_parent",
+    "pipeline",
+    "window",
+    "distance",
+    "class",
+    "bad_proof_limit",
+    "of",
+    "batch",
+    "batch_wait_ms",
+];
 
 pub(super) fn read(
     reader: &mut Reader,
@@ -31,6 +44,7 @@ pub(super) fn read(
             reader.mistake(&format!("[[chain]] {}", config.chain), "the id is used twice");
         }
     }
+    derive(reader, &mut catalog);
     let provers = provers(reader, &pipelines);
     for (path, file) in pipelines.read.into_values().flatten() {
         let digest = file.pipeline.digest();
@@ -59,6 +73,7 @@ fn chain(
     let path: Option<String> = reader.required(table, &at, "pipeline");
     let pipeline = path.and_then(|path| pipelines.digest(reader, &directory.join(path)));
     let most = i64::MAX as u64;
+    let batch = batching(reader, table, &at);
     let first = reader.number(table, &at, "first", 0..=most);
     let first_parent = reader.optional(table, &at, "first_parent");
     let window = reader.number(table, &at, "window", u64::from(*WINDOW.start())..=u64::from(*WINDOW.end()));
@@ -82,7 +97,64 @@ fn chain(
     config.distance = distance.unwrap_or(config.distance);
     config.bad_proof_limit = limit.map_or(config.bad_proof_limit, |limit| limit as u32);
     config.class = class?;
+    config.batch = batch;
     Some(config)
+}
+
+/// The keys of a batch chain, where it is one.
+fn batching(reader: &mut Reader, table: &Table, at: &str) -> Option<Batching> {
+    let of: Option<ChainId> = reader.optional(table, at, "of");
+    let size = reader.number(table, at, "batch", 1..=u64::from(MAX_BATCH));
+    let wait = reader.number(table, at, "batch_wait_ms", 1..=i64::MAX as u64);
+    if table.contains_key("of") != table.contains_key("batch") {
+        reader.mistake(at, "`of` (a chain) and `batch` (how many of its blocks make one here) go together");
+        return None;
+    }
+    if !table.contains_key("of") {
+        if table.contains_key("batch_wait_ms") {
+            reader.mistake(at, "`batch_wait_ms` is for batch chains: those with `of` and `batch`");
+        }
+        return None;
+    }
+    for key in ["first", "first_parent"].into_iter().filter(|key| table.contains_key(*key)) {
+        reader.mistake(at, format_args!("`{key}` of a batch chain follows from its source: leave it out"));
+    }
+    Some(Batching { of: of?, size: size? as u32, wait: wait.map(Millis) })
+}
+
+/// Tells every source of the chains derived from it. A batch chain's first parent is its source's.
+fn derive(reader: &mut Reader, catalog: &mut Catalog) {
+    let batchings: Vec<(ChainId, Batching)> =
+        catalog.chains.values().filter_map(|config| Some((config.chain.clone(), config.batch.clone()?))).collect();
+    for (chain, batching) in batchings {
+        let at = format!("[[chain]] {chain}");
+        if !catalog.chains.contains_key(&batching.of) {
+            reader.mistake(&at, format_args!("`of`: there is no chain {}", batching.of));
+            continue;
+        }
+        let Some(first_parent) = root(catalog, &chain).map(|root| root.first_parent) else {
+            reader.mistake(&at, "`of`: this source does not lead to a chain that blocks are submitted to");
+            continue;
+        };
+        if let Some(config) = catalog.chains.get_mut(&chain) {
+            config.first_parent = first_parent;
+        }
+        if let Some(source) = catalog.chains.get_mut(&batching.of) {
+            source.derived.insert(chain, batching);
+        }
+    }
+}
+
+/// The chain that a batch chain's sources lead to; `None` where one of them is not there, or they lead in a circle.
+fn root<'c>(catalog: &'c Catalog, chain: &ChainId) -> Option<&'c ChainConfig> {
+    let mut at = catalog.chains.get(chain)?;
+    for _ in 0..catalog.chains.len() {
+        match &at.batch {
+            None => return Some(at),
+            Some(batching) => at = catalog.chains.get(&batching.of)?,
+        }
+    }
+    None
 }
 
 /// Pipelines by path, read once each; `None` where a file has mistakes.

@@ -219,3 +219,45 @@ fn the_rollup_example_pins_the_keys_in_the_repository() {
         assert_eq!(*digest, push0_core::Sha256::of(&bytes), "{name}: put the new digest into examples/rollup.toml");
     }
 }
+
+const BATCH: &str =
+    "[[chain]]\nid = \"demo-batch\"\nof = \"demo\"\nbatch = 8\nbatch_wait_ms = 500\npipeline = \"p.toml\"\n";
+
+#[test]
+fn a_batch_chain_is_known_to_its_source_and_begins_where_that_does() {
+    let parent = "07".repeat(32);
+    let second = BATCH.replace("\"demo-batch\"", "\"again\"").replace("\"demo\"", "\"demo-batch\"");
+    let dir = Dir::new(&format!("{CHAIN}first = 5\nfirst_parent = \"{parent}\"\n{BATCH}{second}"));
+    let chains = dir.read().catalog.chains;
+    let chain = |id: &str| &chains[&id.parse().unwrap()];
+    let batching = chain("demo-batch").batch.clone().unwrap();
+    assert_eq!((batching.of.as_str(), batching.size, batching.wait), ("demo", 8, Some(Millis(500))));
+    assert_eq!(chain("demo").derived, [("demo-batch".parse().unwrap(), batching)].into());
+    assert!(
+        chain("demo-batch").derived.contains_key(&"again".parse().unwrap()),
+        "a batch chain may itself be a source"
+    );
+    for batch in ["demo-batch", "again"] {
+        assert_eq!((chain(batch).first, chain(batch).first_parent), (1, chain("demo").first_parent));
+    }
+}
+
+#[test]
+fn every_mistake_of_a_batch_chain_is_named() {
+    let mistakes = |chains: &str| Dir::new(&format!("{CHAIN}{chains}")).mistakes().join("\n");
+    for (batch, wanted) in [
+        (BATCH.replace("\"demo\"", "\"other\""), "there is no chain other"),
+        (BATCH.replace("\"demo\"", "\"demo-batch\""), "does not lead to a chain that blocks are submitted to"),
+        (BATCH.replace("batch = 8\n", ""), "go together"),
+        (BATCH.replace("of = \"demo\"\n", ""), "go together"),
+        (BATCH.replace("batch = 8\n", "").replace("of = \"demo\"\n", ""), "`batch_wait_ms` is for batch chains"),
+        (BATCH.replace("= 8", "= 0"), "`batch` must be a whole number from 1 to 1000"),
+        (BATCH.replace("= 8", "= 1001"), "`batch` must be a whole number from 1 to 1000"),
+        (BATCH.replace("= 500", "= 0"), "`batch_wait_ms` must be"),
+        (format!("{BATCH}first = 3\n"), "`first` of a batch chain follows from its source"),
+        (format!("{BATCH}first_parent = \"{}\"\n", "07".repeat(32)), "`first_parent` of a batch chain"),
+    ] {
+        let found = mistakes(&batch);
+        assert!(found.contains(wanted), "{batch}\n{found}");
+    }
+}

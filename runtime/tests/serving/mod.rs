@@ -119,13 +119,13 @@ pub(crate) fn task(attempt: u32, avoid: &[&str]) -> TaskMessage {
         pool: "gpu".parse().unwrap(),
         class: Default::default(),
         inputs: vec![],
+        expand: false,
         params: serde_json::Value::Null,
         block_hash: BlockHash([0; 32]),
         time_limit: Millis(1),
         progress_limit: None,
         avoid: avoid.iter().map(|name| name.parse().unwrap()).collect(),
         check: None,
-        copies: None,
     }
 }
 
