@@ -66,6 +66,7 @@ pub fn task(file: &PipelineFile, node: Node, block: &Block) -> TaskMessage {
         progress_limit: policy.progress_limit,
         avoid: Vec::new(),
         check: None,
+        copies: None,
     }
 }
 

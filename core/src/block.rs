@@ -5,12 +5,19 @@
 //! changes nothing still gets sent what a crash left unsent.
 
 mod failure;
+mod hedge;
 mod ranges;
+mod sketch;
 mod task;
 mod timer;
 
 pub use failure::{Decision, Failure, Revocation, late_at, on_checked, on_dead_letter, on_failure, on_late, revoke};
+pub use hedge::{
+    COPIES, Harvest, HedgeLook, MOST_HEDGES, Part, Running, ask, copies, copy_of, first_look as first_hedge_look,
+    hedge_is_overdue, next_look, out, pending, settled, stragglers, survey,
+};
 pub use ranges::{Piece, RangeStep, piece_of, pieces, range_step};
+pub use sketch::Sketch;
 pub use task::{Fire, Graph, check, fire, fire_again};
 pub use timer::{Look, Open, Seen, first_look, is_overdue, look, open};
 

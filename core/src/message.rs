@@ -11,7 +11,7 @@ pub use chain::{ChainMessage, Command, Submission};
 pub use range::RangeMessage;
 pub use report::{FailureKind, Finding, Report, ReportEvent};
 pub use task::{Check, TaskMessage};
-pub use timer::TimerMessage;
+pub use timer::{TimerKind, TimerMessage};
 
 use crate::id::{Class, Pool};
 

@@ -158,9 +158,48 @@ pub struct StagePolicy {
     /// pool before it is made again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub check: bool,
+    /// Copies of each task sent from the start; the first artifact counts.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub copies: u8,
+    /// Where set: a task that runs for long is sent once more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hedge: Option<Hedging>,
+}
+
+fn one() -> u8 {
+    1
+}
+
+fn is_one(copies: &u8) -> bool {
+    *copies == 1
+}
+
+/// Most copies of a task sent from the start.
+pub const MOST_COPIES: u8 = 3;
+
+/// When a running task is sent once more, in thousandths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hedging {
+    /// Of the stage's recent durations.
+    pub quantile: u32,
+    /// A task is a straggler when it has run for so many times that.
+    pub factor: u32,
+    /// Part of the stage's work that may be spent on further copies.
+    pub budget: u32,
+}
+
+impl Default for Hedging {
+    fn default() -> Self {
+        Self { quantile: 950, factor: 1_500, budget: 50 }
+    }
 }
 
 impl StagePolicy {
+    /// Whether an attempt may have more than one copy.
+    pub fn may_copy(&self) -> bool {
+        self.copies > 1 || self.hedge.is_some()
+    }
+
     pub fn default_for(kind: Kind) -> Self {
         let pool = if kind.is_trusted() { Pool::trusted() } else { "cpu".parse().expect("a pool name") };
         Self {
@@ -170,6 +209,8 @@ impl StagePolicy {
             attempts: 4,
             backoff: Millis(500),
             check: false,
+            copies: 1,
+            hedge: None,
         }
     }
 

@@ -15,8 +15,10 @@
 //! | ranges | same | `ranges` | accept-first |
 //! | node | same | `node/{stage:03}/{layer:02}/{index:06}` | accept-first |
 //! | timer | same | `timer/{piece:03}` | accept-first |
+//! | hedge timer | same | `hedge/{piece:03}` | accept-first |
+//! | [`crate::block::Sketch`] | `sketch/{tag}` | `{stage:03}/{pool}` | accept-first |
 //!
-//! Blobs: `witnesses/…` (whatever the submitter chose), `artifacts/{pool}/{task}`, `control/{run}`,
+//! Blobs: `witnesses/…` (whatever the submitter chose), `artifacts/{pool}/{task}`, `control/{run}`, `control/{run}/{stage}/{node}/a{attempt}`,
 //! `proofs/{chain}/{number:020}`.
 
 mod batch;
@@ -37,13 +39,14 @@ pub use codec::{DecodeError, Versioned};
 pub use manifest::{MANIFEST_PAGE, Manifest, ManifestPage};
 pub use outbox::{Finality, OutboxRow, Timings};
 pub use run::{
-    Artifact, FailureNote, ManifestSlot, NodeView, Run, RunView, Started, Suspect, Try, Verdict, VerdictSlot, attribute,
+    Artifact, FailureNote, Hedges, ManifestSlot, NodeView, Run, RunView, Started, Suspect, Try, Verdict, VerdictSlot,
+    attribute,
 };
-pub use watch::Watch;
+pub use watch::{HedgeWatch, Watch};
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{ChainId, Node, RunId, Sha256};
+use crate::id::{ChainId, Node, Pool, RunId, Sha256, StageName, TaskId};
 
 /// Longest error text kept, bytes.
 pub const MAX_ERROR: usize = 4096;
@@ -118,6 +121,16 @@ impl RowKey {
         Self::new(format!("run/{run}"), format!("timer/{piece:03}"))
     }
 
+    /// Where the hedge timer of a piece stands.
+    pub fn hedge(run: &RunId, piece: u32) -> Self {
+        Self::new(format!("run/{run}"), format!("hedge/{piece:03}"))
+    }
+
+    /// How long the tasks of a stage take in a pool, by the tag of the pipeline's digest.
+    pub fn sketch(tag: &str, stage: u16, pool: &Pool) -> Self {
+        Self::new(format!("sketch/{tag}"), format!("{stage:03}/{pool}"))
+    }
+
     /// The node a node row's sort key names.
     pub fn parse_node(sort: &str) -> Option<Node> {
         let mut parts = sort.strip_prefix("node/")?.split('/');
@@ -128,6 +141,12 @@ impl RowKey {
 /// The blob that tells workers to stop a run.
 pub fn control_key(run: &RunId) -> String {
     format!("control/{run}")
+}
+
+/// The blob that tells workers to stop what they do at a node for this attempt: a copy of it was accepted. A later attempt, after a
+/// revocation, is not meant.
+pub fn node_control_key(task: &TaskId, stage: &StageName) -> String {
+    format!("{}/{stage}/{}/a{}", control_key(&task.run), task.node, task.attempt.0)
 }
 
 /// The blob a finalized block is handed on as.

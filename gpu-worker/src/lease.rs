@@ -1,7 +1,7 @@
 //! Leases on the tasks in hand: who may still finish what.
 //!
 //! Every delivery the worker has (being fetched, waiting, being proven, being uploaded) is a [`Hold`] in [`Leases`]; [`Leases::keep`]
-//! extends each every third of the lease and looks for the control blob of its run. The two ways a hold ends from outside are an
+//! extends each every third of the lease and looks for the control blob of its run, and of its node where others may be at it. The two ways a hold ends from outside are an
 //! [`End`]: whoever works on the task sees it through [`Hold::until_ended`].
 //!
 //! This is the first of the two clocks, liveness. The second, the progress bound and the time limit, ends a run of the prover in
@@ -16,8 +16,9 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use futures::future::{Either, join_all, select};
-use push0_core::record::control_key;
-use push0_core::{Millis, RunId};
+use push0_core::message::TaskMessage;
+use push0_core::record::{control_key, node_control_key};
+use push0_core::{Millis, RunId, TaskId};
 use push0_runtime::port::{Blobs, Clock, ErrorKind, PortError, PortResult, Queue};
 use tokio::sync::watch;
 use tracing::{debug, info};
@@ -35,7 +36,7 @@ const FAILED_BEAT: Millis = Millis(500);
 pub enum End {
     /// The lease is over: the message is, or will be, somebody else's. It is neither reported nor acknowledged.
     Lost,
-    /// The run was stopped: the message is acknowledged, nothing is reported.
+    /// The run was stopped, or another copy of the task was first: the message is acknowledged, nothing is reported.
     Stopped,
 }
 
@@ -44,19 +45,26 @@ pub enum End {
 pub struct Hold {
     pub queue: String,
     pub receipt: String,
-    run: OnceLock<RunId>,
+    task: OnceLock<Of>,
     end: watch::Sender<Option<End>>,
+}
+
+/// The task of a delivery.
+#[derive(Debug)]
+struct Of {
+    id: TaskId,
+    /// The control blob of its node, where others may be at the same attempt.
+    node_control: Option<String>,
 }
 
 impl Hold {
     fn new(queue: &str, receipt: &str) -> Self {
         let end = watch::Sender::new(None);
-        Self { queue: queue.to_owned(), receipt: receipt.to_owned(), run: OnceLock::new(), end }
+        Self { queue: queue.to_owned(), receipt: receipt.to_owned(), task: OnceLock::new(), end }
     }
 
-    /// Says which run's control blob to look for; unknown until the message is read.
-    pub(crate) fn belongs_to(&self, run: &RunId) {
-        let _ = self.run.set(run.clone());
+    fn run(&self) -> Option<&RunId> {
+        self.task.get().map(|of| &of.id.run)
     }
 
     /// The first end counts.
@@ -109,6 +117,24 @@ impl Deref for Held {
 
     fn deref(&self) -> &Hold {
         &self.hold
+    }
+}
+
+impl Held {
+    /// Says whose control blobs to look for; unknown until the message is read. False: another copy of the task is in hand here.
+    pub(crate) fn belongs_to(&self, task: &TaskMessage) -> bool {
+        let node_control = task.copies.map(|_| node_control_key(&task.id, &task.stage));
+        // One after the other: of two that come at the same time one is first.
+        let held = self.leases.lock();
+        let is_copy = |other: &TaskId| {
+            let same = (&other.run, other.node, other.attempt) == (&task.id.run, task.id.node, task.id.attempt);
+            same && other.copy != task.id.copy
+        };
+        if held.holds.values().any(|hold| hold.task.get().is_some_and(|of| is_copy(&of.id))) {
+            return false;
+        }
+        let _ = self.hold.task.set(Of { id: task.id.clone(), node_control });
+        true
     }
 }
 
@@ -193,7 +219,7 @@ impl Leases {
         match within(clock, limit, queue.extend(&hold.queue, &hold.receipt, self.lease)).await {
             Ok(()) => health.well(),
             Err(error) if error.kind() == ErrorKind::Fenced => {
-                debug!(queue = %hold.queue, run = ?hold.run.get(), "lease lost");
+                debug!(queue = %hold.queue, run = ?hold.run(), "lease lost");
                 hold.end(End::Lost);
             }
             Err(error) => {
@@ -204,7 +230,7 @@ impl Leases {
         true
     }
 
-    /// Looks once for each run in hand.
+    /// Looks once for each run in hand, and for each node where others may be at the same.
     async fn look_for_stops(
         &self,
         holds: &[Arc<Hold>],
@@ -215,7 +241,7 @@ impl Leases {
     ) -> bool {
         let mut by_run: BTreeMap<&RunId, Vec<&Arc<Hold>>> = BTreeMap::new();
         for hold in holds.iter().filter(|hold| hold.ended().is_none()) {
-            if let Some(run) = hold.run.get() {
+            if let Some(run) = hold.run() {
                 by_run.entry(run).or_default().push(hold);
             }
         }
@@ -237,7 +263,24 @@ impl Leases {
                 }
             }
         });
-        join_all(looks).await.into_iter().all(|well| well)
+        let of_node = |hold: &&Arc<Hold>| hold.task.get().and_then(|of| of.node_control.clone());
+        let nodes = holds.iter().filter(|hold| hold.ended().is_none()).filter_map(|hold| Some((hold, of_node(&hold)?)));
+        let nodes = nodes.map(|(hold, control)| async move {
+            match within(clock, limit, blobs.head(&control)).await {
+                Ok(None) => true,
+                Ok(Some(_)) => {
+                    info!(control, "another copy was first");
+                    hold.end(End::Stopped);
+                    true
+                }
+                Err(error) => {
+                    health.trouble(&error);
+                    false
+                }
+            }
+        });
+        let (runs, nodes) = futures::join!(join_all(looks), join_all(nodes));
+        runs.into_iter().chain(nodes).all(|well| well)
     }
 }
 

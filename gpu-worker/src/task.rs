@@ -20,7 +20,9 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use push0_core::message::{FailureKind, Finding, ReportEvent, TaskMessage};
-use push0_core::record::{BlobRef, MAX_BATCH, Manifest, Verdict, Versioned as _, clip_error, control_key};
+use push0_core::record::{
+    BlobRef, MAX_BATCH, Manifest, Verdict, Versioned as _, clip_error, control_key, node_control_key,
+};
 use push0_core::{ErrorCode, Millis, Pool, Sha256, WorkerId, pipeline::Kind};
 use push0_runtime::port::{BlobInfo, Blobs, Clock, Delivery, PortError, Queue};
 use tracing::{debug, error, info, warn};
@@ -212,13 +214,15 @@ pub async fn prepare(env: &Env, held: Held, delivery: &Delivery) -> Prepared {
             return Prepared::Settled(Settled::Poison(reason));
         }
     };
-    held.belongs_to(&task.id.run);
+    let is_first_here = held.belongs_to(&task);
 
     let outcome = async {
-        if is_stopped(env, &task, &held).await? {
+        if is_stopped(env, &task, &held).await? || is_settled(env, &task, &held, delivery).await? {
             return Err(Turn::Ended(End::Stopped));
         }
-        if task.avoid.contains(&env.worker) && delivery.receive_count < env.limits.avoid_bound {
+        // What is to be avoided may be taken in the end; a second copy never is.
+        let is_avoided = task.avoid.contains(&env.worker) && delivery.receive_count < env.limits.avoid_bound;
+        if is_avoided || !is_first_here {
             let doublings = delivery.receive_count.saturating_sub(1).min(10);
             return Err(Turn::Avoid(Millis(env.limits.avoid_delay.0 << doublings)));
         }
@@ -253,6 +257,17 @@ async fn is_stopped(env: &Env, task: &TaskMessage, held: &Hold) -> Result<bool, 
         env.leases.saw_going_on(run, asked);
     }
     Ok(is_stopped)
+}
+
+/// Looks whether another copy was first, where that can be: not for the one copy that was sent, delivered for the first time.
+async fn is_settled(env: &Env, task: &TaskMessage, held: &Hold, delivery: &Delivery) -> Result<bool, GaveUp> {
+    let Some(copies) = task.copies else { return Ok(false) };
+    if copies == 1 && task.id.copy == 0 && delivery.receive_count == 1 {
+        return Ok(false);
+    }
+    let control = node_control_key(&task.id, &task.stage);
+    let found = persist(&*env.clock, &env.health, held, || env.blobs.head(&control)).await?;
+    Ok(found.is_some())
 }
 
 fn decode(env: &Env, body: &str) -> Result<TaskMessage, String> {
@@ -492,7 +507,7 @@ async fn settle_end(env: &Env, task: &TaskMessage, held: &Hold, end: End) -> Set
             Settled::Lost
         }
         End::Stopped => {
-            info!(task = %task.id, "run was stopped, task dropped");
+            info!(task = %task.id, "stopped, task dropped: its run is over, or another copy was first");
             acknowledge(env, held).await;
             Settled::Stopped
         }

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use push0_core::message::{Check, FailureKind, Finding, ReportEvent, TaskMessage, queue};
 use push0_core::pipeline::Kind;
-use push0_core::record::{Manifest, ManifestPage, Verdict, Versioned as _, control_key};
+use push0_core::record::{Manifest, ManifestPage, Verdict, Versioned as _, control_key, node_control_key};
 use push0_core::{BlockHash, Millis, Node, Sha256};
 use push0_gpu_worker::lease::Leases;
 use push0_gpu_worker::{
@@ -345,6 +345,80 @@ fn a_run_stopped_while_it_is_proven_cancels_the_prover() {
         assert_eq!((world.work_left(), world.env.leases.count()), (QueueStats::default(), 0));
         assert!(world.reports(queue::RESULTS).is_empty());
     }
+}
+
+#[test]
+fn a_copy_that_comes_too_late_is_acknowledged_and_not_proven() {
+    let attempt = |copies, copy: u8, attempt: u32| {
+        let mut task = task(Kind::Map, 0, vec![absent("in/0")]);
+        (task.id.copy, task.id.attempt, task.copies) = (copy, push0_core::Attempt(attempt), copies);
+        task
+    };
+    let second = attempt(Some(1), 1, 1);
+    let settled = |task: &TaskMessage| {
+        let mut world = World::new();
+        world.put(&node_control_key(&second.id, &second.stage), "stop");
+        let settled = world.run(task);
+        (settled, world.prover.calls, world.reports(queue::RESULTS).len())
+    };
+    assert_eq!(settled(&second), (Settled::Stopped, 0, 0));
+    assert_eq!(settled(&attempt(Some(2), 0, 1)), (Settled::Stopped, 0, 0));
+    // The input is missing, which is said of what is taken up.
+    for other in [attempt(Some(1), 1, 2), attempt(None, 0, 1)] {
+        assert!(matches!(settled(&other).0, Settled::Reported(_)), "{other:?} is not what was settled");
+    }
+}
+
+#[test]
+fn a_copy_is_cancelled_when_another_was_first() {
+    for (copies, stops) in [(Some(1), true), (None, false)] {
+        let mut world = World::new().act(Act::UntilCancelled);
+        let mut task = task(Kind::Map, 0, vec![world.put("in/0", "segment")]);
+        task.copies = copies;
+        let delivery = world.deliver(&task);
+        let (engine, clock) = (world.engine.clone(), world.clock.clone());
+        let (control, queue) = (node_control_key(&task.id, &task.stage), work());
+        let World { env, prover, .. } = &mut world;
+        let stop = async {
+            clock.sleep_until(clock.now().plus(Millis(20_000))).await;
+            put(&engine, &control, "stop").await;
+            clock.sleep_until(clock.now().plus(LEASE)).await;
+        };
+        let settled = drive(&clock, async {
+            tokio::select! {
+                biased;
+                settled = life::handle(env, &queue, delivery, prover) => Some(settled),
+                () = env.leases.keep(&engine, &engine, &clock) => unreachable!(),
+                () = stop => None,
+            }
+        });
+        assert_eq!(settled, stops.then_some(Settled::Stopped), "whom it does not concern goes on");
+        assert!(world.reports(queue::RESULTS).is_empty());
+    }
+}
+
+#[test]
+fn a_worker_never_has_two_copies_of_a_task_in_hand() {
+    let mut world = World::new();
+    let mut first = task(Kind::Map, 0, vec![world.put("in/0", "segment")]);
+    first.copies = Some(2);
+    let (delivery, queue) = (world.deliver(&first), work());
+    let held = world.env.leases.hold(&queue, &delivery.receipt);
+    let prepared = world.wait(life::prepare(&world.env, held, &delivery));
+    let life::Prepared::Ready(in_hand) = prepared else { panic!("the first is taken") };
+    for round in 0..6 {
+        let copy = if round == 0 {
+            world.deliver(&first.as_copy(1))
+        } else {
+            world.wait(world.engine.receive(&work(), 1, Millis(60_000), LEASE)).unwrap().remove(0)
+        };
+        assert_eq!(world.handle(copy), Settled::Avoided, "however often it comes");
+    }
+    drop(in_hand);
+    let mut world = world.artifact("proof");
+    let copy = world.wait(world.engine.receive(&work(), 1, Millis(60_000), LEASE)).unwrap().remove(0);
+    let settled = world.handle(copy);
+    assert!(matches!(settled, Settled::Reported(ReportEvent::Done { .. })), "{settled:?}");
 }
 
 #[test]

@@ -181,6 +181,7 @@ fn task(id: &str) -> TaskMessage {
         progress_limit: None,
         avoid: Vec::new(),
         check: None,
+        copies: None,
     }
 }
 

@@ -46,6 +46,7 @@ pub(crate) fn proving(number: u64) -> BlockSnapshot {
     let started = Started { attempt: Attempt(1), worker: "gpu-7".parse().unwrap(), by: None, at: Millis(997_000) };
     let failure = FailureNote {
         attempt: Attempt(1),
+        copy: 0,
         worker: Some("gpu-8".parse().unwrap()),
         by: None,
         kind: FailureKind::Retryable,

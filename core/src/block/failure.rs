@@ -21,6 +21,7 @@ use crate::message::{FailureKind, Finding, TaskMessage};
 use crate::pipeline::StagePolicy;
 use crate::record::{FailureNote, MAX_ERROR, NodeView, Started, Try, clip_middle};
 
+use super::hedge::{self, Standing};
 use super::{Ignored, kind_name};
 
 /// Failures remembered a node: the newest.
@@ -46,6 +47,7 @@ const LATE: Millis = Millis::from_secs(60);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     pub attempt: Attempt,
+    pub copy: u8,
     pub worker: Option<WorkerId>,
     /// Whose token the worker presented; none for local workers.
     pub by: Option<Principal>,
@@ -81,6 +83,12 @@ pub fn on_failure(view: &NodeView, failure: &Failure, policy: &StagePolicy) -> R
     if failure.attempt != view.wanted.attempt {
         return Err(Ignored::Stale);
     }
+    let standing = hedge::standing(view, failure, policy);
+    match standing {
+        Standing::Unknown => return Err(Ignored::Unknown),
+        Standing::Noted => return Err(Ignored::Settled),
+        Standing::OneOfSeveral | Standing::Last => {}
+    }
     let note = note(view, failure);
     if is_confirmed_permanent(view, failure) {
         // The trusted pool runs `split` and `verify`: what they cannot do is wrong with the block.
@@ -89,6 +97,9 @@ pub fn on_failure(view: &NodeView, failure: &Failure, policy: &StagePolicy) -> R
     }
     if spoils(view, failure, policy) {
         return Ok(Decision::Spoil(ErrorCode::SplitDamaged.says(reason(&note, ""))));
+    }
+    if standing == Standing::OneOfSeveral {
+        return Ok(Decision::Again(noted(view, note)));
     }
     if is_used_up(view, failure, policy) {
         let exhausted = format!(" ({} attempts used up)", view.wanted.failed + 1);
@@ -136,26 +147,27 @@ pub fn on_dead_letter(
     policy: &StagePolicy,
     at: Millis,
 ) -> Result<Decision, Ignored> {
-    let attempt = task.id.attempt;
+    let (attempt, copy) = (task.id.attempt, task.id.copy);
     if attempt != view.wanted.attempt {
         return Err(Ignored::Stale);
     }
-    match view.started_now() {
+    match view.start_now(copy) {
+        None if view.has_failed(copy) => Err(Ignored::Settled),
         None => Ok(Decision::Resend),
         Some(started) => {
             let why = "no worker finished it before its lease ran out, as often as the queue allows";
-            on_failure(view, &lost(started, why, at), policy)
+            on_failure(view, &lost(started, copy, why, at), policy)
         }
     }
 }
 
 /// What it leads to that the node's attempt started so long ago that it was past its limit at `since`, and nothing was heard of it.
 pub fn on_late(view: &NodeView, policy: &StagePolicy, since: Millis, at: Millis) -> Result<Decision, Ignored> {
-    match view.started_now().filter(|started| late_at(started, policy) <= since) {
+    match hedge::late_start(view, policy, |started| late_at(started, policy) <= since) {
         None => Err(Ignored::Settled),
-        Some(started) => {
+        Some((copy, started)) => {
             let why = "a worker started it, and said nothing more until long after its time was up";
-            on_failure(view, &lost(started, why, at), policy)
+            on_failure(view, &lost(started, copy, why, at), policy)
         }
     }
 }
@@ -165,9 +177,10 @@ pub fn late_at(started: &Started, policy: &StagePolicy) -> Millis {
     started.at.plus(policy.time_limit).plus(LATE)
 }
 
-fn lost(started: &Started, why: &str, at: Millis) -> Failure {
+fn lost(started: &Started, copy: u8, why: &str, at: Millis) -> Failure {
     Failure {
         attempt: started.attempt,
+        copy,
         worker: Some(started.worker.clone()),
         by: started.by.clone(),
         kind: FailureKind::Lost,
@@ -186,6 +199,7 @@ fn note(view: &NodeView, failure: &Failure) -> FailureNote {
     let accused = named.into_iter().filter_map(|slot| Some((slot, view.slots.get(&slot)?.blob.sha256)));
     FailureNote {
         attempt: failure.attempt,
+        copy: failure.copy,
         worker: failure.worker.clone(),
         by: failure.by.clone(),
         kind: failure.kind,
@@ -199,8 +213,14 @@ fn note(view: &NodeView, failure: &Failure) -> FailureNote {
 fn fail(view: &NodeView, note: FailureNote, code: ErrorCode, suffix: &str) -> Decision {
     let reason = code.says(reason(&note, suffix));
     let mut wanted = view.wanted.clone();
-    wanted.failures.retain(|known| known.attempt != note.attempt);
+    wanted.failures.retain(|known| (known.attempt, known.copy) != (note.attempt, note.copy));
     Decision::Fail { reason, then: Try { failures: remembered(wanted.failures, note), ..wanted } }
+}
+
+/// A copy has failed, and another of its attempt is out.
+fn noted(view: &NodeView, note: FailureNote) -> Try {
+    let avoid = avoid(&view.wanted.avoid, note.worker.as_ref());
+    Try { avoid, failures: remembered(view.wanted.failures.clone(), note), ..view.wanted.clone() }
 }
 
 fn remembered(mut failures: Vec<FailureNote>, note: FailureNote) -> Vec<FailureNote> {
@@ -349,6 +369,7 @@ mod tests {
     fn failure(kind: FailureKind, by: &str, attempt: u32) -> Failure {
         Failure {
             attempt: Attempt(attempt),
+            copy: 0,
             worker: Some(worker(by)),
             by: None,
             kind,
@@ -571,6 +592,49 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_that_fails_moves_the_attempt_only_when_no_other_is_out() {
+        let two = StagePolicy { copies: 2, ..policy() };
+        let of_copy = |copy, by| Failure { copy, ..failure(FailureKind::Retryable, by, 1) };
+        let Ok(Decision::Again(noted)) = on_failure(&view(), &of_copy(1, "w2"), &two) else { panic!("not noted") };
+        assert_eq!((noted.attempt, noted.failed, noted.failures.len()), (Attempt(1), 0, 1));
+        assert_eq!(noted.avoid, [worker("w2")]);
+        let noted = NodeView { wanted: noted, ..view() };
+        assert_eq!(on_failure(&noted, &of_copy(1, "w2"), &two), Err(Ignored::Settled), "delivered again");
+        assert_eq!(on_failure(&noted, &of_copy(2, "w2"), &two), Err(Ignored::Unknown), "was never sent");
+        let Ok(Decision::Again(moved)) = on_failure(&noted, &of_copy(0, "w1"), &two) else { panic!("not moved") };
+        assert_eq!((moved.attempt, moved.failed, moved.failures.len()), (Attempt(2), 1, 2));
+        // A copy that was asked for later counts, too.
+        let hedges =
+            crate::record::Hedges { attempt: Attempt(1), asked: 1, sent: 0, reserved: Millis(0), at: Millis(0) };
+        let hedged = NodeView { hedges: Some(hedges), ..noted };
+        let Ok(Decision::Again(noted)) = on_failure(&hedged, &of_copy(0, "w1"), &two) else { panic!("not noted") };
+        assert_eq!((noted.attempt, noted.failed), (Attempt(1), 0));
+    }
+
+    #[test]
+    fn two_workers_that_call_copies_of_an_attempt_permanent_agree() {
+        let two = StagePolicy { copies: 2, ..policy() };
+        let of_copy = |copy, by| Failure { copy, ..failure(FailureKind::Permanent, by, 1) };
+        let Ok(Decision::Again(noted)) = on_failure(&view(), &of_copy(0, "w1"), &two) else { panic!("not noted") };
+        let second = on_failure(&NodeView { wanted: noted, ..view() }, &of_copy(1, "w2"), &two);
+        assert!(matches!(&second, Ok(Decision::Fail { then, .. }) if then.failures.len() == 2), "{second:?}");
+    }
+
+    #[test]
+    fn a_copy_is_given_up_and_comes_to_the_dead_letters_for_itself() {
+        let two = StagePolicy { copies: 2, ..policy() };
+        let start = |name, at| Started { attempt: Attempt(1), worker: worker(name), by: None, at: Millis(at) };
+        let limit = two.time_limit.plus(LATE);
+        let view =
+            NodeView { started: Some(start("w1", 90_000)), copies_started: [(1, start("w2", 1_000))].into(), ..view() };
+        let past = limit.plus(Millis(1_000));
+        let Ok(Decision::Again(noted)) = on_late(&view, &two, past, past) else { panic!("not late") };
+        assert_eq!((noted.attempt, noted.failures[0].copy, noted.avoid.clone()), (Attempt(1), 1, vec![worker("w2")]));
+        let noted = NodeView { wanted: noted, ..view };
+        assert_eq!(on_late(&noted, &two, past, past), Err(Ignored::Settled), "the other is not late");
+    }
+
+    #[test]
     fn a_start_that_was_past_its_limit_already_when_somebody_looked_before_counts_as_a_failure() {
         let limit = policy().time_limit.plus(LATE);
         let started =
@@ -608,6 +672,7 @@ mod tests {
             progress_limit: None,
             avoid: vec![],
             check: None,
+            copies: None,
         };
         let at = Millis(5);
         assert_eq!(on_dead_letter(&view(), &task(1), &policy(), at), Ok(Decision::Resend));

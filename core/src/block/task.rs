@@ -87,7 +87,7 @@ pub fn check(graph: &Graph<'_>, check: Check, accused: &Artifact, child: Node, e
     let [first, last] = ends;
     let inputs = vec![accused.blob.clone(), graph.manifest.header.clone(), first, last];
     let prove = task(graph.run, child, accused.attempt, inputs, &NodeView::default());
-    TaskMessage { pool: Pool::trusted(), avoid: Vec::new(), check: Some(check), ..prove }
+    TaskMessage { pool: Pool::trusted(), avoid: Vec::new(), check: Some(check), copies: None, ..prove }
 }
 
 /// The message of one attempt at a node.
@@ -110,6 +110,7 @@ fn task(run: &Run, node: Node, attempt: Attempt, inputs: Vec<BlobRef>, view: &No
         progress_limit: policy.progress_limit,
         avoid: avoid(run, node, view),
         check: None,
+        copies: policy.may_copy().then_some(policy.copies),
     }
 }
 

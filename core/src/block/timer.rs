@@ -14,7 +14,7 @@ use crate::message::{queue, work_queue};
 use crate::pipeline::StagePolicy;
 use crate::record::{MANIFEST_PAGE, NodeView, RunView, Watch};
 
-use super::{Graph, Piece, late_at, piece_of};
+use super::{Graph, Piece, hedge, late_at, piece_of};
 
 /// How long a start stays late before it is given up: after a standstill its task is handed out again well within that.
 const RECHECK: Millis = Millis::from_secs(60);
@@ -113,7 +113,8 @@ fn open_task(view: &RunView, node: Node, row: &NodeView, sent: Millis) -> Open {
     let run = &view.run;
     let policy = run.policy.stage(node.stage);
     let failed = row.wanted.failures.last().map(|note| note.at.plus(row.wanted.delay)).unwrap_or_default();
-    let started = row.started_now().map(|started| started.at).unwrap_or_default();
+    let started = hedge::starts(row, policy).map(|started| started.at).max().unwrap_or_default();
+    let asked = hedge::asked_at(row);
     let is_checked = !row.wanted.checks.is_empty();
     let is_trusted = is_checked || run.pipeline.stage(node.stage).kind.is_trusted();
     let trusted = Pool::trusted();
@@ -122,13 +123,14 @@ fn open_task(view: &RunView, node: Node, row: &NodeView, sent: Millis) -> Open {
         attempt: row.wanted.attempt,
         queue: work_queue(if is_checked { &trusted } else { &policy.pool }, run.class),
         reports: if is_trusted { queue::VERDICTS } else { queue::RESULTS },
-        since: sent.max(failed).max(started),
+        since: sent.max(failed).max(started).max(asked),
         late: late(row, policy),
     }
 }
 
 fn late(row: &NodeView, policy: &StagePolicy) -> Option<Millis> {
-    row.started_now().filter(|_| row.wanted.checks.is_empty()).map(|started| late_at(started, policy))
+    let starts = hedge::starts(row, policy).filter(|_| row.wanted.checks.is_empty());
+    starts.map(|started| late_at(started, policy)).min()
 }
 
 /// The first look at a part that was sent at `sent`.

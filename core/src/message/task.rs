@@ -37,6 +37,10 @@ pub struct TaskMessage {
     /// covers: is it what it should be? Asked of the trusted pool when another task's prover accused it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check: Option<Check>,
+    /// Set: several may work on this attempt, each on a copy of its own, and the first artifact counts; so many were sent from the start. Then
+    /// the node's control blob says when it is too late ([`crate::record::node_control_key`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copies: Option<u8>,
 }
 
 /// Who accused an artifact: the node that reads it, and in which slot.
@@ -51,6 +55,11 @@ impl TaskMessage {
     /// (`…/manifest`, `…/header`, `…/pages/000`, `…/segments/000000`).
     pub fn artifact_key(&self) -> String {
         format!("artifacts/{}/{}", self.pool, self.id)
+    }
+
+    /// The same task as another copy of its attempt.
+    pub fn as_copy(&self, copy: u8) -> Self {
+        Self { id: TaskId { copy, ..self.id.clone() }, ..self.clone() }
     }
 
     /// Whether only the trusted pool's word counts on it.

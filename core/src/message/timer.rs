@@ -14,6 +14,25 @@ pub struct TimerMessage {
     /// When to look. A queue delays by fifteen minutes at most: delivered before, it is sent on. The part's row holds the same time;
     /// a message with an earlier one has been overtaken.
     pub due: Millis,
+    #[serde(default, skip_serializing_if = "TimerKind::is_lost")]
+    pub kind: TimerKind,
+}
+
+/// What is looked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimerKind {
+    /// Lost tasks.
+    #[default]
+    Lost,
+    /// Stragglers. Its time stands in a row of its own.
+    Hedge,
+}
+
+impl TimerKind {
+    fn is_lost(&self) -> bool {
+        *self == TimerKind::Lost
+    }
 }
 
 versioned! { TimerMessage = 1, "timer"; }

@@ -7,7 +7,10 @@ use std::str::FromStr;
 
 use toml::{Table, Value};
 
-use super::{ARITY, Arity, EXECUTABLE, Form, Kind, Pipeline, Policy, ProverCommand, SelfTest, Stage, StagePolicy};
+use super::{
+    ARITY, Arity, EXECUTABLE, Form, Hedging, Kind, MOST_COPIES, Pipeline, Policy, ProverCommand, SelfTest, Stage,
+    StagePolicy,
+};
 use crate::id::{Millis, ProverName, Sha256, StageName};
 
 /// A pipeline file as parsed.
@@ -312,7 +315,9 @@ impl Reader {
     }
 
     fn stage_policy(&mut self, table: &Table, at: &str, kind: Kind, policy: &mut StagePolicy, is_default: bool) {
-        self.only_keys(table, at, &["pool", "time_limit_s", "progress_limit_s", "attempts", "backoff_ms", "check"]);
+        const KEYS: [&str; 8] =
+            ["pool", "time_limit_s", "progress_limit_s", "attempts", "backoff_ms", "check", "copies", "hedge"];
+        self.only_keys(table, at, &KEYS);
         if let Some(pool) = self.text(table, at, "pool") {
             if !kind.is_trusted() {
                 policy.pool = pool;
@@ -345,6 +350,49 @@ impl Reader {
                 None => self.mistake(at, "`check` must be true or false"),
             }
         }
+        let copies = self.integer(table, at, "copies", 1..=u64::from(MOST_COPIES));
+        let hedge = table.get("hedge").and_then(|value| self.hedge(value, at));
+        if !kind.is_trusted() {
+            policy.copies = copies.map_or(policy.copies, |copies| copies as u8);
+            policy.hedge = hedge.unwrap_or(policy.hedge);
+        } else if !is_default && (copies.is_some_and(|copies| copies > 1) || hedge.flatten().is_some()) {
+            let what = format_args!("`copies` and `hedge` cannot be set: `{}` runs once", kind.as_str());
+            self.mistake(at, what);
+        }
+    }
+
+    /// `true`, `false`, or a table; what it leaves out has its default. `Some(None)`: off.
+    fn hedge(&mut self, value: &Value, at: &str) -> Option<Option<Hedging>> {
+        let usual = Hedging::default();
+        if let Some(is_on) = value.as_bool() {
+            return Some(is_on.then_some(usual));
+        }
+        let Some(table) = value.as_table() else {
+            self.mistake(at, "`hedge` must be true, false, or a table with `quantile`, `factor` and `budget`");
+            return None;
+        };
+        let at = format!("{at} hedge");
+        self.only_keys(table, &at, &["quantile", "factor", "budget"]);
+        let quantile = self.thousandths(table, &at, "quantile", (500, 999));
+        let factor = self.thousandths(table, &at, "factor", (1_000, 100_000));
+        let budget = self.thousandths(table, &at, "budget", (1, 1_000));
+        Some(Some(Hedging {
+            quantile: quantile.unwrap_or(usual.quantile),
+            factor: factor.unwrap_or(usual.factor),
+            budget: budget.unwrap_or(usual.budget),
+        }))
+    }
+
+    fn thousandths(&mut self, table: &Table, at: &str, key: &str, (least, most): (u32, u32)) -> Option<u32> {
+        let value = table.get(key)?;
+        let number = value.as_float().or(value.as_integer().map(|whole| whole as f64));
+        let found = number.map(|number| (number * 1_000.0).round()).filter(|found| (0.0..1e9).contains(found));
+        let found = found.map(|found| found as u32).filter(|found| (least..=most).contains(found));
+        if found.is_none() {
+            let (least, most) = (f64::from(least) / 1_000.0, f64::from(most) / 1_000.0);
+            self.mistake(at, format_args!("`{key}` must be a number from {least} to {most}"));
+        }
+        found
     }
 }
 
@@ -431,6 +479,36 @@ mod tests {
         ] {
             assert_ne!(digest(&other), base);
         }
+    }
+
+    #[test]
+    fn copies_and_hedging_are_policy_of_what_workers_run() {
+        let set = |text: &str| parse(&GOOD.replace("attempts = 7", text));
+        let file = set("hedge = true\n        copies = 2").unwrap();
+        assert_eq!((file.policy.stage(1).copies, file.policy.stage(1).hedge), (2, Some(Hedging::default())));
+        assert_eq!((file.policy.stage(2).copies, file.policy.stage(2).hedge), (1, None), "off unless it is set");
+        assert_eq!(file.pipeline.digest(), parse(GOOD).unwrap().pipeline.digest());
+        let file = set("hedge = { quantile = 0.9, factor = 2 }").unwrap();
+        assert_eq!(file.policy.stage(1).hedge, Some(Hedging { quantile: 900, factor: 2_000, budget: 50 }));
+        let everywhere = GOOD.replace("attempts = 2", "hedge = true\n        copies = 3");
+        let everywhere = parse(&everywhere.replace("attempts = 7", "hedge = false")).unwrap().policy;
+        assert_eq!(everywhere.stages.iter().map(|stage| stage.copies).collect::<Vec<_>>(), [1, 3, 3, 1]);
+        assert_eq!(
+            everywhere.stages.iter().map(|stage| stage.hedge.is_some()).collect::<Vec<_>>(),
+            [false, false, true, false]
+        );
+        for (bad, says) in [
+            ("copies = 4", "`copies` must be a whole number from 1 to 3"),
+            ("hedge = 2", "`hedge` must be true, false, or a table"),
+            ("hedge = { quantile = 1.0 }", "`quantile` must be a number from 0.5 to 0.999"),
+            ("hedge = { factor = 0.5 }", "`factor` must be a number from 1 to 100"),
+            ("hedge = { budget = 2.0, cap = 1 }", "unknown key `cap`"),
+        ] {
+            let mistakes = set(bad).unwrap_err().to_string();
+            assert!(mistakes.contains(says), "{bad}: {mistakes}");
+        }
+        let trusted = GOOD.replace("[policy.prove]", "[policy.split]").replace("attempts = 7", "hedge = true");
+        assert!(parse(&trusted).unwrap_err().to_string().contains("`split` runs once"));
     }
 
     #[test]

@@ -16,7 +16,9 @@
 //! | node | `floor.{i}` | least attempt of child i that counts | a revocation |
 //! | node | `try` | [`Try`]: the attempt wanted now (absent: the first) | set-if; a revocation |
 //! | node | `fired` | the attempt last sent (absent: none; for leaves and `split`: the first) | set-if |
-//! | node | `started` | [`Started`] | set-if |
+//! | node | `started`, `started.{c}` | [`Started`], of the attempt's first copy, of copy c | set-if |
+//! | node | `hedges` | [`Hedges`]: further copies of an attempt | set-if, with the reader's `hedged` |
+//! | node | `hedged.{i}` | the attempt of child i that further copies were asked for of, while slot i was empty | the same |
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -43,6 +45,11 @@ pub mod attribute {
     pub const TRY: &str = "try";
     pub const FIRED: &str = "fired";
     pub const STARTED: &str = "started";
+    pub const HEDGES: &str = "hedges";
+    /// Row of a part's hedge timer: [`super::super::HedgeWatch`].
+    pub const HEDGE_WATCH: &str = "hedge";
+    /// Row of a stage's durations: [`crate::block::Sketch`].
+    pub const SKETCH: &str = "sketch";
     /// `published` row: the last published sequence number.
     pub const SEQ: &str = "seq";
     /// `swept` row: the first number not swept.
@@ -58,6 +65,14 @@ pub mod attribute {
 
     pub fn floor(slot: u32) -> String {
         format!("floor.{slot}")
+    }
+
+    pub fn started(copy: u8) -> String {
+        if copy == 0 { STARTED.to_owned() } else { format!("started.{copy}") }
+    }
+
+    pub fn hedged(slot: u32) -> String {
+        format!("hedged.{slot}")
     }
 
     /// The floor that `manifest` and `verdict` are accepted against; nothing sets it yet.
@@ -172,6 +187,9 @@ impl Default for Try {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailureNote {
     pub attempt: Attempt,
+    /// Which copy of the attempt.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub copy: u8,
     pub worker: Option<WorkerId>,
     /// Whose token the worker presented, where it was not a local one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -190,6 +208,23 @@ pub struct Started {
     pub worker: WorkerId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<Principal>,
+    pub at: Millis,
+}
+
+fn is_first(copy: &u8) -> bool {
+    *copy == 0
+}
+
+/// Copies of an attempt beyond those its stage's policy sends from the start: asked for because one ran for long.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hedges {
+    pub attempt: Attempt,
+    pub asked: u8,
+    /// So many of these have been sent.
+    pub sent: u8,
+    /// What they were expected to take, together.
+    pub reserved: Millis,
+    /// When the last was asked for.
     pub at: Millis,
 }
 
@@ -247,14 +282,35 @@ pub struct NodeView {
     /// The attempt last sent, where the row says so.
     pub fired: Option<Attempt>,
     pub started: Option<Started>,
+    /// Starts of further copies.
+    pub copies_started: BTreeMap<u8, Started>,
+    pub hedges: Option<Hedges>,
     pub slots: BTreeMap<u32, Artifact>,
     pub floors: BTreeMap<u32, Attempt>,
+    /// Slot → the attempt of its child that further copies were asked for of.
+    pub hedged: BTreeMap<u32, Attempt>,
 }
 
 impl NodeView {
-    /// The start of the attempt wanted now, if it was started.
-    pub fn started_now(&self) -> Option<&Started> {
-        self.started.as_ref().filter(|started| started.attempt == self.wanted.attempt)
+    /// The start of a copy of an attempt, if it was started.
+    pub fn start_of(&self, attempt: Attempt, copy: u8) -> Option<&Started> {
+        let start = if copy == 0 { self.started.as_ref() } else { self.copies_started.get(&copy) };
+        start.filter(|started| started.attempt == attempt)
+    }
+
+    /// The start of a copy of the attempt wanted now.
+    pub fn start_now(&self, copy: u8) -> Option<&Started> {
+        self.start_of(self.wanted.attempt, copy)
+    }
+
+    /// Further copies of the attempt wanted now.
+    pub fn hedges_now(&self) -> Option<&Hedges> {
+        self.hedges.as_ref().filter(|hedges| hedges.attempt == self.wanted.attempt)
+    }
+
+    /// Whether this copy of the attempt wanted now has failed.
+    pub fn has_failed(&self, copy: u8) -> bool {
+        self.wanted.failures.iter().any(|note| note.attempt == self.wanted.attempt && note.copy == copy)
     }
 
     pub fn read(attributes: &BTreeMap<String, Value>) -> Self {
@@ -263,6 +319,7 @@ impl NodeView {
             wanted: read(attributes, attribute::TRY).unwrap_or_default(),
             fired: read(attributes, attribute::FIRED),
             started: read(attributes, attribute::STARTED),
+            hedges: read(attributes, attribute::HEDGES),
             ..Self::default()
         };
         for name in attributes.keys() {
@@ -270,6 +327,10 @@ impl NodeView {
                 view.slots.extend(read(attributes, name).map(|artifact| (slot, artifact)));
             } else if let Some(slot) = numbered(name, "floor.") {
                 view.floors.extend(read(attributes, name).map(|floor| (slot, floor)));
+            } else if let Some(slot) = numbered(name, "hedged.") {
+                view.hedged.extend(read(attributes, name).map(|attempt| (slot, attempt)));
+            } else if let Some(copy) = name.strip_prefix("started.").and_then(|copy| copy.parse().ok()) {
+                view.copies_started.extend(read(attributes, name).map(|started| (copy, started)));
             }
         }
         view

@@ -6,7 +6,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::id::{Attempt, BlockHash, ChainId, Epoch, Millis, PipelineDigest, TaskId, WorkerId};
 use crate::message::{
-    ChainMessage, Command, FailureKind, RangeMessage, Report, ReportEvent, Submission, TaskMessage, TimerMessage,
+    ChainMessage, Command, FailureKind, RangeMessage, Report, ReportEvent, Submission, TaskMessage, TimerKind,
+    TimerMessage,
 };
 use crate::pipeline::Kind;
 
@@ -192,6 +193,7 @@ fn task_message() -> impl Strategy<Value = TaskMessage> {
             time_limit,
             progress_limit: Some(time_limit),
             avoid,
+            copies: Some(2),
             check: Some(crate::message::Check { reader: crate::id::Node::new(3, 0, 1), slot: 1 }),
         })
 }
@@ -246,7 +248,9 @@ proptest! {
         survives(&ChainMessage::Batch { chain: submission.chain.clone(), number: submission.number });
         survives(&ChainMessage::Submit(submission));
         survives(&RangeMessage { run: id.run.clone(), from, to: from });
-        survives(&TimerMessage { run: id.run.clone(), piece: from, due: at });
+        for kind in [TimerKind::Lost, TimerKind::Hedge] {
+            survives(&TimerMessage { run: id.run.clone(), piece: from, due: at, kind });
+        }
         survives(&Report { task: id, worker, by: Some("rack1".parse().unwrap()), at, event });
         survives(&task);
     }

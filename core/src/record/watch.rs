@@ -1,4 +1,4 @@
-//! The row of a part's timer: when it looks next, and what it saw when it looked last. Nobody who looks remembers anything else.
+//! The rows of a part's timers: when each looks next, and what it saw when it looked last. Nobody who looks remembers anything else.
 
 use std::collections::BTreeMap;
 
@@ -22,4 +22,16 @@ pub struct Watch {
     /// Queue → since when it has been empty, with its dead-letter queue, at every look.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub empty: BTreeMap<String, Millis>,
+}
+
+/// Attribute `hedge` of row `run/{run}`, `hedge/{piece:03}`; changed as a whole, by set-if. Absent: nobody has looked for stragglers yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HedgeWatch {
+    /// When to look next; none: never, everything is accepted or the run is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due: Option<Millis>,
+    /// When the last look was. What was accepted until then has been counted.
+    pub looked: Millis,
+    /// The pause it follows while too little is known of how long tasks take.
+    pub pause: Millis,
 }

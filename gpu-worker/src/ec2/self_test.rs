@@ -47,6 +47,7 @@ pub fn self_tests<'p>(pipelines: impl IntoIterator<Item = &'p PipelineFile>, poo
                 progress_limit: file.policy.stage(position).progress_limit,
                 avoid: Vec::new(),
                 check: None,
+                copies: None,
             };
             let named = file.self_tests.get(&stage.prover).filter(|test| test.stage == stage.name);
             tests.push(SelfTest { task, inputs: named.map(|test| test.inputs.clone()) });

@@ -49,6 +49,7 @@ pub(crate) fn task(kind: Kind, index: u32, inputs: Vec<BlobRef>) -> TaskMessage 
         progress_limit: None,
         avoid: Vec::new(),
         check: None,
+        copies: None,
     }
 }
 

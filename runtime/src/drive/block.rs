@@ -5,6 +5,7 @@
 
 mod fail;
 mod fan_out;
+mod hedge;
 mod recall;
 mod timer;
 
@@ -151,13 +152,15 @@ async fn note_start(context: &Context, view: &RunView, report: &Report) -> Resul
         expect_node(&graph(view)?, node)?;
     }
     let at = key(RowKey::node(&view.run.id, node));
-    let attempt = report.task.attempt;
+    let (attempt, copy) = (report.task.attempt, report.task.copy);
+    expect_copy(view, report)?;
+    let name = attribute::started(copy);
     let (worker, by) = (report.worker.clone(), report.by.clone());
     let started = Started { attempt, worker, by, at: context.clock.now() };
     let value = serde_json::to_value(started).unwrap_or_default();
     let row = if attempt == Attempt::FIRST {
         // Mostly the first word about the node. Were another attempt wanted by now, this one's start would count for nothing.
-        let set = context.table.set_if(&at, attribute::STARTED, None, Some(value.clone())).await?;
+        let set = context.table.set_if(&at, &name, None, Some(value.clone())).await?;
         if set.done {
             return Ok(Handled::Noted);
         }
@@ -169,8 +172,8 @@ async fn note_start(context: &Context, view: &RunView, report: &Report) -> Resul
     if attempt != wanted {
         return Ok(Handled::Ignored(block::Ignored::Stale));
     }
-    let before = row.as_ref().and_then(|row| row.attribute(attribute::STARTED)).cloned();
-    context.table.set_if(&at, attribute::STARTED, before, Some(value)).await?;
+    let before = row.as_ref().and_then(|row| row.attribute(&name)).cloned();
+    context.table.set_if(&at, &name, before, Some(value)).await?;
     Ok(Handled::Noted)
 }
 
@@ -198,6 +201,7 @@ async fn on_done(
     let graph = graph(view)?;
     let parent = parent_of(&graph, report)?;
     let node = report.task.node;
+    expect_copy(view, report)?;
     // No node wants less than the first attempt.
     if report.task.attempt > Attempt::FIRST {
         let wanted = node_view(context, &view.run.id, node).await?.wanted.attempt;
@@ -222,7 +226,8 @@ async fn on_done(
     let (slot, floor) = (attribute::slot(parent.slot), attribute::floor(parent.slot));
     let accepted = context.table.accept_first(&at, &slot, &floor, report.task.attempt.0, value).await?;
     let row = NodeView::read(&accepted.row.attributes);
-    fire(context, &graph, parent.node, row).await?;
+    let stopping = hedge::stop_others(context, &graph, node, &row, parent.slot);
+    futures::try_join!(fire(context, &graph, parent.node, row.clone()), stopping)?;
     let settled = Handled::Ignored(block::Ignored::Settled);
     Ok(if accepted.won { Handled::Accepted } else { settled })
 }
@@ -231,6 +236,16 @@ pub(super) fn graph(view: &RunView) -> Result<Graph<'_>, DriveError> {
     let manifest = view.manifest.as_ref();
     let graph = manifest.and_then(|manifest| Graph::new(&view.run, manifest));
     graph.ok_or_else(|| DriveError::poison(ErrorCode::Poison, format!("{} has not been split yet", view.run.id)))
+}
+
+/// A copy of this number can exist.
+fn expect_copy(view: &RunView, report: &Report) -> Result<(), DriveError> {
+    let policy = view.run.policy.stage(report.task.node.stage);
+    let most = if policy.may_copy() { block::COPIES } else { 1 };
+    if report.task.copy < most {
+        return Ok(());
+    }
+    Err(DriveError::poison(ErrorCode::FalseReport, format!("{} was never sent: there is no such copy", report.task)))
 }
 
 fn expect_node(graph: &Graph<'_>, node: Node) -> Result<(), DriveError> {
@@ -371,8 +386,9 @@ pub(super) async fn send(
     run: &push0_core::record::Run,
     fire: block::Fire,
 ) -> Result<NodeView, DriveError> {
-    let outgoing = task_message(&fire.task, run, fire.delay);
-    context.queue.send(&work_queue(&fire.task.pool, fire.task.class), vec![outgoing]).await?;
+    let copies = 0..run.policy.stage(fire.node.stage).copies;
+    let outgoing = copies.map(|copy| task_message(&fire.task.as_copy(copy), run, fire.delay)).collect();
+    context.queue.send(&work_queue(&fire.task.pool, fire.task.class), outgoing).await?;
     let at = key(RowKey::node(&run.id, fire.node));
     let (from, to) = (fire.from.map(|attempt| attempt.0.into()), Some(fire.to.0.into()));
     let set = context.table.set_if(&at, attribute::FIRED, from, to).await?;

@@ -126,6 +126,7 @@ pub(crate) fn task(attempt: u32, avoid: &[&str]) -> TaskMessage {
         progress_limit: None,
         avoid: avoid.iter().map(|name| name.parse().unwrap()).collect(),
         check: None,
+        copies: None,
     }
 }
 

@@ -29,6 +29,7 @@ pub(super) async fn on_failed(
     let kind = if is_bad_witness { FailureKind::Permanent } else { kind };
     let failure = Failure {
         attempt: report.task.attempt,
+        copy: report.task.copy,
         worker: Some(report.worker.clone()),
         by: report.by.clone(),
         kind,
@@ -83,6 +84,7 @@ pub(super) async fn on_bad_proof(
     }
     let failure = Failure {
         attempt: report.task.attempt,
+        copy: 0,
         // Nobody to avoid: the trusted pool is not doubted.
         worker: None,
         by: None,
@@ -204,8 +206,9 @@ async fn handle_dead_letter(context: &Context, task: &TaskMessage) -> Result<Han
 /// The attempt that started and was past its limit at `since` has failed, if nothing was heard of it meanwhile.
 pub(super) async fn give_up(context: &Context, view: &RunView, node: Node, since: Millis) -> Result<(), DriveError> {
     let now = context.clock.now();
-    let given_up = apply(context, view, node, |node, policy| block::on_late(node, policy, since, now)).await?;
-    if given_up == Handled::Failed {
+    // Each copy that is late for itself.
+    while apply(context, view, node, |node, policy| block::on_late(node, policy, since, now)).await? == Handled::Failed
+    {
         tracing::warn!(code = %ErrorCode::LostTask, run = %view.run.id, %node, "task given up: it started, and nothing more was heard");
     }
     Ok(())
@@ -244,8 +247,9 @@ pub(super) async fn send_again(
     };
     let Some(task) = task else { return Ok(()) };
     tracing::warn!(code = %ErrorCode::LostTask, task = %task.id, "task sent again: nothing was heard of it");
-    let outgoing = task_message(&task, &view.run, Millis(0));
-    context.queue.send(&work_queue(&task.pool, task.class), vec![outgoing]).await?;
+    let out = block::out(&row, view.run.policy.stage(node.stage));
+    let outgoing = out.map(|copy| task_message(&task.as_copy(copy), &view.run, Millis(0))).collect();
+    context.queue.send(&work_queue(&task.pool, task.class), outgoing).await?;
     Ok(())
 }
 

@@ -108,7 +108,9 @@ async fn send_piece(
     let tasks: Vec<_> = tasks.map(|(segment, blob)| view.run.leaf_task(segment, blob)).collect();
     let Some(first) = tasks.first() else { return Ok(()) };
     let queue = work_queue(&first.pool, first.class);
-    let outgoing = tasks.iter().map(|task| task_message(task, &view.run, Millis(0))).collect();
+    let copies = view.run.policy.stage(first.id.node.stage).copies;
+    let copied = tasks.iter().flat_map(|task| (0..copies).map(|copy| task.as_copy(copy)));
+    let outgoing = copied.map(|task| task_message(&task, &view.run, Millis(0))).collect();
     context.queue.send(&queue, outgoing).await?;
     let now = context.clock.now();
     // The first piece has a timer since the run began.

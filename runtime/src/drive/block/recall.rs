@@ -69,11 +69,14 @@ pub async fn recall(context: &Context, id: &TaskId) -> Result<Recalled, RecallEr
     check_node(&view, id.node)?;
     let row = node_view(context, &id.run, id.node).await?;
     let latest = row.wanted.attempt;
-    if id.attempt > latest || id.attempt.0 == 0 || id.copy != 0 {
-        let what = format!("{id} was never sent: node {} is at attempt {}, copy 0", id.node, latest.0);
+    let policy = view.run.policy.stage(id.node.stage);
+    let may_copy = if policy.may_copy() { block::COPIES } else { 1 };
+    let copies = if id.attempt == latest { block::copies(&row, policy) } else { may_copy };
+    if id.attempt > latest || id.attempt.0 == 0 || id.copy >= copies {
+        let what = format!("{id} was never sent: node {} is at attempt {}, of {copies} copies", id.node, latest.0);
         return Err(RecallError::Unknown(what));
     }
-    let failed = row.wanted.failures.iter().find(|note| note.attempt == id.attempt).cloned();
+    let failed = row.wanted.failures.iter().find(|note| (note.attempt, note.copy) == (id.attempt, id.copy)).cloned();
     let mut as_then = row.clone();
     as_then.wanted.attempt = id.attempt;
     let revoked = restore_accused(context, &view, id.node, &mut as_then, failed.as_ref()).await?;
@@ -90,6 +93,7 @@ pub async fn recall(context: &Context, id: &TaskId) -> Result<Recalled, RecallEr
         })?
     };
     let accepted = accepted(context, &view, id.node).await?;
+    let task = task.as_copy(id.copy);
     Ok(Recalled { task, latest, accepted, failed, run_failed: view.failed, revoked })
 }
 
@@ -167,9 +171,10 @@ async fn made_earlier(
     digest: Sha256,
 ) -> Result<Option<Artifact>, DriveError> {
     let latest = node_view(context, &view.run.id, node).await?.wanted.attempt;
-    let pool = &view.run.policy.stage(node.stage).pool;
-    for attempt in (1..=latest.0).map(Attempt) {
-        let id = TaskId { run: view.run.id.clone(), tag: view.run.digest.tag(), node, attempt, copy: 0 };
+    let policy = view.run.policy.stage(node.stage);
+    let (pool, copies) = (&policy.pool, if policy.may_copy() { block::COPIES } else { 1 });
+    for (attempt, copy) in (1..=latest.0).flat_map(|attempt| (0..copies).map(move |copy| (Attempt(attempt), copy))) {
+        let id = TaskId { run: view.run.id.clone(), tag: view.run.digest.tag(), node, attempt, copy };
         let found = context.blobs.head(&format!("artifacts/{pool}/{id}")).await?;
         if let Some(info) = found.filter(|info| info.sha256 == digest) {
             let blob = BlobRef { key: info.key, sha256: info.sha256, size: info.size };

@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use push0_core::block::{self, Graph, Look, Open, Seen};
-use push0_core::message::{TimerMessage, queue};
+use push0_core::message::{TimerKind, TimerMessage, queue};
 use push0_core::record::{NodeView, RowKey, RunView, Versioned as _, Watch, attribute};
 use push0_core::{ErrorCode, Millis, Node, RunId};
 
@@ -44,15 +44,19 @@ pub enum Looked {
 pub(in crate::drive) async fn arm(context: &Context, run: &RunId, piece: u32, sent: Millis) -> Result<(), DriveError> {
     let Some(quiet) = context.quiet else { return Ok(()) };
     let due = block::first_look(sent, quiet);
-    send(context, &TimerMessage { run: run.clone(), piece, due }).await
+    send(context, &TimerMessage { run: run.clone(), piece, due, kind: TimerKind::Lost }).await
 }
 
 async fn send(context: &Context, timer: &TimerMessage) -> Result<(), DriveError> {
-    let TimerMessage { run, piece, due } = timer;
+    let TimerMessage { run, piece, due, kind } = timer;
+    let name = match kind {
+        TimerKind::Lost => "timer",
+        TimerKind::Hedge => "hedge",
+    };
     let outgoing = Outgoing {
         body: timer.to_json(),
         group: Some(run.chain.to_string()),
-        dedup: Some(format!("{run}/timer/{piece}/{}", due.0)),
+        dedup: Some(format!("{run}/{name}/{piece}/{}", due.0)),
         delay: due.since(context.clock.now()).min(LONGEST_DELAY),
         ..Outgoing::default()
     };
@@ -148,7 +152,8 @@ async fn look_after(
 ) -> Result<usize, DriveError> {
     let run = &part.view.run.id;
     let look = look(context, part, watch.as_ref(), quiet).await?;
-    send(context, &TimerMessage { run: run.clone(), piece: part.piece, due: look.next.due }).await?;
+    let due = look.next.due;
+    send(context, &TimerMessage { run: run.clone(), piece: part.piece, due, kind: TimerKind::Lost }).await?;
     let next = serde_json::to_value(&look.next).unwrap_or_default();
     let at = key(RowKey::timer(run, part.piece));
     if !context.table.set_if(&at, attribute::WATCH, raw, Some(next)).await?.done {

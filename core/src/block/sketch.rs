@@ -1,0 +1,127 @@
+//! How long the tasks of a stage take in a pool: a histogram of recent durations that can be merged, and what of the stage's work went into
+//! further copies.
+//!
+//! Buckets are a fifth wide, so that what is read off is within 10 % of what was put in. What was learnt is halved whenever there is a lot of
+//! it: durations change with the blocks and with the machines.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::Millis;
+
+/// With so many samples every count is halved.
+const MANY: u64 = 512;
+
+/// With fewer samples than this nothing is known.
+pub const FEW: u64 = 20;
+
+/// Longer than any task may take, milliseconds.
+const LONGEST: u64 = 48 * 60 * 60 * 1000;
+
+/// Attribute `sketch` of row `sketch/{tag}`, `{stage:03}/{pool}`; changed as a whole, by set-if.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sketch {
+    /// Bucket → samples.
+    counts: BTreeMap<u16, u64>,
+    /// What provers worked, all copies together.
+    pub work: Millis,
+    /// What of that they worked on further copies, those that are out counted with what they are expected to take.
+    pub extra: Millis,
+}
+
+/// Least whole number of milliseconds in a bucket.
+fn start_of(bucket: u16) -> u64 {
+    (0..bucket).fold(0, |start: u64, _| (start + 1).max(start * 6 / 5))
+}
+
+fn bucket_of(duration: Millis) -> u16 {
+    let (mut bucket, mut next) = (0, 1);
+    while next <= duration.0.min(LONGEST) {
+        bucket += 1;
+        next = (next + 1).max(next * 6 / 5);
+    }
+    bucket
+}
+
+impl Sketch {
+    /// Takes a task's duration in.
+    pub fn add(&mut self, duration: Millis) {
+        *self.counts.entry(bucket_of(duration)).or_default() += 1;
+        if self.samples() >= MANY {
+            self.counts.values_mut().for_each(|count| *count /= 2);
+            self.counts.retain(|_, count| *count > 0);
+            self.work.0 /= 2;
+            self.extra.0 /= 2;
+        }
+    }
+
+    pub fn samples(&self) -> u64 {
+        self.counts.values().sum()
+    }
+
+    /// The duration that so many thousandths of the tasks do not exceed; none: too little is known.
+    pub fn quantile(&self, thousandths: u32) -> Option<Millis> {
+        let samples = self.samples();
+        if samples < FEW {
+            return None;
+        }
+        let rank = (samples * u64::from(thousandths)).div_ceil(1_000).max(1);
+        let mut seen = 0;
+        let bucket = self.counts.iter().find_map(|(bucket, count)| {
+            seen += count;
+            (seen >= rank).then_some(*bucket)
+        })?;
+        // The middle of the bucket.
+        Some(Millis((start_of(bucket) + start_of(bucket + 1) - 1) / 2))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(durations: impl IntoIterator<Item = u64>) -> Sketch {
+        let mut sketch = Sketch::default();
+        durations.into_iter().for_each(|duration| sketch.add(Millis(duration)));
+        sketch
+    }
+
+    #[test]
+    fn what_is_read_off_is_within_a_tenth_of_what_was_put_in() {
+        for duration in (0..200).chain([1_234, 59_999, 600_000, 43_200_000]) {
+            let found = of([duration; 20]).quantile(500).unwrap().0;
+            assert!(found.abs_diff(duration) * 10 <= duration, "{duration} is read as {found}");
+        }
+        assert!(of([u64::MAX; 20]).quantile(999).is_some());
+    }
+
+    #[test]
+    fn quantiles_are_those_of_the_samples() {
+        // 90 tasks of a second, 10 of ten.
+        let sketch = of([1_000; 90].into_iter().chain([10_000; 10]));
+        let near = |found: Option<Millis>, wanted: u64| found.unwrap().0.abs_diff(wanted) * 10 <= wanted;
+        assert!(near(sketch.quantile(500), 1_000) && near(sketch.quantile(900), 1_000));
+        assert!(near(sketch.quantile(910), 10_000) && near(sketch.quantile(999), 10_000));
+    }
+
+    #[test]
+    fn of_a_few_samples_nothing_is_said() {
+        assert_eq!(of([5; FEW as usize - 1]).quantile(500), None);
+    }
+
+    #[test]
+    fn it_stays_small_and_follows_what_changes() {
+        let mut sketch = of((0..5_000).map(|sample| 100 + sample % 50));
+        sketch.work = Millis(1_000);
+        assert!(sketch.samples() < MANY);
+        for _ in 0..6 * MANY {
+            sketch.add(Millis(9_000));
+        }
+        assert!(sketch.quantile(500).unwrap().0 > 8_000);
+        assert!(sketch.quantile(10).unwrap().0 > 8_000, "what was is forgotten");
+        assert!(sketch.work.0 < 300);
+        let text = serde_json::to_value(&sketch).unwrap();
+        assert_eq!(serde_json::from_value::<Sketch>(text).unwrap(), sketch);
+    }
+}
