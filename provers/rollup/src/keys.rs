@@ -7,7 +7,7 @@
 use plonky2::util::serialization::DefaultGateSerializer;
 use sha2::{Digest as _, Sha256};
 
-use crate::circuit::{JoinCircuit, Key, LeafCircuit, LiftCircuit, shape};
+use crate::circuit::{JoinCircuit, Key, LeafCircuit, LiftCircuit, RangeLiftCircuit, shape};
 use crate::segment::SIZES;
 
 /// What a proof is of.
@@ -17,16 +17,30 @@ pub enum Shape {
     Leaf = 1,
     Lift = 2,
     Join = 3,
+    /// A block's proof, in the shape that range joins take.
+    RangeLift = 4,
+    RangeJoin = 5,
 }
 
 impl Shape {
-    pub const ALL: [Self; 3] = [Self::Leaf, Self::Lift, Self::Join];
+    pub const ALL: [Self; 5] = [Self::Leaf, Self::Lift, Self::Join, Self::RangeLift, Self::RangeJoin];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Leaf => "leaf",
             Self::Lift => "lift",
             Self::Join => "join",
+            Self::RangeLift => "range-lift",
+            Self::RangeJoin => "range-join",
+        }
+    }
+
+    /// The join whose key a proof of this shape carries in its public inputs.
+    pub fn carries(self) -> Option<Self> {
+        match self {
+            Self::Leaf => None,
+            Self::Lift | Self::Join => Some(Self::Join),
+            Self::RangeLift | Self::RangeJoin => Some(Self::RangeJoin),
         }
     }
 }
@@ -45,6 +59,8 @@ macro_rules! pinned {
                     (Shape::Leaf, $size) => Some(include_bytes!(concat!("../keys/leaf-k", $size, ".key"))),
                     (Shape::Lift, $size) => Some(include_bytes!(concat!("../keys/lift-k", $size, ".key"))),
                     (Shape::Join, $size) => Some(include_bytes!(concat!("../keys/join-k", $size, ".key"))),
+                    (Shape::RangeLift, $size) => Some(include_bytes!(concat!("../keys/range-lift-k", $size, ".key"))),
+                    (Shape::RangeJoin, $size) => Some(include_bytes!(concat!("../keys/range-join-k", $size, ".key"))),
                 )*
                 _ => None,
             }
@@ -88,10 +104,18 @@ pub fn check(shape: Shape, size: u16, built: &Key) {
     );
 }
 
-/// Builds all circuits of a size from nothing, without any pinned key: leaf, lift, join.
-pub fn generate(size: u16) -> [(Shape, Key); 3] {
+/// Builds all circuits of a size from nothing, without any pinned key.
+pub fn generate(size: u16) -> [(Shape, Key); 5] {
     let leaf = LeafCircuit::build(size).data.verifier_data();
     let lift = LiftCircuit::build(&leaf, &shape()).data.verifier_data();
     let join = JoinCircuit::build(&lift).data.verifier_data();
-    [(Shape::Leaf, leaf), (Shape::Lift, lift), (Shape::Join, join)]
+    let range_lift = RangeLiftCircuit::build(&lift, &join).data.verifier_data();
+    let range_join = JoinCircuit::build(&range_lift).data.verifier_data();
+    [
+        (Shape::Leaf, leaf),
+        (Shape::Lift, lift),
+        (Shape::Join, join),
+        (Shape::RangeLift, range_lift),
+        (Shape::RangeJoin, range_join),
+    ]
 }

@@ -10,6 +10,7 @@ pub mod keys;
 pub mod poseidon;
 pub mod proof;
 pub mod prover;
+pub mod range;
 pub mod segment;
 pub mod state;
 pub mod statement;

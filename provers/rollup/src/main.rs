@@ -73,14 +73,14 @@ enum Command {
         #[arg(long, default_value = "ethereum")]
         chain: String,
     },
-    /// Check a finalized proof against its block; exit code 1 if it does not prove it.
+    /// Check a finalized proof against its block, or a range's against its blocks; exit code 1 if it does not prove it.
     Verify {
         #[arg(long)]
         proof: PathBuf,
         #[command(flatten)]
         block: BlockFile,
     },
-    /// Say what a header, witness, segment or proof file holds.
+    /// Say what a header, witness, segment or proof file, of a block or of a range, holds.
     Show { file: PathBuf },
     /// List the verifying keys with their SHA-256, or make them again.
     Keys {
@@ -108,7 +108,7 @@ struct Start {
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 struct BlockFile {
-    /// A header, as `split` writes it.
+    /// A header, as `split` or `range-split` writes it.
     #[arg(long)]
     header: Option<PathBuf>,
     /// A block's submission ({number}.json) or witness.

@@ -37,6 +37,10 @@ pub enum Domain {
     Commitment = 4,
     /// The commitment a block starts from.
     Start = 5,
+    /// A block within a range: `H(H(H(commitments), H(roots)), count)`, all in this domain.
+    Block = 6,
+    /// `range' = H(range, block)`.
+    Range = 7,
 }
 
 /// Four field elements: a hash, a root, an owner or a key.
@@ -136,7 +140,15 @@ mod tests {
     #[test]
     fn the_same_words_differ_in_every_domain() {
         let words = Digest([F::ONE, F::TWO, F::ZERO, F::ONE]);
-        let domains = [Domain::Owner, Domain::Leaf, Domain::Node, Domain::Commitment, Domain::Start];
+        let domains = [
+            Domain::Owner,
+            Domain::Leaf,
+            Domain::Node,
+            Domain::Commitment,
+            Domain::Start,
+            Domain::Block,
+            Domain::Range,
+        ];
         let hashes: Vec<_> = domains.iter().map(|domain| hash_pair(*domain, words, words)).collect();
         for (at, hash) in hashes.iter().enumerate() {
             assert!(!hashes[..at].contains(hash));

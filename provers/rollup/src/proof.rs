@@ -8,13 +8,14 @@ use crate::block::Header;
 use crate::circuit::{Key, Proof};
 use crate::codec::{DecodeError, Reader, Write};
 use crate::keys::{self, Shape};
+use crate::range::Range;
 use crate::segment::SIZES;
 use crate::statement::Statement;
 
 const MAGIC: &[u8; 8] = b"p0rprov1";
 
-/// A proof file: magic `p0rprov1` (8), shape (1: 1 leaf, 2 lift, 3 join), transfers a segment (2), then plonky2's
-/// `ProofWithPublicInputs::to_bytes`. Shape and size only say which pinned key to try: they prove nothing.
+/// A proof file: magic `p0rprov1` (8), shape (1: 1 leaf, 2 lift, 3 join, 4 range lift, 5 range join), transfers a segment (2),
+/// then plonky2's `ProofWithPublicInputs::to_bytes`. Shape and size only say which pinned key to try: they prove nothing.
 #[derive(Debug, Clone)]
 pub struct ProofFile {
     pub shape: Shape,
@@ -29,8 +30,10 @@ pub enum BadProof {
     Decode(#[from] DecodeError),
     #[error("the {0} proof does not verify: {1}")]
     Verify(&'static str, String),
-    #[error("a block's proof is a lift (of one segment) or a join, not a leaf")]
-    NotARoot,
+    #[error("a block's proof is a lift (of one segment) or a join, not a {0}")]
+    NotARoot(&'static str),
+    #[error("a range's proof is a range-lift (of one block) or a range-join, not a {0}")]
+    NotARange(&'static str),
     #[error("the proof says otherwise than the header: {0}")]
     Differs(&'static str),
 }
@@ -49,6 +52,13 @@ impl VerifiedProof {
 
     pub fn statement(&self) -> &Statement {
         &self.statement
+    }
+
+    fn says(self, wanted: &Statement) -> Result<Self, BadProof> {
+        match self.statement.difference(wanted) {
+            None => Ok(self),
+            Some(what) => Err(BadProof::Differs(what)),
+        }
     }
 }
 
@@ -98,8 +108,8 @@ impl Verifier {
         let missing = || BadProof::Decode(DecodeError::Value("there are no circuits for this segment size"));
         let key = self.key(shape, size).ok_or_else(missing)?;
         key.verify(file.proof.clone()).map_err(|error| BadProof::Verify(shape.name(), error.to_string()))?;
-        if shape != Shape::Leaf {
-            let join = self.key(Shape::Join, size).ok_or_else(missing)?;
+        if let Some(join) = shape.carries() {
+            let join = self.key(join, size).ok_or_else(missing)?;
             check_cyclic_proof_verifier_data(&file.proof, &join.verifier_only, &join.common)
                 .map_err(|_| BadProof::Verify(shape.name(), "the key it carries is not the join's".to_owned()))?;
         }
@@ -127,12 +137,18 @@ impl Verifier {
     /// Checks that a file proves the block with this header: every public input is compared with the header's.
     pub fn verify_block(&self, bytes: &[u8], header: &Header) -> Result<VerifiedProof, BadProof> {
         let proof = self.verify(bytes)?;
-        if proof.file.shape == Shape::Leaf {
-            return Err(BadProof::NotARoot);
+        match proof.file.shape {
+            Shape::Lift | Shape::Join => proof.says(&Statement::of_block(header)),
+            other => Err(BadProof::NotARoot(other.name())),
         }
-        match proof.statement.difference(&Statement::of_block(header)) {
-            None => Ok(proof),
-            Some(what) => Err(BadProof::Differs(what)),
+    }
+
+    /// Checks that a file proves exactly the blocks of this range, in this order.
+    pub fn verify_range(&self, bytes: &[u8], range: &Range) -> Result<VerifiedProof, BadProof> {
+        let proof = self.verify(bytes)?;
+        match proof.file.shape {
+            Shape::RangeLift | Shape::RangeJoin => proof.says(&range.statement()),
+            other => Err(BadProof::NotARange(other.name())),
         }
     }
 }

@@ -1,8 +1,11 @@
-//! The prover's stages: `split`, `prove`, `lift`, `join`, `verify`.
+//! The prover's stages: `split`, `prove`, `lift`, `join`, `verify` for blocks; `range-split` and so on for ranges of
+//! proven blocks (`range`).
 //!
 //! A stage builds the one circuit it needs when it first needs it, checks it against its pinned key and keeps it for
 //! the session. Every proof that comes in is verified before anything is done with it, so that a bad one is named
 //! (`bad_input`) instead of failing a join that had no fault.
+
+mod range;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,9 +15,10 @@ use std::path::Path;
 use push0_prover::{Ctx, Failure, Hello, Kind, Prover, Task, TaskResult, Verdict, hello};
 
 use crate::block::{Header, Witness};
-use crate::circuit::{JoinCircuit, LeafCircuit, LiftCircuit};
+use crate::circuit::{JoinCircuit, LeafCircuit, LiftCircuit, RangeLiftCircuit};
 use crate::keys::{self, Shape};
 use crate::proof::{ProofFile, VerifiedProof, Verifier};
+use crate::range::RangeSegment;
 use crate::segment::{DEFAULT_SIZE, SIZES, Segment, cut};
 
 /// The stage parameter of `split` that says how many transfers a segment holds.
@@ -26,7 +30,9 @@ pub struct Rollup {
     verifier: Verifier,
     leaves: BTreeMap<u16, LeafCircuit>,
     lifts: BTreeMap<u16, LiftCircuit>,
-    joins: BTreeMap<u16, JoinCircuit>,
+    range_lifts: BTreeMap<u16, RangeLiftCircuit>,
+    /// Of blocks and of ranges.
+    joins: BTreeMap<(Shape, u16), JoinCircuit>,
 }
 
 impl Prover for Rollup {
@@ -36,16 +42,26 @@ impl Prover for Rollup {
             .stage("prove", Kind::Map)
             .stage("lift", Kind::Map)
             .stage("join", Kind::Join)
-            .stage("verify", Kind::Verify);
+            .stage("verify", Kind::Verify)
+            .stage("range-split", Kind::Split)
+            .stage("range-lift", Kind::Map)
+            .stage("range-join", Kind::Join)
+            .stage("range-verify", Kind::Verify);
         keys::digests().iter().fold(offer, |offer, (name, sha256)| offer.program(name, sha256))
     }
 
     fn check(&mut self, task: &Task, _ctx: &Ctx) -> Result<TaskResult, Failure> {
         let [artifact, _header, first, last] = inputs(task)?;
-        let segment = |at: u32, path: &Path| {
-            Segment::from_bytes(&read(path)?).map_err(|error| Failure::bad_input([at], format!("input {at}: {error}")))
+        let of_range = task.stage.starts_with("range-");
+        let says = |at: u32, path: &Path| {
+            let bytes = read(path)?;
+            let statement = match of_range {
+                true => RangeSegment::from_bytes(&bytes).map(|segment| segment.statement),
+                false => Segment::from_bytes(&bytes).map(|segment| segment.statement),
+            };
+            statement.map_err(|error| Failure::bad_input([at], format!("input {at}: {error}")))
         };
-        let (first, last) = (segment(2, first)?, segment(3, last)?);
+        let (first, last) = (says(2, first)?, says(3, last)?);
         let bad = |message: String| Ok(TaskResult::verdict(Verdict::BadProof, message));
         let proof = match self.verifier.verify(&read(artifact)?) {
             Ok(proof) => proof,
@@ -53,14 +69,18 @@ impl Prover for Rollup {
         };
         let is_shape = matches!(
             (task.stage.as_str(), proof.file().shape),
-            ("prove", Shape::Leaf) | ("lift", Shape::Lift) | ("join", Shape::Join)
+            ("prove", Shape::Leaf)
+                | ("lift", Shape::Lift)
+                | ("join", Shape::Join)
+                | ("range-lift", Shape::RangeLift)
+                | ("range-join", Shape::RangeJoin)
         );
         if !is_shape {
             return bad(format!("{} leaves no {}", task.stage, proof.file().shape.name()));
         }
-        match proof.statement().runs(&first.statement, &last.statement) {
+        match proof.statement().runs(&first, &last) {
             true => Ok(TaskResult::verdict(Verdict::Ok, "")),
-            false => bad("it is a proof of other transfers than those of its segments".to_owned()),
+            false => bad("it is a proof of something else than its segments".to_owned()),
         }
     }
 
@@ -70,11 +90,15 @@ impl Prover for Rollup {
             "split" => split(task),
             "prove" => self.prove(task, ctx),
             "lift" => self.lift(task, ctx),
-            "join" => self.join(task, ctx),
+            "join" => self.join(task, ctx, Shape::Lift, Shape::Join),
             "verify" => self.verify(task),
-            other => {
-                Err(Failure::permanent(format!("no stage {other}: there are split, prove, lift, join and verify")))
-            }
+            "range-split" => self.range_split(task, ctx),
+            "range-lift" => self.range_lift(task, ctx),
+            "range-join" => self.join(task, ctx, Shape::RangeLift, Shape::RangeJoin),
+            "range-verify" => self.range_verify(task),
+            other => Err(Failure::permanent(format!(
+                "no stage {other}: there are split, prove, lift, join and verify, and all but prove with range- in front"
+            ))),
         }
     }
 }
@@ -92,14 +116,21 @@ fn split(task: &Task) -> Result<TaskResult, Failure> {
         return Err(Failure::permanent(message));
     }
     let segments = cut(&witness, size).map_err(Failure::permanent)?;
+    let count = write_split(task, segments.iter().map(Segment::to_bytes), &header.to_bytes())?;
+    Ok(TaskResult::split(count, hex::encode(header.hash()), Some(hex::encode(header.parent_hash))))
+}
+
+/// Writes what a split leaves: the segments and the header. Returns how many segments.
+fn write_split(task: &Task, segments: impl Iterator<Item = Vec<u8>>, header: &[u8]) -> Result<u32, Failure> {
     let directory = task.output.join("segments");
     fs::create_dir_all(&directory).map_err(|error| io_failure(&directory, &error))?;
-    for (at, segment) in segments.iter().enumerate() {
-        write(&directory.join(format!("{at:06}")), &segment.to_bytes())?;
+    let mut count = 0;
+    for bytes in segments {
+        write(&directory.join(format!("{count:06}")), &bytes)?;
+        count += 1;
     }
-    write(&task.output.join("header"), &header.to_bytes())?;
-    let count = u32::try_from(segments.len()).map_err(Failure::permanent)?;
-    Ok(TaskResult::split(count, hex::encode(header.hash()), Some(hex::encode(header.parent_hash))))
+    write(&task.output.join("header"), header)?;
+    Ok(count)
 }
 
 /// The stage's segment size: a parameter, or the default.
@@ -161,7 +192,8 @@ impl Rollup {
         self.deliver(task, ProofFile { shape: Shape::Lift, size, proof })
     }
 
-    fn join(&mut self, task: &Task, ctx: &Ctx) -> Result<TaskResult, Failure> {
+    /// Joins two proofs, each a `lift` or a `join`: those of a block's segments, or those of a range's blocks.
+    fn join(&mut self, task: &Task, ctx: &Ctx, lift: Shape, join: Shape) -> Result<TaskResult, Failure> {
         let [left, right] = inputs(task)?;
         let (left, right) = match (self.checked(0, left), self.checked(1, right)) {
             (Ok(left), Ok(right)) => (left, right),
@@ -171,8 +203,13 @@ impl Rollup {
             (Err(failure), _) | (_, Err(failure)) => return Err(failure),
         };
         for (at, child) in (0..).zip([&left, &right]) {
-            if child.file().shape == Shape::Leaf {
-                return Err(Failure::bad_input([at], "join takes lifts and joins, not a leaf proof"));
+            let shape = child.file().shape;
+            if shape != lift && shape != join {
+                let (stage, lift, join, shape) = (&task.stage, lift.name(), join.name(), shape.name());
+                return Err(Failure::bad_input(
+                    [at],
+                    format!("{stage} takes {lift}s and {join}s, not a {shape} proof"),
+                ));
             }
         }
         let size = left.file().size;
@@ -183,18 +220,18 @@ impl Rollup {
             let message = "the right proof does not begin where the left one ends: a gap, or the wrong order";
             return Err(Failure::bad_input([0, 1], message));
         }
-        let lift = self.verifier.key(Shape::Lift, size).expect("a verified proof is of a size with keys");
-        let circuit = self.joins.entry(size).or_insert_with(|| {
+        let lift = self.verifier.key(lift, size).expect("a verified proof is of a size with keys");
+        let circuit = self.joins.entry((join, size)).or_insert_with(|| {
             ctx.progress(0.0, "building the join circuit");
             let circuit = JoinCircuit::build(lift);
-            keys::check(Shape::Join, size, &circuit.data.verifier_data());
+            keys::check(join, size, &circuit.data.verifier_data());
             circuit
         });
         ctx.check()?;
         ctx.progress(0.2, "joining the proofs");
-        let children = [&left, &right].map(|child| (&child.file().proof, child.file().shape == Shape::Join));
+        let children = [&left, &right].map(|child| (&child.file().proof, child.file().shape == join));
         let proof = circuit.prove(children).map_err(Failure::retryable)?;
-        self.deliver(task, ProofFile { shape: Shape::Join, size, proof })
+        self.deliver(task, ProofFile { shape: join, size, proof })
     }
 
     fn verify(&self, task: &Task) -> Result<TaskResult, Failure> {

@@ -10,7 +10,7 @@ use crate::poseidon::{Digest, F};
 pub const STATEMENT_LEN: usize = 17;
 
 /// The public inputs of every proof, in this order: root before (4), commitment before (4), root after (4),
-/// commitment after (4), count (1).
+/// commitment after (4), count (1). A block's commitment is over its transfers, a range's over its blocks (`range`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Statement {
     pub root_before: Digest,
@@ -80,7 +80,7 @@ impl Statement {
             (self.root_before != other.root_before, "the state root before"),
             (self.commitment_before != other.commitment_before, "the commitment before (chain, number, parent)"),
             (self.root_after != other.root_after, "the state root after"),
-            (self.commitment_after != other.commitment_after, "the transfer commitment"),
+            (self.commitment_after != other.commitment_after, "the commitment after (transfers, or a range's blocks)"),
             (self.count != other.count, "the count of transfers"),
         ]
         .into_iter()

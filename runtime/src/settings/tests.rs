@@ -3,6 +3,7 @@ use crate::http::Role;
 
 const EXAMPLE: &str = include_str!("../../../examples/push0.toml");
 const ROLLUP: &str = include_str!("../../../examples/rollup.toml");
+const ROLLUP_RANGE: &str = include_str!("../../../examples/rollup-range.toml");
 const ECHO: &str = include_str!("../../../examples/echo.toml");
 
 const CHAIN: &str = "[[chain]]\nid = \"demo\"\npipeline = \"p.toml\"\n";
@@ -207,16 +208,18 @@ fn the_examples_are_what_this_build_reads() {
     }
 }
 
-/// The keys come with the prover's sources; the example must name the ones there are.
+/// The keys come with the prover's sources; the examples must name the ones there are.
 #[test]
-fn the_rollup_example_pins_the_keys_in_the_repository() {
-    let file = push0_core::pipeline::parse(ROLLUP).unwrap();
-    let pinned = file.pipeline.programs.values().next().unwrap();
+fn the_rollup_examples_pin_the_keys_in_the_repository() {
     let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("../provers/rollup/keys");
-    assert!(!pinned.is_empty());
-    for (name, digest) in pinned {
-        let bytes = std::fs::read(keys.join(format!("{name}.key"))).unwrap();
-        assert_eq!(*digest, push0_core::Sha256::of(&bytes), "{name}: put the new digest into examples/rollup.toml");
+    for (example, text, pins) in [("rollup.toml", ROLLUP, 3), ("rollup-range.toml", ROLLUP_RANGE, 2)] {
+        let file = push0_core::pipeline::parse(text).unwrap();
+        let pinned = file.pipeline.programs.values().next().unwrap();
+        assert_eq!(pinned.len(), pins);
+        for (name, digest) in pinned {
+            let bytes = std::fs::read(keys.join(format!("{name}.key"))).unwrap();
+            assert_eq!(*digest, push0_core::Sha256::of(&bytes), "{name}: put the new digest into examples/{example}");
+        }
     }
 }
 

@@ -1,6 +1,7 @@
-//! The circuits: leaf, lift and join.
+//! The circuits: leaf, lift and join; for ranges of blocks a lift of their own.
 
 pub mod leaf;
+pub mod range;
 pub mod recursion;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,6 +11,7 @@ use plonky2::iop::witness::PartialWitness;
 use plonky2::plonk::circuit_data::CircuitData;
 
 pub use leaf::LeafCircuit;
+pub use range::RangeLiftCircuit;
 pub use recursion::{JoinCircuit, Key, LiftCircuit, Proof, shape};
 
 use crate::poseidon::{C, D, F};

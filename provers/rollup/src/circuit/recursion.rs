@@ -1,4 +1,5 @@
-//! The recursive circuits: *lift* brings a leaf proof into the common shape, *join* makes one proof of two.
+//! The recursive circuits: *lift* brings a leaf proof into the common shape, *join* makes one proof of two. Ranges have a
+//! lift of their own (`range`) and this same join over it.
 //!
 //! Lifts and joins have one shape (2^13 rows, [`STATEMENT_LEN`] public inputs and then a join's verifying key), so a
 //! join's child may be either; a bit chooses which key it is verified with: the lift's, a constant of the circuit, or
@@ -25,7 +26,7 @@ type Common = CommonCircuitData<F, D>;
 /// log2 of the rows of a lift and of a join.
 const SHAPE_BITS: usize = 13;
 
-fn builder() -> Builder {
+pub(super) fn builder() -> Builder {
     Builder::new(CircuitConfig::standard_recursion_config())
 }
 
@@ -57,7 +58,7 @@ pub fn shape() -> Common {
 }
 
 /// Builds a circuit of the shape, or says that it is not.
-fn build_shaped(mut builder: Builder, shape: &Common) -> CircuitData<F, C, D> {
+pub(super) fn build_shaped(mut builder: Builder, shape: &Common) -> CircuitData<F, C, D> {
     for gate in &shape.gates {
         builder.add_gate_to_gate_set(gate.clone());
     }
@@ -107,7 +108,7 @@ pub struct JoinCircuit {
 }
 
 impl JoinCircuit {
-    /// The shape is the lift's.
+    /// Joins what this lift makes, and its own proofs. The shape is the lift's.
     pub fn build(lift_key: &Key) -> Self {
         let shape = &lift_key.common;
         let mut builder = builder();
@@ -186,7 +187,7 @@ impl ForgedCircuit {
 }
 
 /// A key's targets in the order of the public inputs.
-fn key_targets(key: &VerifierCircuitTarget) -> impl Iterator<Item = plonky2::iop::target::Target> + '_ {
+pub(super) fn key_targets(key: &VerifierCircuitTarget) -> impl Iterator<Item = plonky2::iop::target::Target> + '_ {
     let cap = key.constants_sigmas_cap.0.iter();
     key.circuit_digest.elements.into_iter().chain(cap.flat_map(|hash| hash.elements))
 }

@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use plonky2::field::types::Field;
 
+use super::range::{RANGE_JOIN, RANGE_LIFT};
 use super::{BLOCK, Bench};
 use crate::block::Header;
 use crate::circuit::recursion::ForgedCircuit;
@@ -92,7 +93,7 @@ fn a_root_proves_its_own_header_only() {
     for part in ["lift0", "lift2", "join"] {
         assert!(matches!(verifier.verify_block(&bench.get(part), header), Err(BadProof::Differs(_))), "{part}");
     }
-    assert!(matches!(verifier.verify_block(&bench.get("leaf0"), header), Err(BadProof::NotARoot)));
+    assert!(matches!(verifier.verify_block(&bench.get("leaf0"), header), Err(BadProof::NotARoot("leaf"))));
 }
 
 /// `docs/rollup.md`, soundness: a join proves only that its children carry the key that it carries itself.
@@ -115,6 +116,16 @@ fn a_circuit_without_constraints_joined_by_the_real_join_is_refused() {
     let root = JOIN.prove_carrying([(&one, true), (&two, true)], forged_key).unwrap();
     JOIN.data.verify(root.clone()).unwrap();
     assert_eq!(Statement::from_public_inputs(&root.public_inputs), Some(Statement::of_block(&witness.header)));
+
+    // Nor does a range take it up: the key that it carries is a constant of the range lift. Joined as a range, it is refused as here.
+    let range_join = &verifier.key(Shape::RangeJoin, 8).unwrap().verifier_only;
+    assert!(RANGE_LIFT.prove((&root, true), witness.header.start(), range_join).is_err());
+    assert!(RANGE_LIFT.prove((&one, true), witness.header.start(), range_join).is_err());
+    let range = RANGE_JOIN.prove_carrying([(&one, true), (&two, true)], forged_key).unwrap();
+    RANGE_JOIN.data.verify(range.clone()).unwrap();
+    let range = ProofFile { shape: Shape::RangeJoin, size: 8, proof: range };
+    refused(&verifier, &range);
+    refused(&verifier, &ProofFile { shape: Shape::RangeLift, ..range });
 
     // Ours does not, whatever the forgery is presented as.
     let file = |shape, proof: &Proof| ProofFile { shape, size: 8, proof: proof.clone() };

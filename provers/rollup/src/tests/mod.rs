@@ -3,6 +3,7 @@
 mod ethereum;
 mod forgery;
 mod leaf;
+mod range;
 mod stages;
 
 use std::path::PathBuf;

@@ -174,7 +174,7 @@ fn the_pinned_keys_are_those_of_the_circuits() {
         assert!(common(Shape::Lift) == keys::pinned(Shape::Lift, 32).common, "{size}");
     }
     let hello = Rollup::default().hello();
-    assert_eq!(hello.programs.len(), 9);
+    assert_eq!(hello.programs.len(), 15);
     let join = keys::bytes(Shape::Join, 8).unwrap();
     assert_eq!(hello.programs["join-k8"], hex::encode(Sha256::digest(join)));
 }

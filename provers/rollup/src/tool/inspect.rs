@@ -1,4 +1,4 @@
-//! Looking at files: what a header, witness, segment or proof says. Never shows a key.
+//! Looking at files: what a header, witness, segment or proof, of a block or of a range, says. Never shows a key.
 
 use std::path::{Path, PathBuf};
 
@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::block::{Header, Witness};
 use crate::keys;
 use crate::proof::Verifier;
+use crate::range::{Range, RangeSegment};
 use crate::segment::Segment;
 use crate::statement::Statement;
 use crate::tool::chain::Submission;
@@ -23,6 +24,20 @@ pub fn header(header: &Header) -> Value {
         "state_after": header.state_after.to_hex(),
         "commitment": header.commitment.to_hex(),
         "transfers": header.count,
+    })
+}
+
+fn range(range: &Range) -> Value {
+    let (first, last) = (range.first(), range.last());
+    json!({
+        "chain": first.chain,
+        "from": first.number,
+        "to": last.number,
+        "hash": hex::encode(last.hash()),
+        "parent_hash": hex::encode(first.parent_hash),
+        "state_before": first.state_before.to_hex(),
+        "state_after": last.state_after.to_hex(),
+        "transfers": range.statement().count,
     })
 }
 
@@ -50,14 +65,30 @@ pub fn header_of(path: &Path) -> Result<Header> {
     Ok(witness.with_context(|| format!("{} is no header, witness or submission", path.display()))?.header)
 }
 
-/// Verifies a finalized proof against a header; on success, what it proves.
+/// Verifies a finalized proof against a header, of a block or of a range; on success, what it proves.
 pub fn verify(proof: &Path, block: &Path) -> Result<Value> {
+    if let Ok(headers) = Range::from_bytes(&read(block)?) {
+        return verify_range(proof, &headers);
+    }
     let block = header_of(block)?;
     if let Some(contradiction) = block.contradiction() {
         bail!("the block is bad: {contradiction}");
     }
     let proof = Verifier::default().verify_block(&read(proof)?, &block)?;
     let mut out = header(&block);
+    out["verified"] = json!(true);
+    out["circuit"] = json!(keys::name(proof.file().shape, proof.file().size));
+    Ok(out)
+}
+
+fn verify_range(proof: &Path, headers: &Range) -> Result<Value> {
+    for block in headers.headers() {
+        if let Some(contradiction) = block.contradiction() {
+            bail!("block {} is bad: {contradiction}", block.number);
+        }
+    }
+    let proof = Verifier::default().verify_range(&read(proof)?, headers)?;
+    let mut out = range(headers);
     out["verified"] = json!(true);
     out["circuit"] = json!(keys::name(proof.file().shape, proof.file().size));
     Ok(out)
@@ -81,11 +112,19 @@ pub fn show(path: &Path) -> Result<Value> {
         return Ok(json!({ "file": "segment", "bytes": bytes.len(), "steps": segment.steps.len(),
             "statement": statement(&segment.statement), "transfers": transfers }));
     }
+    if let Ok(headers) = Range::from_bytes(&bytes) {
+        let blocks: Vec<_> = headers.headers().iter().map(header).collect();
+        return Ok(json!({ "file": "range header", "bytes": bytes.len(), "range": range(&headers), "blocks": blocks }));
+    }
+    if let Ok(segment) = RangeSegment::from_bytes(&bytes) {
+        return Ok(json!({ "file": "range segment", "bytes": bytes.len(), "header": header(&segment.header),
+            "statement": statement(&segment.statement), "proof_bytes": segment.proof.len() }));
+    }
     match Verifier::default().verify(&bytes) {
         Ok(proof) => Ok(json!({ "file": "proof", "bytes": bytes.len(), "verifies": true,
             "circuit": keys::name(proof.file().shape, proof.file().size),
             "statement": statement(proof.statement()) })),
-        Err(error) => bail!("{} is no header, witness, segment or valid proof ({error})", path.display()),
+        Err(error) => bail!("{} is no header, witness, segment, range header or valid proof ({error})", path.display()),
     }
 }
 
