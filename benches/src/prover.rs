@@ -71,7 +71,7 @@ fn outcome(task: &TaskMessage, inputs: &[Data]) -> Outcome {
     match task.kind {
         Kind::Split => split(task, inputs),
         Kind::Map | Kind::Join | Kind::Single => Outcome::Done(Output::Artifact(padded(task.id.to_string()))),
-        Kind::Verify => Outcome::Done(Output::Verdict { verdict: Verdict::Ok, message: None }),
+        Kind::Verify => Outcome::Done(Output::Verdict { verdict: Verdict::Ok, message: None, outputs: None }),
     }
 }
 

@@ -84,7 +84,8 @@ async fn retry_one(args: &args::Retry, number: u64, remote: &Remote, output: Out
     let before = view::find(remote, chain, number).await?;
     not_final(&before)?;
     let may_be_running = args.force && before.block.status == BlockStatus::Proving;
-    if !may_be_running && !matches!(before.block.status, BlockStatus::Failed { .. }) {
+    let is_disputed = before.block.disagreement().is_some();
+    if !may_be_running && !is_disputed && !matches!(before.block.status, BlockStatus::Failed { .. }) {
         let status = before.block.status.name();
         return Err(Trouble::failed(format!("block {number} is {status}; only a failed block can be retried"))
             .next(format!(
@@ -183,8 +184,17 @@ pub async fn pause(args: &args::ChainArg, remote: &Remote, output: Output) -> an
 
 pub async fn resume(args: &args::ChainArg, remote: &Remote, output: Output) -> anyhow::Result<()> {
     let command = Command::Resume { chain: args.chain.clone() };
-    let show = |row: &ChainRow, _| if row.paused { "paused" } else { "running" }.to_owned();
-    on_chain(remote, &args.chain, command, &args.wait, output, |row| !row.paused, show).await
+    let show = |row: &ChainRow, _: u64| match &row.halt {
+        _ if row.paused => "paused".to_owned(),
+        Some(halt) if halt.number() < row.next_final => format!("halted for block {}", halt.number()),
+        _ => "running".to_owned(),
+    };
+    // A halt for what a late proof said about a final block ends with it, too.
+    let is_going_on = |row: &ChainRow| {
+        let is_halted = row.halt.as_ref().is_some_and(|halt| halt.number() < row.next_final);
+        !row.paused && !is_halted
+    };
+    on_chain(remote, &args.chain, command, &args.wait, output, is_going_on, show).await
 }
 
 pub async fn window(args: &args::Window, remote: &Remote, output: Output) -> anyhow::Result<()> {

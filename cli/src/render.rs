@@ -2,8 +2,9 @@
 
 mod screens;
 
-use push0_core::Millis;
-use push0_runtime::snapshot::StageSnapshot;
+use push0_core::record::{Lane, LaneState};
+use push0_core::{Millis, RunId};
+use push0_runtime::snapshot::{BlockSnapshot, RunSnapshot, StageSnapshot};
 
 pub use screens::{block, overview, why, without_times};
 
@@ -62,6 +63,47 @@ pub fn stage(stage: &StageSnapshot) -> String {
         Some(of) => format!("{} {}/{of}", stage.name, stage.done),
         None => format!("{} {}/?", stage.name, stage.done),
     }
+}
+
+/// A block's stages; of several provers each one's, by its name.
+pub fn stages(snapshot: &BlockSnapshot) -> String {
+    let all = |run: &RunSnapshot| run.stages.iter().map(stage).collect::<Vec<_>>().join("  ");
+    if snapshot.block.runs.is_empty() {
+        return snapshot.run.as_ref().map_or(String::new(), all);
+    }
+    let each = snapshot.block.latest_runs().map(|(lane, run)| {
+        let seen = snapshot.runs().find(|seen| seen.id.lane == lane && run.is_proving());
+        format!("{}: {}", run.name, seen.map_or(run.state.name().to_owned(), all))
+    });
+    each.collect::<Vec<_>>().join("  |  ")
+}
+
+/// How one of a block's runs is, on a line.
+pub fn lane(snapshot: &BlockSnapshot, lane: u16, run: &Lane) -> String {
+    let id = RunId::new(snapshot.block.chain.clone(), snapshot.block.number, snapshot.block.epoch).in_lane(lane);
+    let seen = snapshot.runs().find(|seen| seen.id == id);
+    let stages = |seen: &RunSnapshot| seen.stages.iter().map(stage).collect::<Vec<_>>().join("  ");
+    let how = match &run.state {
+        LaneState::Proving => match seen {
+            Some(RunSnapshot { failed: Some(reason), .. }) => format!("failed: {}", first_line(reason)),
+            Some(seen) => format!("proving  {}", stages(seen)),
+            None => "about to begin".to_owned(),
+        },
+        LaneState::Proven(proof) => {
+            let outputs = proof.outputs.map_or(String::new(), |outputs| format!(", outputs {outputs}"));
+            format!("proven, {} ({} bytes){outputs}", proof.proof.key, proof.proof.size)
+        }
+        LaneState::Failed { reason } | LaneState::Redone { reason, .. } => format!("failed: {}", first_line(reason)),
+        LaneState::Stopped => "stopped: the block does not need it".to_owned(),
+    };
+    format!("{id}  {how}")
+}
+
+/// The first line of a text, as much as fits beside others.
+pub fn first_line(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    let clipped: String = line.chars().take(100).collect();
+    if clipped.len() < text.len() { format!("{clipped}…") } else { clipped }
 }
 
 /// Columns as wide as they need to be, two spaces between; no spaces at the end of a line.

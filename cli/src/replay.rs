@@ -188,14 +188,21 @@ async fn task_id(args: &args::Replay, remote: &Remote, context: &Context) -> any
         [task] => Ok(task.parse::<TaskId>().map_err(|error| usage(error.to_string()))?),
         [chain, number, node] => {
             let chain: ChainId = chain.parse().map_err(|error: push0_core::InvalidId| usage(error.to_string()))?;
-            let number: u64 = number.parse().map_err(|_| usage(format!("{number:?} is not a block number")))?;
+            let number = number_and_lane(number).ok_or_else(|| usage(format!("{number:?} is not a block number")))?;
             let node: Node = node.parse().map_err(|error: push0_core::InvalidId| usage(error.to_string()))?;
+            let (number, lane) = number;
             let block = view::find(remote, &chain, number).await?;
-            let run = RunId::new(chain, number, block.block.epoch);
+            let run = RunId::new(chain, number, block.block.epoch).in_lane(lane);
             Ok(block::latest(context, &run, node).await.map_err(|error| explain(error, &run))?)
         }
         _ => Err(usage("a task is one word, or three: CHAIN NUMBER NODE".to_owned()).into()),
     }
+}
+
+/// `7`, or of several provers' runs the one in a lane: `7.2`.
+fn number_and_lane(text: &str) -> Option<(u64, u16)> {
+    let (number, lane) = text.split_once('.').unwrap_or((text, "0"));
+    Some((number.parse().ok()?, lane.parse().ok()?))
 }
 
 fn explain(error: RecallError, run: &RunId) -> Trouble {
@@ -395,7 +402,7 @@ fn product(made: &Made) -> anyhow::Result<Product> {
             header: digest(header)?.2,
             segments: segments.iter().map(|data| Ok(digest(data)?.2)).collect::<io::Result<_>>()?,
         },
-        Made::Verdict { verdict, message } => Product::Verdict { verdict: *verdict, message: message.clone() },
+        Made::Verdict { verdict, message, .. } => Product::Verdict { verdict: *verdict, message: message.clone() },
     })
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use push0_core::chain::ChainConfig;
 use push0_core::pipeline::PipelineFile;
-use push0_core::record::{BlobRef, Finality, OutboxRow, RowKey, RunView, Verdict, Versioned as _, proof_key};
+use push0_core::record::{BlobRef, BlockRow, Finality, OutboxRow, RowKey, RunView, Verdict, Versioned as _, proof_key};
 use push0_core::{BlockHash, ErrorCode, Node, PipelineDigest, RunId};
 use push0_gpu_worker::prover::Output as Made;
 use push0_gpu_worker::{Limits, Outcome, Proved, Rig};
@@ -131,8 +131,11 @@ pub async fn chain(remote: &Remote, config: &ChainConfig, only: Option<u64>) -> 
             problems.extend(handed_on(remote, row).await);
             let kind = match &row.finality {
                 Finality::Tombstone { .. } => "tombstone",
-                Finality::Proof { pipeline, proof, header } => {
+                Finality::Proof { pipeline, proof, header, others } => {
                     problems.extend(proofs.check(row, pipeline, proof, header).await.err());
+                    for other in others {
+                        problems.extend(proofs.check(row, &other.pipeline, &other.proof, &other.header).await.err());
+                    }
                     "proof"
                 }
             };
@@ -252,9 +255,17 @@ impl Proofs<'_> {
             let what = format!("it was proven with pipeline {pipeline}, which is not configured any more, and {what}");
             ErrorCode::NotChecked.says(format!("{what}: add it to check this proof"))
         };
-        let RowKey { partition, sort } = RowKey::run(&RunId::new(row.chain.clone(), row.number, row.epoch));
-        let found =
-            self.remote.table.get(&Key { partition, sort }).await.map_err(|error| not_checked(error.to_string()))?;
+        let id = RunId::new(row.chain.clone(), row.number, row.epoch);
+        let get = async |at: RowKey| {
+            let found = self.remote.table.get(&Key { partition: at.partition, sort: at.sort }).await;
+            found.map_err(|error| not_checked(error.to_string()))
+        };
+        let block = get(RowKey::block(&row.chain, row.number)).await?;
+        let block = block.and_then(|block| BlockRow::from_value(block.doc()?.clone()).ok());
+        // Of several runs the pipeline's own.
+        let lane = block.iter().flat_map(BlockRow::latest_runs).find(|(_, run)| run.pipeline == *pipeline);
+        let lane = lane.map_or(0, |(lane, _)| lane);
+        let found = get(RowKey::run(&id.in_lane(lane))).await?;
         let view = found.and_then(|found| RunView::read(&found.attributes));
         let run = view.map(|view| view.run).filter(|run| run.pipeline.digest() == *pipeline);
         let run = run.ok_or_else(|| not_checked("its run's record is not kept".to_owned()))?;
@@ -277,7 +288,7 @@ impl Proofs<'_> {
         header: &BlobRef,
     ) -> Result<(), String> {
         let hash = row.hash.ok_or_else(|| ErrorCode::BrokenStream.says("it has a proof, but no hash"))?;
-        let dir = self.dir.join(row.seq.to_string());
+        let dir = self.dir.join(format!("{}-{}", row.seq, pipeline.tag()));
         std::fs::create_dir_all(&dir).map_err(|error| ErrorCode::NotChecked.says(error.to_string()))?;
         let inputs = vec![dir.join("proof"), dir.join("header")];
         for (blob, path) in [proof, header].into_iter().zip(&inputs) {
@@ -300,7 +311,7 @@ impl Proofs<'_> {
         let proved = proved.map_err(|error| ErrorCode::NotChecked.says(error.to_string()))?;
         let _ = std::fs::remove_dir_all(&dir);
         match proved {
-            Proved::Outcome(Outcome::Done(Made::Verdict { verdict, message })) => {
+            Proved::Outcome(Outcome::Done(Made::Verdict { verdict, message, .. })) => {
                 let said = message.unwrap_or_default();
                 match verdict {
                     Verdict::Ok => Ok(()),
@@ -337,7 +348,12 @@ mod tests {
             hash: Some(BlockHash([hash; 32])),
             parent_hash: parent.map(|parent| BlockHash([parent; 32])),
             batch: None,
-            finality: Finality::Proof { pipeline: PipelineDigest([0; 32]), proof: blob(), header: blob() },
+            finality: Finality::Proof {
+                pipeline: PipelineDigest([0; 32]),
+                proof: blob(),
+                header: blob(),
+                others: Vec::new(),
+            },
             timings: None,
         }
     }

@@ -90,7 +90,7 @@ pub async fn overview(remote: &Remote, only: Option<&ChainId>) -> anyhow::Result
 }
 
 fn in_hand(block: &BlockSnapshot, here: Option<&[WorkerHere]>) -> Vec<(WorkerId, InHand)> {
-    let tasks = block.run.iter().flat_map(|run| &run.tasks);
+    let tasks = block.runs().flat_map(|run| &run.tasks);
     let held = |task: &snapshot::TaskSnapshot| {
         let started = task.started.clone()?;
         let gone = is_gone(here, &started);

@@ -101,14 +101,15 @@ pub fn explain(facts: &Facts) -> Why {
         None => absent(facts, &mut why),
         Some(block) => {
             about(block, facts.now, &mut why);
+            provers::about(block, &mut why);
             why.failures = failures(block);
             match &block.block.status {
                 BlockStatus::Parked => parked(facts, &mut why),
                 BlockStatus::Proving => proving(facts, block, &mut why),
-                BlockStatus::Proven => proven(facts, &mut why),
+                BlockStatus::Proven => proven(facts, block, &mut why),
                 BlockStatus::Failed { reason } => failed(facts, reason, &mut why),
                 BlockStatus::Skipped { reason } => skipped(facts, block, reason, &mut why),
-                BlockStatus::Final => is_final(block, &mut why),
+                BlockStatus::Final => is_final(facts, block, &mut why),
             }
         }
     }
@@ -116,7 +117,7 @@ pub fn explain(facts: &Facts) -> Why {
 }
 
 fn failures(block: &BlockSnapshot) -> Vec<Failure> {
-    let tasks = block.run.iter().flat_map(|run| &run.tasks);
+    let tasks = block.runs().flat_map(|run| &run.tasks);
     let notes = tasks.flat_map(|task| task.failures.iter().map(move |note| (task, note)));
     let failure = |(task, note): (&TaskSnapshot, &FailureNote)| {
         let (code, message) = ErrorCode::split(&note.message);
@@ -241,9 +242,13 @@ fn stuck_behind(facts: &Facts, cursor: u64, why: &mut Why) {
     why.next.push(format!("push0 why {chain} {cursor}"));
 }
 
-fn proven(facts: &Facts, why: &mut Why) {
+fn proven(facts: &Facts, block: &BlockSnapshot, why: &mut Why) {
     let (chain, number, row) = (chain_of(facts), facts.number, &facts.chain.chain);
+    if let Some(found) = block.block.disagreement() {
+        return provers::disagree(facts, &found, why);
+    }
     match &row.halt {
+        Some(Halt::Disagreement(found)) if found.number < row.next_final => provers::held_up(facts, found.number, why),
         Some(Halt::ParentMismatch { number: halted, names, last }) if *halted == number => {
             why.answer = "it is proven, but it names another parent than the block that is final before it".to_owned();
             why.code = Some(ErrorCode::ParentMismatch);
@@ -277,10 +282,9 @@ fn failed(facts: &Facts, reason: &str, why: &mut Why) {
     if facts.chain.chain.next_final == number {
         why.facts.push("nothing behind it becomes final until it is proven, replaced or skipped".to_owned());
     }
-    let run = facts.block.iter().find_map(|block| block.run.as_ref());
-    let at_fault = run.and_then(|run| run.failed.as_deref()).and_then(push0_core::block::failed_node);
-    let tasks = run.map(|run| run.tasks.as_slice()).unwrap_or_default();
-    for (task, note) in tasks.iter().flat_map(|task| task.failures.iter().map(move |note| (task, note))).take(TASKS) {
+    let runs = || facts.block.iter().flat_map(BlockSnapshot::runs);
+    let tasks = runs().flat_map(|run| &run.tasks);
+    for (task, note) in tasks.flat_map(|task| task.failures.iter().map(move |note| (task, note))).take(TASKS) {
         why.facts.push(format!("{}: {}", TaskId { attempt: note.attempt, ..task.id.clone() }, failure(note)));
     }
     why.next.push(format!("push0 retry {chain} {number}   proves it again, from the same witness"));
@@ -293,12 +297,18 @@ fn failed(facts: &Facts, reason: &str, why: &mut Why) {
     ) {
         why.next.swap(0, 1);
     }
-    if let Some(task) = tasks.iter().find(|task| Some(task.node) == at_fault) {
+    for task in runs().filter_map(at_fault) {
         why.facts.push(format!("it ended with task {}", task.id));
         why.next.push(format!("push0 replay {}   runs the failed task's prover here, to see why", task.id));
     }
     why.next.push(format!("push0 skip {chain} {number} --reason TEXT   leaves the number out"));
     pages(reason, why);
+}
+
+/// The task that a run ended with.
+fn at_fault(run: &RunSnapshot) -> Option<&TaskSnapshot> {
+    let node = push0_core::block::failed_node(run.failed.as_deref()?)?;
+    run.tasks.iter().find(|task| task.node == node)
 }
 
 fn skipped(facts: &Facts, block: &BlockSnapshot, reason: &str, why: &mut Why) {
@@ -312,8 +322,12 @@ fn skipped(facts: &Facts, block: &BlockSnapshot, reason: &str, why: &mut Why) {
     }
 }
 
-fn is_final(block: &BlockSnapshot, why: &mut Why) {
+fn is_final(facts: &Facts, block: &BlockSnapshot, why: &mut Why) {
     let row = &block.block;
+    if let Some(Halt::Disagreement(found)) = facts.chain.chain.halt.as_ref().filter(|halt| halt.number() == row.number)
+    {
+        return provers::disagree(facts, found, why);
+    }
     let seq = row.final_seq.unwrap_or(0);
     why.answer = format!("it waits for nothing: it is final, number {seq} of the stream");
     why.facts.extend(row.proof.iter().map(|proof| format!("proof {} ({} bytes)", proof.key, proof.size)));
@@ -322,18 +336,23 @@ fn is_final(block: &BlockSnapshot, why: &mut Why) {
 
 fn proving(facts: &Facts, block: &BlockSnapshot, why: &mut Why) {
     let chain = chain_of(facts);
-    let Some(run) = &block.run else {
+    let Some(run) = block.runs().next() else {
         why.answer = "it is released, and its run is being set up".to_owned();
         why.next.push("if it stays so for more than a few seconds: look at the log of `push0 up`".to_owned());
         return;
     };
-    if let Some(reason) = &run.failed {
+    let is_alone = block.block.runs.is_empty();
+    if let Some(reason) = run.failed.as_ref().filter(|_| is_alone) {
         why.answer = format!("its run has failed, and the chain is being told: {reason}");
         pages(reason, why);
         return;
     }
-    why.stages = run.stages.iter().map(crate::render::stage).collect();
-    let tasks: Vec<Task> = run.tasks.iter().map(|task| self::task(facts, run, task)).collect();
+    if is_alone {
+        why.stages = run.stages.iter().map(crate::render::stage).collect();
+    }
+    let going_on = || block.runs().filter(|run| run.failed.is_none());
+    let tasks = going_on().flat_map(|run| run.tasks.iter().map(move |task| (run, task)));
+    let tasks: Vec<Task> = tasks.map(|(run, task)| self::task(facts, run, task)).collect();
     let held = tasks.iter().filter(|task| task.held_by.is_some()).count();
     let waiting = tasks.len() - held;
     why.answer = match (run.segments, tasks.len()) {
@@ -343,8 +362,11 @@ fn proving(facts: &Facts, block: &BlockSnapshot, why: &mut Why) {
             format!("it is being proven ({segments} segments): {held} tasks in hand, {waiting} waiting for a worker")
         }
     };
+    if !is_alone {
+        why.answer = provers::progress(block, held, waiting);
+    }
     lonely_pools(facts, &tasks, why);
-    let last = block.run.iter().flat_map(|run| &run.tasks).filter_map(|task| task.failures.last());
+    let last = going_on().flat_map(|run| &run.tasks).filter_map(|task| task.failures.last());
     let codes: BTreeSet<ErrorCode> = last.filter_map(|note| ErrorCode::find(&note.message)).collect();
     why.code = why.code.or(codes.first().copied());
     if tasks.iter().any(|task| task.last_error.is_some()) {
@@ -399,8 +421,10 @@ fn failure(note: &FailureNote) -> String {
 
 /// How the task's stage is run by the pipeline as it is configured now; by defaults where it is not configured any more.
 fn policy(facts: &Facts, task: &TaskSnapshot, is_trusted: bool) -> StagePolicy {
-    let files = facts.catalog.pipelines.get(&facts.config.pipeline);
-    let configured = files.and_then(|file| {
+    let mut files = facts.catalog.pipelines.iter();
+    let file = files.find(|(digest, _)| digest.tag() == task.id.tag).map(|(_, file)| file);
+    let file = file.or_else(|| facts.catalog.pipelines.get(&facts.config.pipeline));
+    let configured = file.and_then(|file| {
         let (position, _) = file.pipeline.stage_named(&task.stage)?;
         Some(file.policy.stage(position).clone())
     });
@@ -430,6 +454,8 @@ fn lonely_pools(facts: &Facts, tasks: &[Task], why: &mut Why) {
         }
     }
 }
+
+mod provers;
 
 #[cfg(test)]
 pub(crate) mod fixtures;

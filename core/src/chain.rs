@@ -8,6 +8,8 @@
 mod advance;
 mod batch;
 mod decide;
+mod lanes;
+mod provers;
 #[cfg(test)]
 mod tests;
 
@@ -16,13 +18,14 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::error_code::ErrorCode;
-use crate::id::{BlockHash, ChainId, Class, Epoch, Millis, PipelineDigest, RunId};
+use crate::id::{BlockHash, ChainId, Class, Epoch, Millis, PipelineDigest, RunId, Sha256};
 use crate::message::{Command, Submission};
 use crate::record::{BatchRow, BlobRef, BlockRow, ChainRow, OutboxRow, PendingEffect, Suspect};
 
 pub use advance::advance;
 pub use batch::{Batch, Batching, Content, derive, hashes};
 pub use decide::decide;
+pub use provers::{MAX_PIPELINES, Mode, NamedPipeline, Provers, Rest, is_left_over};
 
 /// Bounds of the window.
 pub const WINDOW: std::ops::RangeInclusive<u32> = 1..=256;
@@ -35,8 +38,11 @@ pub struct ChainConfig {
     pub first: u64,
     /// That block's parent; unknown: anything goes.
     pub first_parent: Option<BlockHash>,
-    /// What its blocks are proven with.
+    /// What its blocks are proven with; where that is several pipelines, the first.
     pub pipeline: PipelineDigest,
+    /// None: with `pipeline` alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provers: Option<Provers>,
     /// A block is released when its number is less than the cursor plus this: at most so many are being proven at once.
     pub window: u32,
     /// Submissions further ahead of the cursor than this are refused.
@@ -59,6 +65,7 @@ impl ChainConfig {
             first: 1,
             first_parent: None,
             pipeline,
+            provers: None,
             window: 4,
             distance: 100_000,
             class: Class::Standard,
@@ -83,6 +90,7 @@ impl ChainConfig {
             halt: None,
             pending: Vec::new(),
             batches: Vec::new(),
+            acknowledged: Vec::new(),
         }
     }
 }
@@ -127,7 +135,14 @@ impl Event {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// Verified. `parent_hash` is the header's, as `split` read it.
-    Proven { pipeline: PipelineDigest, proof: BlobRef, header: BlobRef, parent_hash: Option<BlockHash> },
+    Proven {
+        pipeline: PipelineDigest,
+        proof: BlobRef,
+        header: BlobRef,
+        parent_hash: Option<BlockHash>,
+        /// Digest of what the proof states, where its prover says it.
+        outputs: Option<Sha256>,
+    },
     /// The proof does not show what the header says: run again, a bounded number of times.
     /// `suspects` had a hand in it.
     BadProof { message: String, suspects: Vec<Suspect> },
@@ -180,6 +195,8 @@ pub enum Ignored {
     Settled,
     #[error("what it is about has been overtaken by a later run or a later decision")]
     Stale,
+    #[error("the block is final without it")]
+    Late,
     #[error("there is no such block")]
     Unknown,
     #[error("block {number} is below the chain's first, {first}")]
@@ -202,7 +219,7 @@ impl Ignored {
     /// Its page, where its sender has something to do about it.
     pub fn code(&self) -> Option<ErrorCode> {
         match self {
-            Ignored::Settled | Ignored::Stale => None,
+            Ignored::Settled | Ignored::Stale | Ignored::Late => None,
             Ignored::Unknown => Some(ErrorCode::UnknownBlock),
             Ignored::BelowFirst { .. } | Ignored::TooFar { .. } => Some(ErrorCode::OutOfReach),
             Ignored::Final { .. } => Some(ErrorCode::AlreadyFinal),
@@ -228,8 +245,9 @@ impl View {
 /// An effect that a run of an older epoch asked for is no longer to be performed.
 pub fn is_current(effect: PendingEffect, block: Option<&BlockRow>) -> bool {
     match effect {
-        PendingEffect::Start { epoch, .. } => block
-            .is_some_and(|block| block.epoch == epoch && matches!(block.status, crate::record::BlockStatus::Proving)),
+        PendingEffect::Start { epoch, .. } => {
+            block.is_some_and(|block| block.epoch == epoch && block.final_seq.is_none() && block.is_being_proven())
+        }
         PendingEffect::Stop { .. } => true,
     }
 }

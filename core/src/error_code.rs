@@ -73,6 +73,8 @@ catalogue! {
     AlreadySo = 28, "the block is so already";
     DerivedChain = 29, "nobody submits to a batch chain";
     BatchHole = 30, "a batch has a hole";
+    Disagreement = 35, "the chain has halted: provers say different things of a block";
+    QuorumLost = 36, "too few of the chain's pipelines can prove the block";
 
     ProverMissing = 101, "the prover's program is not there";
     ProverCrashed = 102, "the prover ended without an answer";

@@ -40,9 +40,12 @@ pub fn chain(before: Option<&ChainRow>, after: &ChainRow) -> Check {
 /// I4: an epoch never falls, and a run that ended is never taken up again: leaving `Failed` or `Skipped` takes a new epoch.
 /// I5: what is final never changes.
 /// I6: a proven or final block has its proof and header.
+/// I11: of several runs at least the quorum's have a verified root then.
 pub fn block(before: Option<&BlockRow>, after: &BlockRow) -> Check {
     let proven = matches!(after.status, BlockStatus::Proven | BlockStatus::Final);
     hold(!proven || (after.proof.is_some() && after.header.is_some()), "I6", || format!("{after:?}"))?;
+    let verified = after.proofs().count();
+    hold(!proven || after.runs.is_empty() || verified >= usize::from(after.quorum), "I11", || format!("{after:?}"))?;
     let Some(before) = before else { return Ok(()) };
     let ended = matches!(before.status, BlockStatus::Failed { .. } | BlockStatus::Skipped { .. });
     let revived = ended && before.status.name() != after.status.name();

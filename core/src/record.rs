@@ -25,6 +25,7 @@ mod batch;
 mod block;
 mod chain;
 pub(crate) mod codec;
+mod lane;
 mod manifest;
 mod outbox;
 mod run;
@@ -34,10 +35,11 @@ mod watch;
 
 pub use batch::{BatchCursor, BatchManifest, BatchRange, BatchRow, BatchedBlock, MAX_BATCH};
 pub use block::{BlockRow, BlockStatus, Contender, EpochEnd, MAX_CONTENDERS, MAX_HISTORY, MAX_SUSPECTS};
-pub use chain::{ChainRow, Halt, PendingEffect};
+pub use chain::{ChainRow, Disagreement, Halt, MAX_ACKNOWLEDGED, PendingEffect, Says};
 pub use codec::{DecodeError, Versioned};
+pub use lane::{Lane, LaneProof, LaneState, MAX_LANES};
 pub use manifest::{MANIFEST_PAGE, Manifest, ManifestPage};
-pub use outbox::{Finality, OutboxRow, Timings};
+pub use outbox::{Finality, OtherProof, OutboxRow, Timings};
 pub use run::{
     Artifact, FailureNote, Hedges, ManifestSlot, NodeView, Run, RunView, Started, Suspect, Try, Verdict, VerdictSlot,
     attribute,

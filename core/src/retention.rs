@@ -44,8 +44,10 @@ pub enum Kept {
 /// What may go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Disposal {
-    /// Every run of the block number, oldest first; the last is the one that counted.
+    /// Every run of the block number, oldest first.
     pub runs: Vec<RunId>,
+    /// Those of them whose plan records stay: the ones that counted.
+    pub keep_plans: BTreeSet<RunId>,
     /// Blobs of these runs that stay.
     pub keep: BTreeSet<String>,
     /// Witnesses of this number, and of nothing else, begin with these.
@@ -70,10 +72,17 @@ pub fn of_block(
     if newer < policy.keep_blocks || now < block.changed_at.plus(policy.grace) {
         return Err(Kept::Recent);
     }
-    let run = |epoch| RunId::new(block.chain.clone(), block.number, Epoch(epoch));
-    let keep = [&block.proof, &block.header].into_iter().flatten().map(|blob| blob.key.clone());
+    let lanes = block.lanes_seen.max(block.lanes());
+    let run = |epoch, lane| RunId::new(block.chain.clone(), block.number, Epoch(epoch)).in_lane(lane);
+    let epochs = Epoch::FIRST.0..=block.epoch.0;
+    // Of several runs those that are handed on; else the one there is.
+    let handed_on = (0..).zip(&block.runs).filter(|(_, lane)| lane.proof().is_some()).map(|(at, _)| at);
+    let counted: Vec<u16> = if block.runs.is_empty() { vec![0] } else { handed_on.collect() };
+    let others = block.proofs().flat_map(|(_, proof)| [&proof.proof, &proof.header]);
+    let keep = [&block.proof, &block.header].into_iter().flatten().chain(others).map(|blob| blob.key.clone());
     Ok(Disposal {
-        runs: (Epoch::FIRST.0..=block.epoch.0).map(run).collect(),
+        runs: epochs.flat_map(|epoch| (0..lanes).map(move |lane| run(epoch, lane))).collect(),
+        keep_plans: counted.into_iter().map(|lane| run(block.epoch.0, lane)).collect(),
         keep: keep.collect(),
         // As `push0 submit` names them, and plain uploads; under another name a witness may be shared.
         witnesses: if policy.witnesses {
@@ -107,6 +116,7 @@ mod tests {
             halt: None,
             pending: Vec::new(),
             batches: Vec::new(),
+            acknowledged: Vec::new(),
         }
     }
 
@@ -135,6 +145,9 @@ mod tests {
             contenders: Vec::new(),
             contenders_seen: 0,
             history: Vec::new(),
+            runs: Vec::new(),
+            quorum: 0,
+            lanes_seen: 0,
         }
     }
 
@@ -166,6 +179,8 @@ mod tests {
         let disposal = decide(&found, 5, 4, DAY + 1_000).unwrap();
         let runs: Vec<String> = disposal.runs.iter().map(ToString::to_string).collect();
         assert_eq!(runs, ["demo/4/e1", "demo/4/e2", "demo/4/e3"]);
+        assert_eq!(disposal.keep_plans.len(), 1);
+        assert!(disposal.keep_plans.contains(disposal.runs.last().unwrap()));
         assert!(disposal.keep.contains("artifacts/cpu/proof") && disposal.keep.contains("artifacts/trusted/header"));
         assert!(disposal.witnesses.is_empty());
         let tombstone = block(BlockStatus::Skipped { reason: "r".to_owned() }, Some(4));

@@ -98,7 +98,7 @@ fn worse(one: Option<Failure>, other: Option<Failure>) -> Option<Failure> {
 fn settled(chain: &ChainId, event: &Event, ignored: Ignored) -> Result<(), Failure> {
     let code = ignored.code();
     match ignored {
-        Ignored::Settled | Ignored::Stale => Ok(()),
+        Ignored::Settled | Ignored::Stale | Ignored::Late => Ok(()),
         Ignored::Final { .. }
         | Ignored::NotFailed { .. }
         | Ignored::Unknown

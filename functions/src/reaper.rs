@@ -78,9 +78,9 @@ impl Reaper {
             self.find_upload(chain, waited_for).await?;
         }
         let unfinished = self.unfinished(chain).await?;
-        self.context.metrics.observe(Metric::BlocksUnfinished, &[chain.as_str()], unfinished.len() as u64);
-        for block in unfinished {
-            let run = RunId::new(chain.clone(), block.number, block.epoch);
+        let proving = unfinished.iter().filter(|block| block.status == BlockStatus::Proving).count();
+        self.context.metrics.observe(Metric::BlocksUnfinished, &[chain.as_str()], proving as u64);
+        for run in unfinished.iter().flat_map(runs) {
             let row = RowKey::run(&run);
             let row = self.context.table.get(&Key::new(row.partition, row.sort)).await?;
             let Some(view) = row.and_then(|row| RunView::read(&row.attributes)) else {
@@ -137,13 +137,23 @@ impl Reaper {
         Ok(row.and_then(|row| ChainRow::from_value(row.doc()?.clone()).ok()))
     }
 
-    /// Blocks being proven: they lie between the cursor and the release point.
+    /// Blocks being proven, by all of their provers or by those that the others left behind: they lie between the cursor and the release point.
     async fn unfinished(&self, chain: &ChainId) -> Result<Vec<BlockRow>, DriveError> {
         let Some(row) = self.row(chain).await? else { return Ok(Vec::new()) };
         let partition = RowKey::chain(chain).partition;
         let after = row.next_final.checked_sub(1).map(|before| RowKey::block(chain, before).sort);
         let rows = self.context.table.query(&partition, "block/", after.as_deref(), BLOCKS).await?;
         let blocks = rows.iter().filter_map(|row| BlockRow::from_value(row.doc()?.clone()).ok());
-        Ok(blocks.filter(|block| block.status == BlockStatus::Proving).collect())
+        Ok(blocks.filter(|block| block.final_seq.is_none() && block.is_being_proven()).collect())
     }
+}
+
+/// The runs of a block that are going on.
+fn runs(block: &BlockRow) -> Vec<RunId> {
+    let run = RunId::new(block.chain.clone(), block.number, block.epoch);
+    if block.runs.is_empty() {
+        return vec![run];
+    }
+    let going_on = (0..).zip(&block.runs).filter(|(_, lane)| lane.is_proving());
+    going_on.map(|(lane, _)| run.clone().in_lane(lane)).collect()
 }

@@ -6,9 +6,9 @@
 
 use std::collections::BTreeSet;
 
-use push0_core::record::{BlockRow, ChainRow, RowKey, RunView, Versioned as _, attribute, control_key};
+use push0_core::record::{BlockRow, ChainRow, Lane, RowKey, RunView, Versioned as _, attribute, control_key};
 use push0_core::retention::{self, Disposal, Retention};
-use push0_core::{ChainId, ErrorCode, Pool, RunId};
+use push0_core::{ChainId, ErrorCode, Millis, Pool, RunId};
 use push0_runtime::drive::{Context, DriveError, chain::published};
 use push0_runtime::metrics::Metric;
 use push0_runtime::port::Key;
@@ -69,7 +69,10 @@ impl Sweeper {
             let Some(block) = table.get(&key(RowKey::block(chain, number))).await? else { break };
             let block = block.doc().and_then(|doc| BlockRow::from_value(doc.clone()).ok());
             let now = self.context.clock.now();
-            let disposal = block.and_then(|block| retention::of_block(&row, &block, published, now, &self.policy).ok());
+            let disposal = block.and_then(|block| {
+                let policy = self.policy_for(chain, &block);
+                retention::of_block(&row, &block, published, now, &policy).ok()
+            });
             let Some(disposal) = disposal else { break };
             self.dispose(&disposal, most, &mut swept).await?;
             if swept.more {
@@ -89,8 +92,20 @@ impl Sweeper {
         Ok(swept)
     }
 
+    /// Runs that a final block did not need are left to finish for a while; what they read stays for as long, and a little more.
+    fn policy_for(&self, chain: &ChainId, block: &BlockRow) -> Retention {
+        let provers = self.context.catalog.chains.get(chain).and_then(|config| config.provers.as_ref());
+        let is_going_on = block.runs.iter().any(Lane::is_proving);
+        match provers.filter(|_| is_going_on) {
+            None => self.policy,
+            Some(provers) => {
+                Retention { grace: self.policy.grace.max(Millis(provers.rest_limit.0 * 2)), ..self.policy }
+            }
+        }
+    }
+
     async fn dispose(&self, disposal: &Disposal, most: u64, swept: &mut Swept) -> Result<(), DriveError> {
-        for (position, run) in disposal.runs.iter().enumerate() {
+        for run in &disposal.runs {
             for pool in self.pools(run).await? {
                 self.blobs(&format!("artifacts/{pool}/{run}/"), &disposal.keep, most, swept).await?;
             }
@@ -98,8 +113,7 @@ impl Sweeper {
             if !swept.more {
                 self.blob(&control_key(run), swept).await?;
             }
-            let is_last = position + 1 == disposal.runs.len();
-            self.rows(run, is_last, most, swept).await?;
+            self.rows(run, disposal.keep_plans.contains(run), most, swept).await?;
         }
         for prefix in &disposal.witnesses {
             self.blobs(prefix, &disposal.keep, most, swept).await?;
@@ -154,8 +168,8 @@ impl Sweeper {
         Ok(())
     }
 
-    /// A run's rows; of the last run the plan record stays.
-    async fn rows(&self, run: &RunId, is_last: bool, most: u64, swept: &mut Swept) -> Result<(), DriveError> {
+    /// A run's rows; the plan record of one that counted stays.
+    async fn rows(&self, run: &RunId, keeps_plan: bool, most: u64, swept: &mut Swept) -> Result<(), DriveError> {
         let plan = key(RowKey::run(run));
         let mut after: Option<String> = None;
         loop {
@@ -170,7 +184,7 @@ impl Sweeper {
                 self.row(&row.key, swept).await?;
             }
             if rows.len() < PAGE {
-                if !is_last && rows.iter().any(|row| row.key == plan) && !swept.more {
+                if !keeps_plan && rows.iter().any(|row| row.key == plan) && !swept.more {
                     self.row(&plan, swept).await?;
                 }
                 return Ok(());

@@ -122,7 +122,7 @@ pub enum Output {
     /// `split`: 1 to 100,000 segments, in order.
     Split { segments: Vec<Data>, header: Data, hash: BlockHash, parent_hash: Option<BlockHash> },
     /// `verify`.
-    Verdict { verdict: Verdict, message: Option<String> },
+    Verdict { verdict: Verdict, message: Option<String>, outputs: Option<Sha256> },
 }
 
 /// Why a task was not done, as it is reported.

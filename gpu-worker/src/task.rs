@@ -393,7 +393,7 @@ pub async fn finish(env: &Env, ready: &Ready, proved: Proved) -> Settled {
     let turn = match proved {
         Proved::Ended(end) => Turn::Ended(end),
         Proved::Hung(failure) | Proved::Outcome(Outcome::Failed(failure)) => Turn::Failed(failure),
-        Proved::Outcome(Outcome::Done(Output::Verdict { verdict, message })) if task.check.is_some() => {
+        Proved::Outcome(Outcome::Done(Output::Verdict { verdict, message, .. })) if task.check.is_some() => {
             let is_sound = verdict == Verdict::Ok;
             Turn::Report(checked(task, if is_sound { Finding::Sound } else { Finding::Unsound }, message))
         }

@@ -299,12 +299,17 @@ fn a_split_that_finds_other_segments_of_its_own_fails_and_equal_ones_do_not_matt
 
 #[test]
 fn a_verdict_names_the_root_it_is_about() {
-    let verdict = Output::Verdict { verdict: Verdict::BadBlock, message: Some("why".to_owned()) };
+    let verdict =
+        Output::Verdict { verdict: Verdict::BadBlock, message: Some("why".to_owned()), outputs: Some(Sha256([5; 32])) };
     let mut world = World::new().act(Act::Answer(Outcome::Done(verdict)));
     let root = world.put("root", "root");
     let task = task(Kind::Verify, 0, vec![root.clone(), world.put("header", "header")]);
-    let wanted =
-        ReportEvent::Verified { verdict: Verdict::BadBlock, root: root.sha256, message: Some("why".to_owned()) };
+    let wanted = ReportEvent::Verified {
+        verdict: Verdict::BadBlock,
+        root: root.sha256,
+        message: Some("why".to_owned()),
+        outputs: Some(Sha256([5; 32])),
+    };
     assert_eq!(world.run(&task), Settled::Reported(wanted.clone()));
     assert_eq!(world.reports(queue::VERDICTS), [wanted]);
 }
@@ -499,7 +504,7 @@ fn an_input_that_is_missing_or_not_the_pinned_one_accuses_its_child() {
 
 #[test]
 fn a_check_reports_what_it_found_to_the_trusted_queue_and_stores_nothing() {
-    let verdict = |verdict| Act::Answer(Outcome::Done(Output::Verdict { verdict, message: None }));
+    let verdict = |verdict| Act::Answer(Outcome::Done(Output::Verdict { verdict, message: None, outputs: None }));
     let cases = [
         (verdict(Verdict::Ok), Finding::Sound),
         (verdict(Verdict::BadProof), Finding::Unsound),

@@ -112,7 +112,7 @@ async fn a_session_proves_all_kinds_and_stays_warm() {
     assert_eq!(header.sha256, Sha256::of(b"header of left"));
 
     let verify = task(Kind::Verify, 2, inputs.clone());
-    let ReportEvent::Verified { verdict, root, message } = worker.run(&verify).await.event else { panic!() };
+    let ReportEvent::Verified { verdict, root, message, .. } = worker.run(&verify).await.event else { panic!() };
     assert_eq!((verdict, root, message), (Verdict::Ok, inputs[0].sha256, Some(inputs[0].sha256.to_string())));
 
     worker.until(|stats| stats == QueueStats::default()).await;

@@ -84,8 +84,10 @@ metrics! {
     BlockTime = "push0_block_milliseconds", Milliseconds, ["chain"], "from a block's submission to its being final with a proof";
     BlocksUnfinished = "push0_blocks_unfinished_count", Count, ["chain"],
         "blocks released and not final, as the reaper found them: the lag of finalization";
+    Runs = "push0_runs_count", Count, ["chain", "outcome"],
+        "where several provers prove a block, runs by how they ended: proven, failed, anew (another run of the pipeline begins), stopped, late (the block was final)";
     Contenders = "push0_contenders_count", Count, ["chain"], "blocks that wanted a number another block has";
-    Halts = "push0_halts_count", Count, ["chain"], "chains that halted because a block names another parent than the last final block";
+    Halts = "push0_halts_count", Count, ["chain"], "chains that halted because a block names another parent than the last final block, or because provers disagree about one";
     Batches = "push0_batches_count", Count, ["chain"], "ranges of a source's final blocks that were fixed as blocks of this batch chain";
     BatchedBlocks = "push0_batched_blocks_count", Count, ["chain"], "blocks of the source in them: divided by the batches, how full they are";
     BlobsDeleted = "push0_blobs_deleted_count", Count, ["chain"], "blobs of finalized blocks that nothing needs any more, deleted";

@@ -5,6 +5,7 @@
 
 mod chains;
 mod layers;
+mod pipelines;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -24,12 +24,25 @@ pub struct ChainSnapshot {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BlockSnapshot {
     pub block: BlockRow,
+    /// Of several provers' runs the one of the first in the chain's list.
     pub run: Option<RunSnapshot>,
+    /// The others' latest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further: Vec<RunSnapshot>,
+}
+
+impl BlockSnapshot {
+    pub fn runs(&self) -> impl Iterator<Item = &RunSnapshot> {
+        self.run.iter().chain(&self.further)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunSnapshot {
     pub id: RunId,
+    /// The pipeline's name.
+    #[serde(default)]
+    pub pipeline: String,
     pub segments: Option<u32>,
     pub stages: Vec<StageSnapshot>,
     /// Tasks sent and not accepted, and failed ones; filled for single blocks only.
@@ -117,12 +130,21 @@ pub async fn queues(queue: &dyn Queue, names: &[String]) -> BTreeMap<String, Que
 
 async fn of_block(table: &dyn Table, block: BlockRow, with_tasks: bool) -> PortResult<BlockSnapshot> {
     let id = RunId::new(block.chain.clone(), block.number, block.epoch);
+    let lanes: Vec<u16> = block.latest_runs().map(|(lane, _)| lane).collect();
+    let run = run_of(table, id.clone().in_lane(lanes.first().copied().unwrap_or(0)), with_tasks).await?;
+    let mut further = Vec::new();
+    for lane in lanes.into_iter().skip(1) {
+        further.extend(run_of(table, id.clone().in_lane(lane), with_tasks).await?);
+    }
+    Ok(BlockSnapshot { block, run, further })
+}
+
+async fn run_of(table: &dyn Table, id: RunId, with_tasks: bool) -> PortResult<Option<RunSnapshot>> {
     let row = table.get(&key(RowKey::run(&id))).await?;
-    let run = match row.and_then(|row| RunView::read(&row.attributes)) {
-        Some(view) => Some(of_run(table, view, with_tasks).await?),
-        None => None,
-    };
-    Ok(BlockSnapshot { block, run })
+    match row.and_then(|row| RunView::read(&row.attributes)) {
+        Some(view) => of_run(table, view, with_tasks).await.map(Some),
+        None => Ok(None),
+    }
 }
 
 async fn of_run(table: &dyn Table, view: RunView, with_tasks: bool) -> PortResult<RunSnapshot> {
@@ -167,6 +189,7 @@ async fn of_run(table: &dyn Table, view: RunView, with_tasks: bool) -> PortResul
     });
     Ok(RunSnapshot {
         id: view.run.id.clone(),
+        pipeline: pipeline.name.to_string(),
         segments,
         stages: stages.collect(),
         tasks: open,

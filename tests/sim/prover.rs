@@ -185,7 +185,7 @@ fn verify(task: &TaskMessage, inputs: &[Value]) -> Outcome {
     } else {
         Verdict::BadProof
     };
-    Outcome::Done(Output::Verdict { verdict, message: None })
+    Outcome::Done(Output::Verdict { verdict, message: None, outputs: None })
 }
 
 /// Whether an artifact is a proof of just the segments from the first to the last.
@@ -193,7 +193,7 @@ fn check(inputs: &[Value]) -> Outcome {
     let (proof, first, last) = (&inputs[0], &inputs[2], &inputs[3]);
     let is_sound = proof["hash"] == first["hash"] && proof["from"] == first["from"] && proof["to"] == last["to"];
     let verdict = if is_sound { Verdict::Ok } else { Verdict::BadProof };
-    Outcome::Done(Output::Verdict { verdict, message: None })
+    Outcome::Done(Output::Verdict { verdict, message: None, outputs: None })
 }
 
 /// Whether a proof is one of the whole block of a header.

@@ -481,11 +481,17 @@ async fn operator(shared: Shared) {
                 commands.push(Command::Resume { chain: chain.clone() });
             }
             // A block that was built on a fork that is not: another one in its place, built on what is final.
-            match found.chain.halt {
+            match &found.chain.halt {
                 Some(Halt::ParentMismatch { number, last, .. }) => {
-                    replace(&shared, chain, number, 3, Some(last), None, nonce);
+                    replace(&shared, chain, *number, 3, Some(*last), None, nonce);
                 }
-                Some(Halt::OrphanParent { number, .. }) => replace(&shared, chain, number, 3, None, None, nonce),
+                Some(Halt::OrphanParent { number, .. }) => replace(&shared, chain, *number, 3, None, None, nonce),
+                Some(Halt::Disagreement(disputed)) if disputed.number < found.chain.next_final => {
+                    commands.push(Command::Resume { chain: chain.clone() });
+                }
+                Some(Halt::Disagreement(disputed)) => {
+                    commands.push(Command::Retry { chain: chain.clone(), number: disputed.number, epoch: None });
+                }
                 None => {}
             }
             for block in &found.blocks {
@@ -562,7 +568,9 @@ async fn intruder(shared: Shared) {
             let event = match dice.random_range(0..5) {
                 0 => ReportEvent::Started,
                 1 => ReportEvent::Done { artifact },
-                2 => ReportEvent::Verified { verdict: Verdict::Ok, root: artifact.sha256, message: None },
+                2 => {
+                    ReportEvent::Verified { verdict: Verdict::Ok, root: artifact.sha256, message: None, outputs: None }
+                }
                 3 => ReportEvent::Split {
                     manifest: artifact.clone(),
                     segments: 1,

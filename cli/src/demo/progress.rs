@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::Summary;
 use crate::connect::Remote;
-use crate::render::{Paint, columns, stage};
+use crate::render::{Paint, columns};
 
 /// A block's moments, milliseconds since the demo began.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -145,7 +145,7 @@ impl Progress {
 }
 
 fn describe(block: &BlockSnapshot) -> (&'static str, String) {
-    let stages = block.run.iter().flat_map(|run| &run.stages).map(stage).collect::<Vec<_>>().join("  ");
+    let stages = crate::render::stages(block);
     (block.block.status.name(), stages)
 }
 

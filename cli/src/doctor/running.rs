@@ -78,10 +78,12 @@ fn chains(overview: &Overview, findings: &mut Findings) {
         let what = format!("chain {}", row.chain);
         let at_cursor = snapshot.blocks.iter().find(|block| block.block.number == row.next_final);
         if let Some(halt) = &row.halt {
-            let (code, number) = match halt {
-                Halt::ParentMismatch { number, .. } => (ErrorCode::ParentMismatch, number),
-                Halt::OrphanParent { number, .. } => (ErrorCode::OrphanParent, number),
+            let code = match halt {
+                Halt::ParentMismatch { .. } => ErrorCode::ParentMismatch,
+                Halt::OrphanParent { .. } => ErrorCode::OrphanParent,
+                Halt::Disagreement(_) => ErrorCode::Disagreement,
             };
+            let number = halt.number();
             findings.problem(
                 what,
                 code,

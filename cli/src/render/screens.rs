@@ -7,7 +7,7 @@ use push0_core::record::{BlockStatus, Halt};
 use push0_core::{ErrorCode, Millis};
 use push0_runtime::snapshot::{BlockSnapshot, ChainSnapshot};
 
-use super::{Paint, ago, columns, duration, stage};
+use super::{Paint, ago, columns, duration, first_line, stage};
 use crate::view::Overview;
 use crate::why::Why;
 
@@ -28,7 +28,7 @@ pub fn overview(overview: &Overview, all: bool, paint: Paint) -> String {
 /// The overview without anything that changes by itself.
 pub fn without_times(overview: &Overview) -> String {
     let blocks = overview.chains.iter().flat_map(|chain| &chain.blocks).map(|block| {
-        let stages = block.run.iter().flat_map(|run| &run.stages).map(stage).collect::<Vec<_>>().join(" ");
+        let stages = super::stages(block);
         format!("{} {} {} {stages}", block.block.number, block.block.epoch.0, block.block.status.name())
     });
     let chains = overview.chains.iter().map(|chain| format!("{:?} {}", chain.chain, chain.published));
@@ -54,6 +54,7 @@ fn chain(snapshot: &ChainSnapshot, now: Millis, paint: Paint) -> String {
     let halt = row.halt.as_ref().map(|halt| match halt {
         Halt::ParentMismatch { number, .. } => (*number, "names another parent than the final block before it"),
         Halt::OrphanParent { number, .. } => (*number, "is built on a block that was skipped, being of another branch"),
+        Halt::Disagreement(found) => (found.number, "is proven to be different things by its provers"),
     });
     if let Some((number, what)) = halt {
         let what = format!("halted: block {number} {what}: push0 why {} {number}", row.chain);
@@ -82,10 +83,7 @@ fn line(snapshot: &BlockSnapshot, now: Millis, paint: Paint) -> Vec<String> {
         BlockStatus::Failed { reason } => first_line(reason),
         BlockStatus::Skipped { reason } => first_line(reason),
         BlockStatus::Final => row.final_seq.map_or(String::new(), |seq| format!("seq {seq}")),
-        BlockStatus::Parked | BlockStatus::Proven | BlockStatus::Proving => snapshot
-            .run
-            .as_ref()
-            .map_or(String::new(), |run| run.stages.iter().map(stage).collect::<Vec<_>>().join("  ")),
+        BlockStatus::Parked | BlockStatus::Proven | BlockStatus::Proving => super::stages(snapshot),
     };
     let since = match row.status {
         BlockStatus::Final | BlockStatus::Skipped { .. } => ago(now, row.changed_at),
@@ -95,12 +93,6 @@ fn line(snapshot: &BlockSnapshot, now: Millis, paint: Paint) -> Vec<String> {
         if row.contenders_seen > 0 { format!("{} contenders", row.contenders_seen) } else { String::new() };
     let epoch = if row.epoch.0 > 1 { format!("epoch {}", row.epoch.0) } else { String::new() };
     vec![format!("{}", row.number), paint.status(row.status.name()), since, detail, epoch, contenders]
-}
-
-fn first_line(text: &str) -> String {
-    let line = text.lines().next().unwrap_or_default();
-    let clipped: String = line.chars().take(100).collect();
-    if clipped.len() < text.len() { format!("{clipped}…") } else { clipped }
 }
 
 fn queues(overview: &Overview, all: bool, paint: Paint) -> String {
@@ -215,8 +207,11 @@ pub fn block(snapshot: &BlockSnapshot, now: Millis, paint: Paint) -> String {
     row.proof.iter().for_each(|blob| add("proof", format!("{} ({} bytes)", blob.key, blob.size)));
     row.header.iter().for_each(|blob| add("header", format!("{} ({} bytes)", blob.key, blob.size)));
     row.pipeline.iter().for_each(|digest| add("pipeline", digest.to_string()));
-    if let Some(run) = &snapshot.run {
-        add("stages", run.stages.iter().map(stage).collect::<Vec<_>>().join("  "));
+    if row.runs.is_empty() {
+        snapshot.run.iter().for_each(|run| add("stages", run.stages.iter().map(stage).collect::<Vec<_>>().join("  ")));
+    } else {
+        add("quorum", format!("{} of {} pipelines", row.quorum, row.latest_runs().count()));
+        row.latest_runs().for_each(|(lane, run)| add(run.name.as_str(), super::lane(snapshot, lane, run)));
     }
     text.push_str(&columns("  ", &rows));
     for ended in &row.history {
@@ -225,13 +220,12 @@ pub fn block(snapshot: &BlockSnapshot, now: Millis, paint: Paint) -> String {
     for contender in &row.contenders {
         text.push_str(&format!("  contender {} since {}\n", contender.hash, ago(now, contender.at)));
     }
-    let tasks = snapshot.run.iter().flat_map(|run| &run.tasks);
-    for task in tasks {
+    let tasks = snapshot.runs().flat_map(|run| run.tasks.iter().map(move |task| (run, task)));
+    for (run, task) in tasks {
         let held = task.started.as_ref().map_or("waits for a worker".to_owned(), |started| {
             format!("with {} for {}", started.worker, duration(now.since(started.at)))
         });
-        let is_over = snapshot.run.as_ref().is_some_and(|run| run.failed.is_some());
-        let held = if is_over { "given up".to_owned() } else { held };
+        let held = if run.failed.is_some() { "given up".to_owned() } else { held };
         text.push_str(&format!("  task {}: {}, {held}\n", task.id, task.stage));
         for note in &task.failures {
             let worker = note.worker.as_ref().map_or(String::new(), |worker| format!(" on {worker}"));
@@ -244,7 +238,7 @@ pub fn block(snapshot: &BlockSnapshot, now: Millis, paint: Paint) -> String {
             ));
         }
     }
-    if let Some(task) = snapshot.run.iter().flat_map(|run| &run.tasks).find(|task| !task.failures.is_empty()) {
+    if let Some(task) = snapshot.runs().flat_map(|run| &run.tasks).find(|task| !task.failures.is_empty()) {
         text.push_str(&format!("  next: push0 replay {}   runs its prover here, to see why\n", task.id));
     }
     let pages = pages(&text);

@@ -31,8 +31,11 @@ pub(crate) fn block(number: u64, status: BlockStatus) -> BlockSnapshot {
         contenders: Vec::new(),
         contenders_seen: 0,
         history: Vec::new(),
+        runs: Vec::new(),
+        quorum: 0,
+        lanes_seen: 0,
     };
-    BlockSnapshot { block, run: None }
+    BlockSnapshot { block, run: None, further: Vec::new() }
 }
 
 /// Of three segments one is proven, one is with a worker, one waits for its second attempt.
@@ -64,6 +67,7 @@ pub(crate) fn proving(number: u64) -> BlockSnapshot {
     };
     let run = RunSnapshot {
         id: RunId::new("demo".parse().unwrap(), number, Epoch::FIRST),
+        pipeline: "rollup".to_owned(),
         segments: Some(3),
         stages: vec![
             stage("split", "split", 1, 1),

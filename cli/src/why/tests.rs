@@ -1,8 +1,8 @@
 use super::fixtures::{NOW, block, proving};
 use super::*;
 use crate::render::{self, Paint};
-use push0_core::BlockHash;
-use push0_core::record::{Contender, EpochEnd};
+use push0_core::record::{Contender, EpochEnd, Lane, LaneProof, LaneState};
+use push0_core::{BlockHash, PipelineDigest, Sha256};
 
 fn facts(number: u64, blocks: Vec<BlockSnapshot>) -> Facts {
     let file = push0_core::pipeline::parse(crate::init::ECHO).unwrap();
@@ -163,4 +163,84 @@ fn a_task_of_a_worker_that_is_gone_is_in_nobodys_hand() {
         facts.here = here;
         check(&facts, &format!("{in_hand} tasks in hand"), &[]);
     }
+}
+
+/// A final block of three pipelines, of which `broken` failed at a task that is known.
+fn of_three() -> BlockSnapshot {
+    let blob = push0_core::record::BlobRef { key: "k".to_owned(), sha256: Sha256([1; 32]), size: 9 };
+    let proof = |outputs: u8| LaneProof {
+        proof: blob.clone(),
+        header: blob.clone(),
+        outputs: Some(Sha256([outputs; 32])),
+        parent_hash: None,
+        at: NOW,
+    };
+    let lane =
+        |name: &str, at: u8, state| Lane { name: name.parse().unwrap(), pipeline: PipelineDigest([at; 32]), state };
+    let reason = ErrorCode::PermanentFailure.says("stage prove, node 1.0.2: permanent: no luck");
+    let mut snapshot = block(1, BlockStatus::Final);
+    snapshot.block.runs = vec![
+        lane("k8", 1, LaneState::Proven(proof(7))),
+        lane("k16", 2, LaneState::Proven(proof(7))),
+        lane("broken", 3, LaneState::Failed { reason: reason.clone() }),
+    ];
+    snapshot.block.quorum = 2;
+    snapshot.block.final_seq = Some(1);
+    let seen = proving(1).run.unwrap();
+    let failed = RunSnapshot { id: seen.id.clone().in_lane(2), failed: Some(reason), ..seen };
+    snapshot.further = vec![failed];
+    snapshot
+}
+
+#[test]
+fn the_pipeline_that_fails_is_named_with_its_reason_and_its_task() {
+    let found = facts(1, vec![of_three()]);
+    let why = check(&found, "it is final", &["push0 explain P0-006", "push0 replay demo/1/e1/", "push0 verify demo 1"]);
+    assert!(why.facts.iter().any(|fact| fact == "2 of 3 pipelines have proven it; 2 must"), "{:#?}", why.facts);
+    let named = why.facts.iter().find(|fact| fact.starts_with("pipeline broken: demo/1/e1.2  failed: P0-006"));
+    assert!(named.is_some_and(|fact| fact.contains("no luck")), "{:#?}", why.facts);
+
+    let mut going_on = of_three();
+    going_on.block.status = BlockStatus::Proving;
+    going_on.block.final_seq = None;
+    going_on.block.runs[1].state = LaneState::Proving;
+    going_on.further.insert(0, RunSnapshot { id: proving(1).run.unwrap().id.in_lane(1), ..proving(1).run.unwrap() });
+    let why = check(
+        &facts(1, vec![going_on.clone()]),
+        "proven by 1 provers, 1 have a proof, 2 must",
+        &["push0 explain P0-006"],
+    );
+    assert!(why.tasks.len() == 2 && why.stages.is_empty(), "the tasks of the one that goes on: {why:#?}");
+    let shown = render::block(&going_on, NOW, Paint(false));
+    for wanted in
+        ["2 of 3 pipelines", "k8", "proven, k (9 bytes), outputs 0707", "proving  split 1/1", "failed: P0-006"]
+    {
+        assert!(shown.contains(wanted), "{wanted:?} is not in\n{shown}");
+    }
+}
+
+#[test]
+fn a_disagreement_names_who_says_what_and_what_ends_it() {
+    let mut disputed = of_three();
+    let LaneState::Proven(proof) = &mut disputed.block.runs[1].state else { panic!() };
+    proof.outputs = Some(Sha256([8; 32]));
+    disputed.block.status = BlockStatus::Proven;
+    disputed.block.final_seq = None;
+    let halt = Halt::Disagreement(disputed.block.disagreement().unwrap());
+    let mut found = facts(1, vec![disputed]);
+    found.chain.chain.halt = Some(halt.clone());
+    let why = check(
+        &found,
+        "nothing from it on becomes final",
+        &["push0 retry demo 1", "push0 skip demo 1", "push0 explain P0-035"],
+    );
+    assert!(why.facts.iter().any(|fact| fact == &format!("k16 says outputs {}", "08".repeat(32))), "{:#?}", why.facts);
+
+    let mut late = facts(1, vec![of_three(), block(2, BlockStatus::Proven)]);
+    late.chain.chain.halt = Some(halt);
+    late.chain.chain.next_final = 2;
+    check(&late, "it is final, but a late proof says something else", &["push0 resume demo"]);
+    late.number = 2;
+    late.block = late.chain.blocks.get(1).cloned();
+    check(&late, "provers disagree about block 1, which is final", &["push0 why demo 1", "push0 resume demo"]);
 }

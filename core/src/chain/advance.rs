@@ -1,11 +1,11 @@
 //! What a state of a chain asks for by itself: pending effects, publication, release, finality, batches, in this order.
 
-use super::{ChainConfig, Change, Now, Step, View, batch};
-use crate::record::{BlockRow, BlockStatus, Finality, Halt, OutboxRow, PendingEffect, Timings};
+use super::{ChainConfig, Change, Now, Step, View, batch, lanes};
+use crate::record::{BlockRow, BlockStatus, Finality, Halt, OtherProof, OutboxRow, PendingEffect, Timings};
 
 /// The next thing to do, or `None`: all is done until something happens.
 pub fn advance(view: &View, now: Now, config: &ChainConfig) -> Option<Step> {
-    pending(view)
+    pending(view, now, config)
         .or_else(|| publish(view))
         .or_else(|| release(view, now, config))
         .or_else(|| finalize(view, now))
@@ -13,8 +13,11 @@ pub fn advance(view: &View, now: Now, config: &ChainConfig) -> Option<Step> {
 }
 
 /// Effects come before further decisions, so that the list stays short and none is ever overwritten.
-fn pending(view: &View) -> Option<Step> {
+fn pending(view: &View, now: Now, config: &ChainConfig) -> Option<Step> {
     let effect = *view.chain.pending.first()?;
+    if let Some(change) = lanes::unknown_pipeline(view, effect, now, config) {
+        return Some(Step::write(change));
+    }
     let mut then = view.chain.clone();
     then.pending.remove(0);
     Some(Step::Perform { effect, then: Box::new(then) })
@@ -38,9 +41,10 @@ fn release(view: &View, now: Now, config: &ChainConfig) -> Option<Step> {
             if view.chain.paused || !in_window {
                 return None;
             }
-            chain.pending.push(PendingEffect::Start { number, epoch: block.epoch });
             let mut block = block.clone();
             block.set_status(BlockStatus::Proving, now);
+            config.pin_runs(&mut block);
+            chain.pending.push(PendingEffect::start(&block));
             block.released_at = Some(now);
             Some(Step::write(Change { chain: Some(chain), block: Some(block), ..Change::default() }))
         }
@@ -58,21 +62,34 @@ fn finalize(view: &View, now: Now) -> Option<Step> {
     if number >= view.chain.next_release {
         return None;
     }
-    let block = view.blocks.get(&number)?;
+    // Provers disagree about a block that is final: an operator has to say that it is known.
+    let is_stopped = matches!(&view.chain.halt, Some(Halt::Disagreement(found)) if found.number < number);
+    let block = view.blocks.get(&number).filter(|_| !is_stopped)?;
     let finality = match &block.status {
         BlockStatus::Proven => {
-            if let Some(halt) = misfit(view, block) {
+            if let Some(halt) = block.disagreement().map(Halt::Disagreement).or_else(|| misfit(view, block)) {
                 let is_known = view.chain.halt.as_ref() == Some(&halt);
                 let chain = crate::record::ChainRow { halt: Some(halt), ..view.chain.clone() };
                 return (!is_known).then_some(Step::write(Change { chain: Some(chain), ..Change::default() }));
             }
             let (pipeline, proof, header) = (block.pipeline?, block.proof.clone()?, block.header.clone()?);
-            Finality::Proof { pipeline, proof, header }
+            Finality::Proof { pipeline, proof, header, others: others(block) }
         }
         BlockStatus::Skipped { reason } => Finality::Tombstone { reason: reason.clone() },
         BlockStatus::Parked | BlockStatus::Proving | BlockStatus::Failed { .. } | BlockStatus::Final => return None,
     };
     Some(Step::write(finalized(view, block, finality, now)))
+}
+
+/// The proofs beside the one that is handed on.
+fn others(block: &BlockRow) -> Vec<OtherProof> {
+    let others = block.proofs().filter(|(lane, _)| block.pipeline != Some(lane.pipeline));
+    let other = |(lane, proof): (&crate::record::Lane, &crate::record::LaneProof)| OtherProof {
+        pipeline: lane.pipeline,
+        proof: proof.proof.clone(),
+        header: proof.header.clone(),
+    };
+    others.map(other).collect()
 }
 
 /// Why a block cannot follow what is final, as far as hashes are known.

@@ -106,7 +106,7 @@ pub fn derive(row: &BatchRow, rows: &[OutboxRow]) -> Result<Result<BatchManifest
     let mut blocks = Vec::with_capacity(rows.len());
     for row in rows {
         match (&row.finality, row.hash) {
-            (Finality::Proof { pipeline, proof, header }, Some(hash)) => blocks.push(BatchedBlock {
+            (Finality::Proof { pipeline, proof, header, .. }, Some(hash)) => blocks.push(BatchedBlock {
                 number: row.number,
                 hash,
                 parent_hash: row.parent_hash,
@@ -164,6 +164,9 @@ pub(super) fn batched(view: &View, batch: &Batch, now: Now) -> Result<Change, Ig
         contenders: Vec::new(),
         contenders_seen: 0,
         history: Vec::new(),
+        runs: Vec::new(),
+        quorum: 0,
+        lanes_seen: 0,
     };
     Ok(Change { block: Some(block), ..Change::default() })
 }

@@ -1,11 +1,13 @@
 //! An event meets the state of its chain.
 
+use super::lanes::lane_ended;
 use super::{ChainConfig, Change, Event, Ignored, Now, Outcome, View, WINDOW};
 use crate::error_code::ErrorCode;
 use crate::id::{BlockHash, Epoch, RunId};
 use crate::message::{Command, Submission};
 use crate::record::{
-    BlockRow, BlockStatus, ChainRow, Contender, MAX_CONTENDERS, MAX_SUSPECTS, PendingEffect, Suspect, clip_error,
+    BlockRow, BlockStatus, ChainRow, Contender, MAX_ACKNOWLEDGED, MAX_CONTENDERS, MAX_SUSPECTS, PendingEffect, Suspect,
+    clip_error,
 };
 
 /// What `event` changes. Equal inputs, equal outputs.
@@ -18,11 +20,11 @@ pub fn decide(view: &View, event: &Event, now: Now, config: &ChainConfig) -> Res
         Event::Batched(batch) => super::batch::batched(view, batch, now),
         Event::Submitted(submission) => submitted(view, submission, now, config),
         Event::RunEnded { run, outcome } => run_ended(view, run, outcome, now, config),
-        Event::Command(Command::Retry { number, epoch, .. }) => retry(view, *number, *epoch, now),
+        Event::Command(Command::Retry { number, epoch, .. }) => retry(view, *number, *epoch, now, config),
         Event::Command(Command::Replace(submission)) => replace(view, submission, now, config),
         Event::Command(Command::Skip { number, reason, .. }) => skip(view, *number, reason, now, config),
-        Event::Command(Command::Pause { .. }) => set_paused(view, true),
-        Event::Command(Command::Resume { .. }) => set_paused(view, false),
+        Event::Command(Command::Pause { .. }) => pause(view),
+        Event::Command(Command::Resume { .. }) => resume(view),
         Event::Command(Command::Window { window, .. }) => set_window(view, *window),
         Event::Tick => Err(Ignored::Settled),
     }
@@ -41,7 +43,7 @@ fn submitted(view: &View, submission: &Submission, now: Now, config: &ChainConfi
         return Err(Ignored::Final { number });
     }
     if supersedes(submission, block) {
-        return Ok(run_anew(view, block, Some(submission), "superseded by a later fork", now));
+        return Ok(run_anew(view, block, Some(submission), "superseded by a later fork", now, config));
     }
     contender(block, submission, now)
 }
@@ -66,11 +68,17 @@ fn contender(block: &BlockRow, submission: &Submission, now: Now) -> Result<Chan
 
 fn run_ended(view: &View, run: &RunId, outcome: &Outcome, now: Now, config: &ChainConfig) -> Result<Change, Ignored> {
     let block = view.blocks.get(&run.number).ok_or(Ignored::Unknown)?;
-    if block.epoch != run.epoch || block.status != BlockStatus::Proving {
+    if block.epoch != run.epoch {
+        return Err(Ignored::Stale);
+    }
+    if !block.runs.is_empty() {
+        return lane_ended(view, block, run.lane, outcome, now, config);
+    }
+    if run.lane > 0 || block.status != BlockStatus::Proving {
         return Err(Ignored::Stale);
     }
     match outcome {
-        Outcome::Proven { pipeline, proof, header, parent_hash } => {
+        Outcome::Proven { pipeline, proof, header, parent_hash, outputs: _ } => {
             let mut block = block.clone();
             block.set_status(BlockStatus::Proven, now);
             block.parent_hash = block.parent_hash.or(*parent_hash);
@@ -81,7 +89,7 @@ fn run_ended(view: &View, run: &RunId, outcome: &Outcome, now: Now, config: &Cha
         }
         Outcome::BadProof { message, suspects } if block.bad_proofs < config.bad_proof_limit => {
             let mut change =
-                run_anew(view, block, None, &ErrorCode::BadProof.says(format!("bad proof: {message}")), now);
+                run_anew(view, block, None, &ErrorCode::BadProof.says(format!("bad proof: {message}")), now, config);
             if let Some(block) = &mut change.block {
                 block.bad_proofs += 1;
                 suspect(block, suspects);
@@ -89,7 +97,7 @@ fn run_ended(view: &View, run: &RunId, outcome: &Outcome, now: Now, config: &Cha
             Ok(change)
         }
         Outcome::Spoiled { message } if block.spoiled_runs < config.bad_proof_limit => {
-            let mut change = run_anew(view, block, None, message, now);
+            let mut change = run_anew(view, block, None, message, now, config);
             if let Some(block) = &mut change.block {
                 block.spoiled_runs += 1;
             }
@@ -97,47 +105,48 @@ fn run_ended(view: &View, run: &RunId, outcome: &Outcome, now: Now, config: &Cha
         }
         Outcome::Spoiled { message } => {
             let runs = block.spoiled_runs + 1;
-            Ok(failed(view, block, &format!("{message} ({runs} runs were spoiled)"), now))
+            Ok(failed(view.chain.clone(), block, &format!("{message} ({runs} runs were spoiled)"), now))
         }
         Outcome::BadProof { message, .. } => {
             let runs = block.bad_proofs + 1;
             let reason = ErrorCode::BadProof.says(format!("{runs} runs ended in a bad proof; the last: {message}"));
-            Ok(failed(view, block, &reason, now))
+            Ok(failed(view.chain.clone(), block, &reason, now))
         }
-        Outcome::Failed { reason } => Ok(failed(view, block, reason, now)),
+        Outcome::Failed { reason } => Ok(failed(view.chain.clone(), block, reason, now)),
     }
 }
 
 /// Remembers who had a hand in a bad proof, the newest last and each once.
-fn suspect(block: &mut BlockRow, suspects: &[Suspect]) {
+pub(super) fn suspect(block: &mut BlockRow, suspects: &[Suspect]) {
     block.suspects.retain(|known| !suspects.contains(known));
     block.suspects.extend_from_slice(suspects);
     let surplus = block.suspects.len().saturating_sub(MAX_SUSPECTS);
     block.suspects.drain(..surplus);
 }
 
-fn failed(view: &View, block: &BlockRow, reason: &str, now: Now) -> Change {
-    let mut chain = view.chain.clone();
-    chain.pending.push(PendingEffect::Stop { number: block.number, epoch: block.epoch });
+pub(super) fn failed(mut chain: ChainRow, block: &BlockRow, reason: &str, now: Now) -> Change {
+    chain.pending.push(PendingEffect::stop(block));
     let mut block = block.clone();
     block.set_status(BlockStatus::Failed { reason: clip_error(reason) }, now);
     Change { chain: Some(chain), block: Some(block), ..Change::default() }
 }
 
-fn retry(view: &View, number: u64, epoch: Option<Epoch>, now: Now) -> Result<Change, Ignored> {
+fn retry(view: &View, number: u64, epoch: Option<Epoch>, now: Now, config: &ChainConfig) -> Result<Change, Ignored> {
     let block = view.blocks.get(&number).ok_or(Ignored::Unknown)?;
     if epoch.is_some_and(|epoch| epoch != block.epoch) {
         return Err(Ignored::Stale);
     }
     // A run that is going on is given up only when it is named: the command may come twice.
     let may_be_running = epoch.is_some() && block.status == BlockStatus::Proving;
-    if !may_be_running && !matches!(block.status, BlockStatus::Failed { .. }) {
+    // Of two proofs that say different things neither is handed on.
+    let is_disputed = !is_final(block) && block.disagreement().is_some();
+    if !may_be_running && !is_disputed && !matches!(block.status, BlockStatus::Failed { .. }) {
         return Err(Ignored::NotFailed { number, status: block.status.name() });
     }
     if block.witness.is_none() {
         return Err(Ignored::Hole { number });
     }
-    let mut change = run_anew(view, block, None, "retried by an operator", now);
+    let mut change = run_anew(view, block, None, "retried by an operator", now, config);
     if let Some(block) = &mut change.block {
         block.bad_proofs = 0;
         block.spoiled_runs = 0;
@@ -162,7 +171,7 @@ fn replace(view: &View, submission: &Submission, now: Now, config: &ChainConfig)
     {
         return Err(Ignored::Settled);
     }
-    let mut change = run_anew(view, block, Some(submission), "replaced by an operator", now);
+    let mut change = run_anew(view, block, Some(submission), "replaced by an operator", now, config);
     if let Some(block) = &mut change.block {
         block.bad_proofs = 0;
         block.spoiled_runs = 0;
@@ -181,8 +190,8 @@ fn skip(view: &View, number: u64, reason: &str, now: Now, config: &ChainConfig) 
         Some(block) if is_final(block) => return Err(Ignored::Final { number }),
         Some(BlockRow { status: BlockStatus::Skipped { .. }, .. }) => return Err(Ignored::Settled),
         Some(block) => {
-            if block.status == BlockStatus::Proving {
-                chain.pending.push(PendingEffect::Stop { number, epoch: block.epoch });
+            if block.is_being_proven() {
+                chain.pending.push(PendingEffect::stop(block));
             }
             let mut block = block.clone();
             block.next_epoch("skipped by an operator", now);
@@ -193,11 +202,26 @@ fn skip(view: &View, number: u64, reason: &str, now: Now, config: &ChainConfig) 
     Ok(Change { chain: Some(chain), block: Some(BlockRow { status, ..block }), ..Change::default() })
 }
 
-fn set_paused(view: &View, paused: bool) -> Result<Change, Ignored> {
-    if view.chain.paused == paused {
+fn pause(view: &View) -> Result<Change, Ignored> {
+    if view.chain.paused {
         return Err(Ignored::Settled);
     }
-    Ok(Change { chain: Some(ChainRow { paused, ..view.chain.clone() }), ..Change::default() })
+    Ok(Change { chain: Some(ChainRow { paused: true, ..view.chain.clone() }), ..Change::default() })
+}
+
+/// Ends a pause, and with it a halt for what a late proof said about a final block: it is known now.
+fn resume(view: &View) -> Result<Change, Ignored> {
+    let mut chain = view.chain.clone();
+    chain.paused = false;
+    if let Some(halt) = chain.halt.take_if(|halt| halt.number() < view.chain.next_final) {
+        chain.acknowledged.push(halt.number());
+        let surplus = chain.acknowledged.len().saturating_sub(MAX_ACKNOWLEDGED);
+        chain.acknowledged.drain(..surplus);
+    }
+    if chain == view.chain {
+        return Err(Ignored::Settled);
+    }
+    Ok(Change { chain: Some(chain), ..Change::default() })
 }
 
 fn set_window(view: &View, window: u32) -> Result<Change, Ignored> {
@@ -252,6 +276,9 @@ fn admitted(submission: &Submission, now: Now) -> BlockRow {
         contenders: Vec::new(),
         contenders_seen: 0,
         history: Vec::new(),
+        runs: Vec::new(),
+        quorum: 0,
+        lanes_seen: 0,
     }
 }
 
@@ -269,11 +296,18 @@ fn vacant(view: &View, number: u64, now: Now) -> BlockRow {
 }
 
 /// Ends the block's current run and begins the next: at once where the number has been released, else when its turn comes.
-fn run_anew(view: &View, block: &BlockRow, with: Option<&Submission>, reason: &str, now: Now) -> Change {
+fn run_anew(
+    view: &View,
+    block: &BlockRow,
+    with: Option<&Submission>,
+    reason: &str,
+    now: Now,
+    config: &ChainConfig,
+) -> Change {
     let number = block.number;
     let mut chain = view.chain.clone();
-    if block.status == BlockStatus::Proving {
-        chain.pending.push(PendingEffect::Stop { number, epoch: block.epoch });
+    if block.is_being_proven() {
+        chain.pending.push(PendingEffect::stop(block));
     }
     let mut block = block.clone();
     block.next_epoch(&clip_error(reason), now);
@@ -294,7 +328,8 @@ fn run_anew(view: &View, block: &BlockRow, with: Option<&Submission>, reason: &s
         block.status = BlockStatus::Proving;
         // It keeps its place: a run begun again does not stand behind the blocks released since.
         block.released_at = block.released_at.or(Some(now));
-        chain.pending.push(PendingEffect::Start { number, epoch: block.epoch });
+        config.pin_runs(&mut block);
+        chain.pending.push(PendingEffect::start(&block));
     } else {
         block.status = BlockStatus::Parked;
     }
@@ -303,7 +338,5 @@ fn run_anew(view: &View, block: &BlockRow, with: Option<&Submission>, reason: &s
 
 /// What an operator does to the block that halts the chain ends the halt; `advance` finds out whether it was enough.
 fn lift_halt(chain: &mut ChainRow, number: u64) {
-    if chain.next_final == number {
-        chain.halt = None;
-    }
+    chain.halt.take_if(|halt| halt.number() == number);
 }

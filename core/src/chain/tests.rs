@@ -7,6 +7,8 @@ use crate::id::Sha256;
 use crate::invariant;
 use crate::record::{BatchRange, BlockStatus, Finality, Halt, Suspect};
 
+mod quorum;
+
 struct World {
     config: ChainConfig,
     chain: ChainRow,
@@ -117,7 +119,8 @@ impl World {
     fn prove(&mut self, number: u64) {
         let pipeline = self.config.pipeline;
         let parent_hash = self.blocks[&number].parent_hash;
-        let outcome = Outcome::Proven { pipeline, proof: blob("proof"), header: blob("header"), parent_hash };
+        let outcome =
+            Outcome::Proven { pipeline, proof: blob("proof"), header: blob("header"), parent_hash, outputs: None };
         self.end(number, outcome).unwrap();
     }
 
@@ -135,7 +138,7 @@ impl World {
 
     fn started(&self) -> Vec<(u64, u32)> {
         let starts = self.performed.iter().filter_map(|effect| match effect {
-            PendingEffect::Start { number, epoch } => Some((*number, epoch.0)),
+            PendingEffect::Start { number, epoch, .. } => Some((*number, epoch.0)),
             PendingEffect::Stop { .. } => None,
         });
         starts.collect()
@@ -196,7 +199,7 @@ fn a_later_fork_with_a_known_parent_supersedes_and_stops_the_old_run() {
     world.on(Event::Submitted(fork(Some(1), Some(hash(0))))).unwrap();
     assert_eq!(world.blocks[&1].hash, Some(hash(77)));
     assert_eq!(world.started(), [(1, 1), (1, 2)]);
-    assert!(world.performed.contains(&PendingEffect::Stop { number: 1, epoch: Epoch(1) }));
+    assert!(world.performed.contains(&PendingEffect::Stop { number: 1, epoch: Epoch(1), from: 0, lanes: 1 }));
     let old = RunId::new(chain_id(), 1, Epoch(1));
     let late = Outcome::Failed { reason: "late".to_owned() };
     assert_eq!(world.on(Event::RunEnded { run: old, outcome: late }), Err(Ignored::Stale));
@@ -228,7 +231,7 @@ fn a_run_that_is_named_is_begun_anew_once_even_while_it_runs() {
     world.command(retry()).unwrap();
     assert_eq!(world.command(retry()), Err(Ignored::Stale));
     assert_eq!(world.started(), [(1, 1), (1, 2)]);
-    assert!(world.performed.contains(&PendingEffect::Stop { number: 1, epoch: Epoch(1) }));
+    assert!(world.performed.contains(&PendingEffect::Stop { number: 1, epoch: Epoch(1), from: 0, lanes: 1 }));
 }
 
 #[test]
@@ -381,11 +384,11 @@ fn what_is_out_of_reach_or_final_is_refused_with_the_reason() {
 fn an_effect_of_an_overtaken_run_is_not_performed() {
     let mut world = World::new(4);
     world.submit(1);
-    let stale = PendingEffect::Start { number: 1, epoch: Epoch(7) };
+    let stale = PendingEffect::Start { number: 1, epoch: Epoch(7), from: 0 };
     assert!(!is_current(stale, world.blocks.get(&1)));
-    assert!(is_current(PendingEffect::Start { number: 1, epoch: Epoch(1) }, world.blocks.get(&1)));
+    assert!(is_current(PendingEffect::Start { number: 1, epoch: Epoch(1), from: 0 }, world.blocks.get(&1)));
     world.blocks.get_mut(&1).unwrap().status = BlockStatus::Skipped { reason: String::new() };
-    assert!(!is_current(PendingEffect::Start { number: 1, epoch: Epoch(1) }, world.blocks.get(&1)));
+    assert!(!is_current(PendingEffect::Start { number: 1, epoch: Epoch(1), from: 0 }, world.blocks.get(&1)));
 }
 
 /// A source of which `size` blocks are a batch.

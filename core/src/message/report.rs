@@ -42,6 +42,9 @@ pub enum ReportEvent {
         root: Sha256,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         message: Option<String>,
+        /// Digest of the proof's public statement.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        outputs: Option<Sha256>,
     },
     /// A check of the artifact with digest `artifact`, which `reader` has in `slot` and accused. `task` is the one that made it.
     Checked {

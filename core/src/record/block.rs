@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::codec::versioned;
-use super::{BatchRange, BlobRef, Suspect};
+use super::{BatchRange, BlobRef, Lane, Suspect};
 use crate::id::{BlockHash, ChainId, Epoch, Millis, PipelineDigest};
 
 /// Contenders remembered a number; further ones are dropped, the count goes on.
@@ -69,6 +69,19 @@ pub struct BlockRow {
     pub contenders_seen: u32,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<EpochEnd>,
+    /// The epoch's runs by lane, where several provers prove the block; as configured when the epoch began. Empty: one run, in lane 0.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub runs: Vec<Lane>,
+    /// So many pipelines must have a verified root. 0 where there is one run.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub quorum: u16,
+    /// Most lanes that any epoch of this number had. 0: never more than one.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lanes_seen: u16,
+}
+
+fn is_zero(number: &u16) -> bool {
+    *number == 0
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,6 +143,8 @@ impl BlockRow {
         self.pipeline = None;
         self.proof = None;
         self.header = None;
+        self.runs.clear();
+        self.quorum = 0;
         self.changed_at = at;
     }
 

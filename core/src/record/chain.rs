@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::BatchCursor;
 use super::codec::versioned;
-use crate::id::{BlockHash, ChainId, Epoch};
+use super::{BatchCursor, BlockRow};
+use crate::id::{BlockHash, ChainId, Epoch, Sha256, StageName};
 
 /// Versioned; key `chain/{chain}`, `chain`.
 ///
@@ -31,7 +31,7 @@ pub struct ChainRow {
     pub window: Option<u32>,
     #[serde(default)]
     pub paused: bool,
-    /// Why the block at the cursor cannot become final although it is proven.
+    /// Why the block at the cursor cannot become final although it is proven, or why nothing can.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub halt: Option<Halt>,
     /// Decided and not yet performed, oldest first. Performed before anything else is decided.
@@ -40,7 +40,13 @@ pub struct ChainRow {
     /// How far the chains derived from this one are, one entry each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub batches: Vec<BatchCursor>,
+    /// Final blocks about which provers disagree, and an operator knows, the newest last: they halt the chain no more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub acknowledged: Vec<u64>,
 }
+
+/// Acknowledged disagreements remembered a chain: the newest.
+pub const MAX_ACKNOWLEDGED: usize = 16;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "why", rename_all = "snake_case")]
@@ -49,16 +55,114 @@ pub enum Halt {
     ParentMismatch { number: u64, names: BlockHash, last: BlockHash },
     /// The block at the cursor names a parent that was skipped because it did not fit the chain itself.
     OrphanParent { number: u64, names: BlockHash },
+    /// Provers say different things of the block. Of one below the cursor a late proof said so: nothing more becomes final until an operator
+    /// says `resume`.
+    Disagreement(Disagreement),
+}
+
+impl Halt {
+    /// The block it is about.
+    pub fn number(&self) -> u64 {
+        match self {
+            Halt::ParentMismatch { number, .. } | Halt::OrphanParent { number, .. } => *number,
+            Halt::Disagreement(disagreement) => disagreement.number,
+        }
+    }
+}
+
+/// Verified proofs of one block that do not say the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disagreement {
+    pub number: u64,
+    /// All of them.
+    pub says: Vec<Says>,
+}
+
+/// What a pipeline's verified proof says of a block.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Says {
+    /// The pipeline's name.
+    pub pipeline: StageName,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outputs: Option<Sha256>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent_hash: Option<BlockHash>,
+}
+
+impl Disagreement {
+    /// None where all say the same, as far as they say anything.
+    pub fn among(number: u64, says: Vec<Says>) -> Option<Self> {
+        let differs = |one: &Says, other: &Says| {
+            let outputs = one.outputs.zip(other.outputs).is_some_and(|(one, other)| one != other);
+            outputs || one.parent_hash.zip(other.parent_hash).is_some_and(|(one, other)| one != other)
+        };
+        let differ = says.iter().enumerate().any(|(at, one)| says[..at].iter().any(|other| differs(one, other)));
+        differ.then_some(Self { number, says })
+    }
+
+    /// Who says what, a line each.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        self.says.iter().map(|says| {
+            let outputs = says.outputs.map(|outputs| format!("outputs {outputs}"));
+            let parent = says.parent_hash.map(|parent| format!("parent {parent}"));
+            let said: Vec<String> = outputs.into_iter().chain(parent).collect();
+            let said = if said.is_empty() { "nothing that could be compared".to_owned() } else { said.join(", ") };
+            format!("{} says {said}", says.pipeline)
+        })
+    }
 }
 
 /// What a decision of the chain plane asks for outside the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "effect", rename_all = "snake_case")]
 pub enum PendingEffect {
-    /// Create the run's plan record and send its split task.
-    Start { number: u64, epoch: Epoch },
-    /// Tell workers and the collector to stop the run.
-    Stop { number: u64, epoch: Epoch },
+    /// Create the plan record of each of the epoch's runs from lane `from` on that is to be proven, and send its split task.
+    Start {
+        number: u64,
+        epoch: Epoch,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        from: u16,
+    },
+    /// Tell workers and the collector to stop the epoch's runs in `lanes` lanes from `from` on.
+    Stop {
+        number: u64,
+        epoch: Epoch,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        from: u16,
+        #[serde(default = "one", skip_serializing_if = "is_one")]
+        lanes: u16,
+    },
+}
+
+fn is_zero(number: &u16) -> bool {
+    *number == 0
+}
+
+fn one() -> u16 {
+    1
+}
+
+fn is_one(number: &u16) -> bool {
+    *number == 1
+}
+
+impl PendingEffect {
+    /// The block it is about.
+    pub fn number(&self) -> u64 {
+        match self {
+            PendingEffect::Start { number, .. } | PendingEffect::Stop { number, .. } => *number,
+        }
+    }
+
+    /// All runs of the block's epoch are to begin.
+    pub fn start(block: &BlockRow) -> Self {
+        PendingEffect::Start { number: block.number, epoch: block.epoch, from: 0 }
+    }
+
+    /// All runs of the block's epoch are to stop.
+    pub fn stop(block: &BlockRow) -> Self {
+        PendingEffect::Stop { number: block.number, epoch: block.epoch, from: 0, lanes: block.lanes() }
+    }
 }
 
 versioned! { ChainRow = 1, "chain row"; }

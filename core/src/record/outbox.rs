@@ -49,11 +49,20 @@ pub enum Finality {
         pipeline: PipelineDigest,
         proof: BlobRef,
         header: BlobRef,
+        /// Where several provers prove a block: the other proofs there were when it became final.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        others: Vec<OtherProof>,
     },
     /// The block was skipped: there is no proof, and no hole.
-    Tombstone {
-        reason: String,
-    },
+    Tombstone { reason: String },
+}
+
+/// Another pipeline's verified proof of the same block.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OtherProof {
+    pub pipeline: PipelineDigest,
+    pub proof: BlobRef,
+    pub header: BlobRef,
 }
 
 versioned! { OutboxRow = 1, "finalized block"; }

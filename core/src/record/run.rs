@@ -148,6 +148,9 @@ pub struct VerdictSlot {
     pub root: BlobRef,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// Digest of what the proof states, where its prover says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outputs: Option<Sha256>,
 }
 
 /// The attempt wanted at a node, and how it came to that.

@@ -81,8 +81,10 @@ fn status() -> impl Strategy<Value = BlockStatus> {
 
 fn effect() -> impl Strategy<Value = PendingEffect> {
     (any::<u64>(), any::<u32>(), any::<bool>()).prop_map(|(number, epoch, start)| match start {
-        true => PendingEffect::Start { number, epoch: Epoch(epoch) },
-        false => PendingEffect::Stop { number, epoch: Epoch(epoch) },
+        true => PendingEffect::Start { number, epoch: Epoch(epoch), from: (epoch % 3) as u16 },
+        false => {
+            PendingEffect::Stop { number, epoch: Epoch(epoch), from: (epoch % 3) as u16, lanes: (epoch % 5) as u16 }
+        }
     })
 }
 
@@ -94,8 +96,29 @@ prop_compose! {
     ) -> ChainRow {
         let cursor = BatchCursor { since: Some(Millis(next_seq)), ..BatchCursor::new(chain.clone(), first) };
         let halt = names.map(|names| Halt::ParentMismatch { number: first, names, last: names });
-        ChainRow { chain, first, next_final: first, next_release: first, next_seq, last_hash, orphans: names.into_iter().collect(), window, paused, halt, pending, batches: vec![cursor] }
+        ChainRow { chain, first, next_final: first, next_release: first, next_seq, last_hash, orphans: names.into_iter().collect(), window, paused, halt, pending, acknowledged: paused.then_some(first).into_iter().collect(), batches: vec![cursor] }
     }
+}
+
+/// One lane in each state.
+fn lanes(reason: &str, at: Millis) -> Vec<Lane> {
+    let blob = BlobRef { key: "k".to_owned(), sha256: Sha256([1; 32]), size: at.0 };
+    let proof = LaneProof {
+        proof: blob.clone(),
+        header: blob,
+        outputs: Some(Sha256([2; 32])),
+        parent_hash: Some(BlockHash([3; 32])),
+        at,
+    };
+    let states = [
+        LaneState::Proving,
+        LaneState::Proven(proof),
+        LaneState::Redone { spoiled: at.0 % 2 == 0, reason: reason.to_owned() },
+        LaneState::Failed { reason: reason.to_owned() },
+        LaneState::Stopped,
+    ];
+    let lane = |state| Lane { pipeline: PipelineDigest([7; 32]), name: "k8".parse().unwrap(), state };
+    states.into_iter().map(lane).collect()
 }
 
 prop_compose! {
@@ -113,6 +136,7 @@ prop_compose! {
             pipeline: digest.map(PipelineDigest), header: proof.clone(), proof, final_seq, bad_proofs: seen, spoiled_runs: seen,
             suspects: vec![Suspect { stage: 1, worker: "w".parse().unwrap() }],
             contenders: vec![contender], contenders_seen: seen,
+            runs: lanes(&reason, at), quorum: (seen % 3) as u16, lanes_seen: (seen % 4) as u16,
             history: vec![EpochEnd { epoch: Epoch(epoch), reason, at }],
         }
     }
@@ -122,8 +146,9 @@ fn outbox_row() -> impl Strategy<Value = OutboxRow> {
     let finality = prop_oneof![
         (any::<[u8; 32]>(), blob(), blob()).prop_map(|(digest, proof, header)| Finality::Proof {
             pipeline: PipelineDigest(digest),
-            proof,
-            header
+            proof: proof.clone(),
+            header: header.clone(),
+            others: vec![OtherProof { pipeline: PipelineDigest(digest), proof, header }],
         }),
         ".*".prop_map(|reason| Finality::Tombstone { reason }),
     ];
@@ -157,6 +182,7 @@ fn report_event() -> impl Strategy<Value = ReportEvent> {
         (any::<[u8; 32]>(), option::of(".*")).prop_map(|(root, message)| ReportEvent::Verified {
             verdict: Verdict::BadProof,
             root: Sha256(root),
+            outputs: message.is_some().then_some(Sha256(root)),
             message
         }),
         (any::<u32>(), any::<[u8; 32]>(), option::of(".*")).prop_map(|(slot, artifact, message)| {

@@ -107,7 +107,7 @@ async fn one(
     let job = Job { task: test.task.clone(), inputs, dir: Some(dir.to_owned()) };
     let watch = Watch::detached(Arc::clone(clock));
     match supervise(&**clock, limits, &job, &watch, provers, || ()).await {
-        Proved::Outcome(Outcome::Done(Output::Verdict { verdict, message })) if verdict != Verdict::Ok => {
+        Proved::Outcome(Outcome::Done(Output::Verdict { verdict, message, .. })) if verdict != Verdict::Ok => {
             Err(format!("it says {verdict:?}, not ok: {}", message.unwrap_or_default()))
         }
         Proved::Outcome(Outcome::Done(_)) => Ok(()),

@@ -129,7 +129,8 @@ fn verdict(result: wire::TaskResult) -> Result<Output, Unusable> {
         wire::Verdict::BadProof => Verdict::BadProof,
         wire::Verdict::BadBlock => Verdict::BadBlock,
     };
-    Ok(Output::Verdict { verdict, message: result.message })
+    let outputs = result.outputs.map(|outputs| outputs.parse()).transpose().map_err(untold)?;
+    Ok(Output::Verdict { verdict, message: result.message, outputs })
 }
 
 /// What `failed` comes to. An accusation names inputs that exist; where there is only one, it needs no naming.

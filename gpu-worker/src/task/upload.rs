@@ -65,10 +65,10 @@ pub(super) async fn output(env: &Env, task: &TaskMessage, held: &Hold, output: O
             let manifest_ref = uploader.part(manifest_key(task), &bytes).await?;
             Ok(split_event(manifest_ref, manifest))
         }
-        (Output::Verdict { verdict, message }, Kind::Verify) => match task.inputs.first() {
+        (Output::Verdict { verdict, message, outputs }, Kind::Verify) => match task.inputs.first() {
             Some(root) => {
                 let message = message.map(|message| clip_error(&message));
-                Ok(ReportEvent::Verified { verdict, root: root.sha256, message })
+                Ok(ReportEvent::Verified { verdict, root: root.sha256, message, outputs })
             }
             None => {
                 let what = ErrorCode::InvariantBroken.says("a verify task without a root to verify");

@@ -91,7 +91,7 @@ impl Prover for Echo {
             }
             Kind::Verify => {
                 wait(params.duration_ms, ctx)?;
-                verify(task)
+                verify(task, &params)
             }
         }
     }
@@ -257,7 +257,7 @@ fn finish(task: &Task, params: &Params, inputs: &[Vec<u8>], artifact: Artifact) 
     Ok(TaskResult::default())
 }
 
-fn verify(task: &Task) -> Result<TaskResult, Failure> {
+fn verify(task: &Task, params: &Params) -> Result<TaskResult, Failure> {
     let [root, header] = &task.inputs[..] else {
         return Err(Failure::permanent("verify takes the root and the header"));
     };
@@ -273,7 +273,10 @@ fn verify(task: &Task) -> Result<TaskResult, Failure> {
     match files::range(&root) {
         Err(why) => verdict(Verdict::BadProof, why),
         Ok((block, ..)) if block != header.hash => verdict(Verdict::BadProof, format!("the root is of block {block}")),
-        Ok((_, 0, last)) if last + 1 == header.segments => verdict(Verdict::Ok, String::new()),
+        Ok((_, 0, last)) if last + 1 == header.segments => {
+            let states = params.states.as_deref().unwrap_or(&header.hash);
+            Ok(TaskResult::verdict(Verdict::Ok, "").stating(hex::encode(Sha256::digest(states))))
+        }
         Ok((_, first, last)) => {
             verdict(Verdict::BadProof, format!("the root covers {first}-{last} of {} segments", header.segments))
         }

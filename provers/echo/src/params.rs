@@ -19,11 +19,13 @@ pub(crate) struct Params {
     pub fail: Vec<Rule>,
     /// Where rules count; the environment variable `PUSH0_ECHO_STATE` goes before it.
     pub state_dir: Option<PathBuf>,
+    /// `verify`: what the proof is said to state, where that is not the block's hash. Two pipelines with different ones disagree.
+    pub states: Option<String>,
 }
 
 impl Default for Params {
     fn default() -> Self {
-        Self { segments: 4, duration_ms: 0, output_bytes: 0, fail: Vec::new(), state_dir: None }
+        Self { segments: 4, duration_ms: 0, output_bytes: 0, fail: Vec::new(), state_dir: None, states: None }
     }
 }
 

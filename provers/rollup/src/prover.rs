@@ -253,7 +253,7 @@ impl Rollup {
             return bad_block(contradiction.to_owned());
         }
         match self.verifier.verify_block(&proof, &header) {
-            Ok(_) => Ok(TaskResult::verdict(Verdict::Ok, "")),
+            Ok(proof) => Ok(TaskResult::verdict(Verdict::Ok, "").stating(proof.statement().outputs())),
             Err(error) => Ok(TaskResult::verdict(Verdict::BadProof, error)),
         }
     }

@@ -1,6 +1,7 @@
 //! What a proof says: from this root and commitment to that root and commitment, over so many transfers.
 
 use plonky2::field::types::{Field, PrimeField64};
+use sha2::{Digest as _, Sha256};
 
 use crate::block::Header;
 use crate::codec::{DecodeError, Reader, Write};
@@ -85,6 +86,13 @@ impl Statement {
         ]
         .into_iter()
         .find_map(|(differs, what)| differs.then_some(what))
+    }
+
+    /// SHA-256 of what is stated, in hex: the same whatever circuits it was proven with.
+    pub fn outputs(&self) -> String {
+        let mut bytes = b"push0-rollup-statement-1\n".to_vec();
+        self.put(&mut bytes);
+        hex::encode(Sha256::digest(&bytes))
     }
 
     pub(crate) fn put(&self, out: &mut Vec<u8>) {

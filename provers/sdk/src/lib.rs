@@ -158,6 +158,12 @@ impl TaskResult {
         let message = message.to_string();
         Self { verdict: Some(verdict), message: (!message.is_empty()).then_some(message), ..Self::default() }
     }
+
+    /// With the SHA-256 (64 hex digits) of what the verified proof states about the block. Where several provers prove a block, two that
+    /// give different ones stop the chain: so it covers only what other provers of the same block state in the same way.
+    pub fn stating(self, outputs: impl Into<String>) -> Self {
+        Self { outputs: Some(outputs.into()), ..self }
+    }
 }
 
 /// A prover binary's whole `main`: the exec form if the command line has `--stage`, otherwise a session.

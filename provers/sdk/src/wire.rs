@@ -123,6 +123,9 @@ pub struct TaskResult {
     /// `verify`: why, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// `verify`: digest of what the proof states about the block, 64 hex digits; the same from every prover that states the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outputs: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

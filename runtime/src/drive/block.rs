@@ -10,7 +10,7 @@ mod recall;
 mod timer;
 
 use push0_core::block::{self, Graph};
-use push0_core::chain::{Event, Outcome};
+use push0_core::chain::{self as chain_core, Event, Outcome};
 use push0_core::message::{FailureKind, Report, ReportEvent, queue, work_queue};
 use push0_core::pipeline::Kind;
 use push0_core::plan::{Children, Parent};
@@ -23,6 +23,7 @@ use push0_core::{Attempt, ErrorCode, Node, RunId, Sha256, invariant};
 use super::chain::task_message;
 use super::store::key;
 use super::{Context, DriveError, chain, enforce};
+use crate::metrics::Metric;
 use crate::port::{BlobInfo, PortResult};
 
 pub use fail::on_dead_letter;
@@ -94,9 +95,10 @@ async fn apply(context: &Context, source: &str, report: &Report) -> Result<Handl
             expect_kind(kind, &[Kind::Map, Kind::Join, Kind::Single], report)?;
             on_done(context, &view, report, artifact, stored?.as_ref()).await
         }
-        ReportEvent::Verified { verdict, root, message } => {
+        ReportEvent::Verified { verdict, root, message, outputs } => {
             expect_kind(kind, &[Kind::Verify], report)?;
-            on_verdict(context, &view, report, *verdict, *root, message.clone()).await
+            let found = Found { verdict: *verdict, message: message.clone(), outputs: *outputs };
+            on_verdict(context, &view, report, *root, found).await
         }
         ReportEvent::Checked { reader, slot, artifact, finding, message } => {
             tracing::warn!(task = %report.task, %reader, ?finding, message, "accused artifact was checked");
@@ -285,21 +287,28 @@ fn what_is_wrong(view: &RunView, report: &Report, artifact: &BlobRef, stored: Op
     (!is_so).then(|| ErrorCode::FalseReport.says(lie()))
 }
 
+/// What `verify` says of a root.
+struct Found {
+    verdict: Verdict,
+    message: Option<String>,
+    outputs: Option<Sha256>,
+}
+
 async fn on_verdict(
     context: &Context,
     view: &RunView,
     report: &Report,
-    verdict: Verdict,
     root: Sha256,
-    message: Option<String>,
+    found: Found,
 ) -> Result<Handled, DriveError> {
+    let Found { verdict, message, outputs } = found;
     let row = node_view(context, &view.run.id, report.task.node).await?;
     let root = row.slots.get(&0).map(|artifact| artifact.blob.clone()).filter(|blob| blob.sha256 == root);
     let Some(root) = root else { return Ok(Handled::Ignored(block::Ignored::Stale)) };
     if verdict == Verdict::BadProof && fail::on_bad_proof(context, view, report, &row, message.as_deref()).await? {
         return Ok(Handled::Failed);
     }
-    let slot = VerdictSlot { attempt: report.task.attempt, verdict, root, message };
+    let slot = VerdictSlot { attempt: report.task.attempt, verdict, root, message, outputs };
     let value = serde_json::to_value(slot).unwrap_or_default();
     let at = key(RowKey::run(&view.run.id));
     let attempt = report.task.attempt.0;
@@ -318,7 +327,11 @@ pub async fn tell_chain(context: &Context, view: &RunView) -> Result<(), DriveEr
     let event = Event::RunEnded { run: view.run.id.clone(), outcome };
     match chain::drive(context, &view.run.id.chain, &event).await? {
         Ok(()) => {}
-        Err(ignored) => tracing::debug!(run = %view.run.id, %ignored, "the chain knows already"),
+        Err(ignored) => {
+            let is_late = u64::from(ignored == chain_core::Ignored::Late);
+            context.metrics.count(Metric::Runs, &[view.run.id.chain.as_str(), "late"], is_late);
+            tracing::debug!(run = %view.run.id, %ignored, "the chain knows already");
+        }
     }
     Ok(())
 }
@@ -361,6 +374,7 @@ fn outcome(view: &RunView) -> Option<Outcome> {
             proof: verdict.root.clone(),
             header: manifest.header.clone(),
             parent_hash: manifest.parent_hash,
+            outputs: verdict.outputs,
         },
     })
 }

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use push0_core::chain::{self, ChainConfig, Change, Event, Ignored, Step, View};
 use push0_core::message::{queue, work_queue};
 use push0_core::record::{
-    BlockRow, BlockStatus, ChainRow, Halt, OutboxRow, PendingEffect, RowKey, Run, Versioned, attribute, control_key,
-    proof_key,
+    BlockRow, BlockStatus, ChainRow, Halt, Lane, LaneState, OutboxRow, PendingEffect, RowKey, Run, Versioned,
+    attribute, control_key, proof_key,
 };
-use push0_core::{ChainId, ErrorCode, invariant};
+use push0_core::{ChainId, ErrorCode, PipelineDigest, RunId, invariant};
 
 use super::store::{Loaded, key, load, put_blob};
 use super::{Context, DriveError, batch, block, enforce, meter};
@@ -94,6 +94,17 @@ impl Alarm {
                 let code = ErrorCode::find(reason).unwrap_or(ErrorCode::BadBlock);
                 return alarm(code, block.number, format!("block failed: {reason}"));
             }
+            let agreed = before.is_none_or(|before| before.disagreement().is_none());
+            if let Some(found) = block.disagreement().filter(|_| agreed) {
+                let says: Vec<String> = found.lines().collect();
+                let what = format!("provers disagree about the block: {}", says.join("; "));
+                return alarm(ErrorCode::Disagreement, block.number, what);
+            }
+            if let Some((lane, reason)) = newly_failed(before, block) {
+                let code = ErrorCode::find(reason).unwrap_or(ErrorCode::AttemptsUsedUp);
+                let what = format!("pipeline {} failed, and the block goes on without it: {reason}", lane.name);
+                return alarm(code, block.number, what);
+            }
             if before.is_some_and(|before| before.contenders_seen < block.contenders_seen) {
                 return alarm(ErrorCode::Contender, block.number, "another block wants this number".to_owned());
             }
@@ -103,6 +114,11 @@ impl Alarm {
             Halt::ParentMismatch { number, names, last } => {
                 let what = format!("chain halted: the block names parent {names}, final is {last}");
                 alarm(ErrorCode::ParentMismatch, *number, what)
+            }
+            Halt::Disagreement(found) => {
+                let says: Vec<String> = found.lines().collect();
+                let what = format!("chain halted: provers disagree about the block: {}", says.join("; "));
+                alarm(ErrorCode::Disagreement, found.number, what)
             }
             Halt::OrphanParent { number, names } => {
                 let what = format!("chain halted: the block's parent {names} was skipped, being of another branch");
@@ -115,6 +131,17 @@ impl Alarm {
         let Self { code, chain, number, what } = self;
         tracing::warn!(%code, %chain, number, "{what}");
     }
+}
+
+/// A lane that failed, or begins anew elsewhere, with this change.
+fn newly_failed<'b>(before: Option<&BlockRow>, block: &'b BlockRow) -> Option<(&'b Lane, &'b str)> {
+    (0..).zip(&block.runs).find_map(|(at, lane)| match &lane.state {
+        LaneState::Failed { reason } => {
+            let known = before.filter(|before| before.epoch == block.epoch).and_then(|before| before.lane(at));
+            known.is_none_or(|known| known.state != lane.state).then_some((lane, reason.as_str()))
+        }
+        LaneState::Proving | LaneState::Proven(_) | LaneState::Redone { .. } | LaneState::Stopped => None,
+    })
 }
 
 /// The rows a decision reads, with the versions it is written back on.
@@ -134,6 +161,7 @@ impl State {
         let chain = chain_before.clone().unwrap_or_else(|| config.new_row());
         let mut numbers = vec![chain.next_final, chain.next_release];
         numbers.extend(event.number());
+        numbers.extend(chain.pending.first().map(PendingEffect::number));
         numbers.sort_unstable();
         numbers.dedup();
         let (mut blocks, mut block_versions) = (BTreeMap::new(), BTreeMap::new());
@@ -188,40 +216,61 @@ pub async fn published(context: &Context, chain: &ChainId) -> Result<u64, DriveE
 }
 
 async fn perform(context: &Context, config: &ChainConfig, effect: PendingEffect) -> Result<(), DriveError> {
-    let (PendingEffect::Start { number, .. } | PendingEffect::Stop { number, .. }) = effect;
-    let block: Option<Loaded<BlockRow>> = load(context, RowKey::block(&config.chain, number)).await?;
+    let block: Option<Loaded<BlockRow>> = load(context, RowKey::block(&config.chain, effect.number())).await?;
     let block = block.map(|loaded| loaded.record);
     if !chain::is_current(effect, block.as_ref()) {
         return Ok(());
     }
     match (effect, block) {
-        (PendingEffect::Start { .. }, Some(block)) => start(context, config, &block).await,
+        (PendingEffect::Start { from, .. }, Some(block)) => start(context, config, &block, from).await,
         (PendingEffect::Start { .. }, None) => Ok(()),
-        (PendingEffect::Stop { number, epoch }, _) => {
-            let run = push0_core::RunId::new(config.chain.clone(), number, epoch);
-            stop(context, &run).await
+        (PendingEffect::Stop { number, epoch, from, lanes }, _) => {
+            let run = RunId::new(config.chain.clone(), number, epoch);
+            for lane in from..from.saturating_add(lanes) {
+                stop(context, &run.clone().in_lane(lane)).await?;
+            }
+            Ok(())
         }
     }
 }
 
-/// Creates the run's plan record, once, sends its split task, and arms the timer that looks after it.
-async fn start(context: &Context, config: &ChainConfig, block: &BlockRow) -> Result<(), DriveError> {
+/// Starts the block's runs from a lane on: those that are to be proven. A crash between two of them leaves the effect, which starts them
+/// all; what was started before is only sent again.
+async fn start(context: &Context, config: &ChainConfig, block: &BlockRow, from: u16) -> Result<(), DriveError> {
+    let id = RunId::new(block.chain.clone(), block.number, block.epoch);
+    if block.runs.is_empty() {
+        return start_run(context, config, block, id, config.pipeline_of(block.number, block.epoch)).await;
+    }
+    for (lane, run) in (0..).zip(&block.runs).filter(|(lane, run)| *lane >= from && run.is_proving()) {
+        start_run(context, config, block, id.clone().in_lane(lane), run.pipeline).await?;
+    }
+    Ok(())
+}
+
+/// Creates a run's plan record, once, sends its split task, and arms the timer that looks after it.
+async fn start_run(
+    context: &Context,
+    config: &ChainConfig,
+    block: &BlockRow,
+    id: RunId,
+    pipeline: PipelineDigest,
+) -> Result<(), DriveError> {
     let (Some(hash), Some(witness)) = (block.hash, block.witness.clone()) else {
         return Ok(());
     };
-    let file = context.catalog.pipelines.get(&config.pipeline);
+    let file = context.catalog.pipelines.get(&pipeline);
     let file = file.ok_or_else(|| {
-        let what = format!("pipeline {} is not configured", config.pipeline);
+        let what = format!("pipeline {pipeline} is not configured");
         PortError::transient(ErrorCode::BadConfiguration.says(what))
     })?;
     let run = Run {
-        id: push0_core::RunId::new(block.chain.clone(), block.number, block.epoch),
+        id,
         hash,
         parent_hash: block.parent_hash,
         witness,
         is_batch: config.batch.is_some(),
         pipeline: file.pipeline.clone(),
-        digest: config.pipeline,
+        digest: pipeline,
         policy: file.policy.clone(),
         class: config.class,
         released_at: block.released_at.unwrap_or(block.changed_at),
@@ -253,7 +302,7 @@ pub(super) fn task_message(task: &push0_core::message::TaskMessage, run: &Run, d
 }
 
 /// Tells the collector (mark on the run) and the workers (control blob) that a run is over.
-async fn stop(context: &Context, run: &push0_core::RunId) -> Result<(), DriveError> {
+pub(super) async fn stop(context: &Context, run: &RunId) -> Result<(), DriveError> {
     let at = key(RowKey::run(run));
     context.table.set_if(&at, attribute::STOPPED, None, Some(true.into())).await?;
     put_blob(context, &control_key(run), "stop".to_owned()).await

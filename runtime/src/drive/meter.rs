@@ -1,7 +1,7 @@
 //! What a chain's write tells the metrics: once, since it was one transaction.
 
 use push0_core::chain::{Change, View};
-use push0_core::record::{BlockStatus, Finality};
+use push0_core::record::{BlockStatus, Finality, LaneState};
 
 use super::Context;
 use crate::metrics::Metric;
@@ -37,6 +37,18 @@ pub(super) fn chain_written(context: &Context, before: &View, change: &Change) {
         let has_failed = |status: &BlockStatus| matches!(status, BlockStatus::Failed { .. });
         let was_failed = earlier.is_some_and(|earlier| has_failed(&earlier.status) && earlier.epoch == block.epoch);
         metrics.count(Metric::BlocksFailed, chain, u64::from(has_failed(&block.status) && !was_failed));
+        let known = earlier.filter(|earlier| earlier.epoch == block.epoch);
+        for (at, lane) in (0..).zip(&block.runs) {
+            let outcome = match &lane.state {
+                LaneState::Proving => continue,
+                LaneState::Proven(_) => "proven",
+                LaneState::Redone { .. } => "anew",
+                LaneState::Failed { .. } => "failed",
+                LaneState::Stopped => "stopped",
+            };
+            let was_so = known.and_then(|known| known.lane(at)).is_some_and(|known| known.state == lane.state);
+            metrics.count(Metric::Runs, &[before.chain.chain.as_str(), outcome], u64::from(!was_so));
+        }
         let contenders = earlier.map_or(0, |earlier| earlier.contenders_seen);
         metrics.count(Metric::Contenders, chain, u64::from(block.contenders_seen.saturating_sub(contenders)));
     }

@@ -4,19 +4,24 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::drive::Catalog;
-use push0_core::chain::{Batching, ChainConfig, WINDOW};
+use push0_core::chain::{Batching, ChainConfig, NamedPipeline, WINDOW};
 use push0_core::pipeline::{self, Mistakes, PipelineFile, ProverCommand};
 use push0_core::record::MAX_BATCH;
-use push0_core::{ChainId, Class, Millis, PipelineDigest, ProverName};
+use push0_core::{ChainId, Class, Millis, ProverName};
 use toml::Table;
 
 use super::layers::Reader;
 
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 16] = [
     "id",
     "first",
     "first_parent",
     "pipeline",
+    "pipelines",
+    "quorum",
+    "mode",
+    "rest",
+    "rest_limit_s",
     "window",
     "distance",
     "class",
@@ -70,8 +75,8 @@ fn chain(
     let id: Option<ChainId> = reader.required(table, &at, "id");
     let at = id.as_ref().map_or(at, |id| format!("[[chain]] {id}"));
     reader.only_keys(table, &at, &KEYS);
-    let path: Option<String> = reader.required(table, &at, "pipeline");
-    let pipeline = path.and_then(|path| pipelines.digest(reader, &directory.join(path)));
+    let found = super::pipelines::read(reader, table, &at, directory, pipelines);
+    let provers = super::pipelines::share(reader, table, &at, found.as_deref());
     let most = i64::MAX as u64;
     let batch = batching(reader, table, &at);
     let first = reader.number(table, &at, "first", 0..=most);
@@ -90,7 +95,8 @@ fn chain(
             class
         }
     };
-    let mut config = ChainConfig::new(id?, pipeline?);
+    let mut config = ChainConfig::new(id?, found?.first()?.digest);
+    config.provers = provers;
     config.first = first.unwrap_or(config.first);
     config.first_parent = first_parent;
     config.window = window.map_or(config.window, |window| window as u32);
@@ -159,18 +165,18 @@ fn root<'c>(catalog: &'c Catalog, chain: &ChainId) -> Option<&'c ChainConfig> {
 
 /// Pipelines by path, read once each; `None` where a file has mistakes.
 #[derive(Default)]
-struct Pipelines {
+pub(super) struct Pipelines {
     read: BTreeMap<PathBuf, Option<(PathBuf, PipelineFile)>>,
 }
 
 impl Pipelines {
-    fn digest(&mut self, reader: &mut Reader, path: &Path) -> Option<PipelineDigest> {
+    pub(super) fn named(&mut self, reader: &mut Reader, path: &Path) -> Option<NamedPipeline> {
         if !self.read.contains_key(path) {
             let file = read_pipeline(reader, path).map(|file| (path.to_owned(), file));
             self.read.insert(path.to_owned(), file);
         }
         let (_, file) = self.read.get(path)?.as_ref()?;
-        Some(file.pipeline.digest())
+        Some(NamedPipeline { name: file.pipeline.name.clone(), digest: file.pipeline.digest() })
     }
 }
 

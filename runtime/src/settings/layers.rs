@@ -333,6 +333,16 @@ impl Reader {
         text.parse().map_err(|error| self.mistake(at, format_args!("`{key}`: {error}"))).ok()
     }
 
+    /// A word out of a few.
+    pub(super) fn choice<'w>(&mut self, table: &Table, at: &str, key: &str, words: &[&'w str]) -> Option<&'w str> {
+        let given: String = self.optional(table, at, key)?;
+        let word = words.iter().find(|word| **word == given).copied();
+        if word.is_none() {
+            self.mistake(at, format_args!("`{key}`: {given:?} is not one of {}", words.join(", ")));
+        }
+        word
+    }
+
     pub(super) fn number(&mut self, table: &Table, at: &str, key: &str, range: RangeInclusive<u64>) -> Option<u64> {
         let number = table.get(key)?.as_integer().and_then(|number| u64::try_from(number).ok());
         let within = number.filter(|number| range.contains(number));

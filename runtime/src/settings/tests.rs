@@ -1,5 +1,6 @@
 use super::*;
 use crate::http::Role;
+use push0_core::chain::{Mode, Rest};
 
 const EXAMPLE: &str = include_str!("../../../examples/push0.toml");
 const ROLLUP: &str = include_str!("../../../examples/rollup.toml");
@@ -91,6 +92,74 @@ fn every_mistake_is_listed_with_its_place() {
     for wanted in expected {
         assert!(mistakes.iter().any(|mistake| mistake.contains(wanted)), "{wanted} is not among {mistakes:#?}");
     }
+}
+
+/// Three pipelines that compute different things: `p.toml`, `q.toml`, `r.toml`.
+fn three(chain: &str) -> Dir {
+    let dir = Dir::new(&format!("[[chain]]\nid = \"demo\"\n{chain}\n"));
+    for (file, segments) in [("q", 5), ("r", 6)] {
+        let other = ECHO.replace("segments = 4", &format!("segments = {segments}"));
+        let other = other.replace("name = \"echo\"", &format!("name = \"echo-{file}\""));
+        std::fs::write(dir.0.path().join(format!("{file}.toml")), other).unwrap();
+    }
+    dir
+}
+
+#[test]
+fn several_pipelines_keep_their_order_and_must_all_prove_a_block_unless_said_otherwise() {
+    let provers = |chain: &str| {
+        let settings = three(chain).read();
+        let config = settings.catalog.chains.into_values().next().unwrap();
+        assert!(config.pipelines().iter().all(|digest| settings.catalog.pipelines.contains_key(digest)));
+        assert_eq!(config.pipelines().first(), Some(&config.pipeline));
+        config.provers
+    };
+    let all = provers("pipelines = [\"q.toml\", \"p.toml\", \"r.toml\"]").unwrap();
+    let names: Vec<&str> = all.pipelines.iter().map(|pipeline| pipeline.name.as_str()).collect();
+    assert_eq!((names, all.quorum), (vec!["echo-q", "echo", "echo-r"], 3));
+    assert_eq!((all.mode, all.rest, all.rest_limit), (Mode::Every, Rest::Finish, Millis::from_secs(3600)));
+    let two = "pipelines = [\"p.toml\", \"q.toml\"]";
+    let said = provers(&format!("{two}\nquorum = 1\nrest = \"stop\"\nrest_limit_s = 5")).unwrap();
+    assert_eq!((said.quorum, said.rest, said.rest_limit), (1, Rest::Stop, Millis::from_secs(5)));
+    let shared = provers(&format!("{two}\nmode = \"share\"")).unwrap();
+    assert_eq!((shared.quorum, shared.mode), (1, Mode::Share));
+    assert_eq!(provers("pipelines = [\"p.toml\"]"), None, "one is one");
+    assert_eq!(provers("pipeline = \"p.toml\""), None);
+}
+
+#[test]
+fn every_mistake_about_several_pipelines_is_listed() {
+    for (chain, expected) in [
+        ("pipeline = \"p.toml\"\npipelines = [\"q.toml\"]", vec!["both given"]),
+        ("pipeline = \"p.toml\"\nquorum = 1\nmode = \"share\"", vec!["`quorum` goes with", "`mode` goes with"]),
+        ("window = 1", vec!["`pipeline` is missing"]),
+        ("pipelines = []", vec!["a list of 1 to 8"]),
+        ("pipelines = [7]", vec!["a list of 1 to 8"]),
+        (
+            "pipelines = [\"p.toml\", \"missing.toml\"]\nquorum = 3\nmode = \"some\"\nrest = \"sleep\"\nrest_limit_s = -1",
+            vec![
+                "missing.toml: cannot read",
+                "`quorum` must be a whole number from 1 to 2",
+                "`mode`: \"some\" is not one of every, share",
+                "`rest`: \"sleep\" is not one of finish, stop",
+                "`rest_limit_s` must be",
+            ],
+        ),
+        (
+            "pipelines = [\"p.toml\", \"q.toml\"]\nmode = \"share\"\nquorum = 2",
+            vec!["`quorum` must be a whole number from 1 to 1"],
+        ),
+        ("pipelines = [\"p.toml\", \"q.toml\", \"p.toml\"]", vec!["p.toml computes the same"]),
+    ] {
+        let mistakes = three(chain).mistakes();
+        for wanted in expected {
+            assert!(mistakes.iter().any(|mistake| mistake.contains(wanted)), "{wanted} is not among {mistakes:#?}");
+        }
+    }
+    let dir = three("pipelines = [\"p.toml\", \"q.toml\"]");
+    let renamed = std::fs::read_to_string(dir.0.path().join("q.toml")).unwrap().replace("echo-q", "echo");
+    std::fs::write(dir.0.path().join("q.toml"), renamed).unwrap();
+    assert!(dir.mistakes()[0].contains("the name of another one in the list, echo"), "{:#?}", dir.mistakes());
 }
 
 #[test]

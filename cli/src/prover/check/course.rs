@@ -260,7 +260,7 @@ impl Hand {
 /// The word of `verify`, or why there is none.
 pub(super) fn verdict(ran: &Ran) -> Result<(Verdict, String), String> {
     match ran {
-        Ran::Made(Made::Verdict { verdict, message }) => Ok((*verdict, message.clone().unwrap_or_default())),
+        Ran::Made(Made::Verdict { verdict, message, .. }) => Ok((*verdict, message.clone().unwrap_or_default())),
         Ran::Made(_) => Err("it gave no verdict".to_owned()),
         Ran::Refused(failure) | Ran::Hung(failure) => Err(failure.message.clone()),
         Ran::Stopped => Err("it was stopped".to_owned()),

@@ -11,13 +11,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use push0_core::block::{self, Graph, Look, Open, Seen};
+use push0_core::chain as chain_core;
 use push0_core::message::{TimerKind, TimerMessage, queue};
-use push0_core::record::{NodeView, RowKey, RunView, Versioned as _, Watch, attribute};
+use push0_core::record::{BlockRow, NodeView, RowKey, RunView, Versioned as _, Watch, attribute};
 use push0_core::{ErrorCode, Millis, Node, RunId};
 
 use super::{fail, fan_out, graph};
-use crate::drive::store::key;
-use crate::drive::{Context, DriveError};
+use crate::drive::store::{key, load};
+use crate::drive::{Context, DriveError, chain};
 use crate::port::{Key, Outgoing, Row, Value};
 
 /// The longest a queue delays a message.
@@ -71,6 +72,11 @@ pub async fn on_timer(context: &Context, timer: &TimerMessage) -> Result<Looked,
     let row = context.table.get(&key(RowKey::run(&timer.run))).await?;
     let view = row.and_then(|row| RunView::read(&row.attributes)).filter(|view| !view.is_over());
     let Some(view) = view else { return Ok(Looked::Dropped) };
+    if is_left_over(context, &timer.run).await? {
+        chain::stop(context, &timer.run).await?;
+        tracing::info!(run = %timer.run, "stopped: its block has long been final with what others proved");
+        return Ok(Looked::Dropped);
+    }
     if context.clock.now() < timer.due {
         send(context, timer).await?;
         return Ok(Looked::SentOn);
@@ -82,6 +88,16 @@ pub async fn on_timer(context: &Context, timer: &TimerMessage) -> Result<Looked,
     let ranges = context.table.get(&key(RowKey::ranges(&timer.run))).await?;
     let part = Part { view: &view, ranges: ranges.as_ref(), piece: timer.piece };
     look_after(context, &part, watch, raw, quiet).await.map(Looked::Found)
+}
+
+/// Whether a run is one of several whose block has been final for long enough.
+async fn is_left_over(context: &Context, run: &RunId) -> Result<bool, DriveError> {
+    let config = context.catalog.chains.get(&run.chain);
+    let Some(provers) = config.and_then(|config| config.provers.as_ref()) else { return Ok(false) };
+    let block = load::<BlockRow>(context, RowKey::block(&run.chain, run.number)).await?.map(|loaded| loaded.record);
+    let block = block.filter(|block| block.epoch == run.epoch);
+    let limit = provers.rest_limit;
+    Ok(block.is_some_and(|block| chain_core::is_left_over(&block, run.lane, context.clock.now(), limit)))
 }
 
 /// For the reaper: looks after those parts of a run whose timers should have come long ago. Returns how many.
