@@ -66,6 +66,13 @@ fn tasks_that_workers_acknowledged_in_silence_are_found_and_sent_again() {
 }
 
 #[test]
+fn tasks_are_promoted_where_queues_do_not_rank_and_nowhere_else() {
+    let promoted = |seeds: [u64; 6]| seeds.map(|seed| run(&Scenario::of(seed)).unwrap().promoted).iter().sum::<u64>();
+    assert_eq!(promoted([0, 2, 4, 6, 8, 10]), 0);
+    assert!(promoted([1, 3, 5, 7, 9, 11]) > 20);
+}
+
+#[test]
 fn forged_reports_get_nothing_wrong_finalized_and_stop_no_chain_for_good() {
     for seed in 0..30 {
         run(&Scenario { intruder: true, ..Scenario::of(seed) }).unwrap();

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::baseline::JETSTREAM;
+use crate::fair;
 use crate::overhead::{COST_OF_64, COST_OF_8000, CYCLE, RELEASE};
 use crate::report::{Measure, find, number};
 use crate::scaling::efficiency_name;
@@ -65,6 +66,13 @@ pub fn judge(measures: &[Measure]) -> Vec<Aim> {
             1.5,
             large / small,
         ));
+    }
+    for subject in [fair::CLASSES, fair::GROUPS] {
+        let found = (value(fair::ALONE, subject), value(fair::BESIDE, subject), value(fair::ONE_TASK, subject));
+        if let (Some(alone), Some(beside), Some(task)) = found {
+            let what = format!("a block beside a backlog, {subject}: longer by, in tasks a stage");
+            aims.push(Aim::at_most(&what, 1.0, (beside - alone) / (fair::STAGES * task)));
+        }
     }
     if let Some(efficiency) = value(&efficiency_name(32, 1_000), &ours) {
         aims.push(Aim::at_least("efficiency of 32 workers with 1 s tasks, %", 99.0, efficiency));

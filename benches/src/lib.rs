@@ -2,6 +2,7 @@
 //!
 //! - [`overhead`]: one task. [`scaling`]: many. [`floors`]: what the machine itself costs.
 //! - [`system`]: a whole push0 in this process; [`prover`]: a prover that takes no time, or sleeps.
+//! - [`fair`]: whether one chain's backlog delays another chain's blocks.
 //! - `calls`: what a block asks of AWS, and its price (feature `aws`).
 //! - [`baseline`]: the same by a dispatcher-collector on NATS JetStream, a program of its own.
 //! - [`report`], [`aims`], [`machine`]: what is said about it.
@@ -12,6 +13,7 @@ pub mod aims;
 pub mod baseline;
 #[cfg(feature = "aws")]
 pub mod calls;
+pub mod fair;
 pub mod floors;
 pub mod machine;
 pub mod overhead;
@@ -22,8 +24,10 @@ pub mod system;
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 
+use crate::fair::Contest;
 use crate::machine::Machine;
 use crate::report::Report;
 use crate::scaling::Processes;
@@ -40,6 +44,8 @@ pub enum Part {
     Scaling,
     /// Both.
     All,
+    /// A chain's block time alone and beside another chain with a long backlog: of a less urgent class, and of the same.
+    Fair,
     /// What a block asks of AWS and what that costs, counted against an emulator.
     #[cfg(feature = "aws")]
     Calls,
@@ -95,6 +101,7 @@ pub struct Effort {
     pub sleeps: Vec<Sleep>,
     /// Provers that are processes, where there are any.
     pub processes: Option<Processes>,
+    pub fair: Contest,
     /// Only what has this in its label.
     pub only: Option<String>,
 }
@@ -123,6 +130,7 @@ impl Effort {
             power_blocks: vec![(5, 2)],
             sleeps: vec![Sleep { millis: 1, workers: vec![2], rounds: 2, repetitions: 1 }],
             processes: None,
+            fair: Contest { workers: 2, millis: 10, segments: 2, backlog: 200, blocks: 1 },
             only: None,
         }
     }
@@ -143,6 +151,7 @@ impl Effort {
                 Sleep { millis: 100, workers: vec![1, 8, 32], rounds: 10, repetitions: 1 },
             ],
             processes: None,
+            fair: Contest { workers: 8, millis: 200, segments: 8, backlog: 10_000, blocks: 9 },
             only: None,
         }
     }
@@ -160,6 +169,7 @@ impl Effort {
                 Sleep { millis: 1_000, workers: vec![1, 2, 4, 8, 16, 32], rounds: 8, repetitions: 1 },
                 Sleep { millis: 100, workers: vec![1, 2, 4, 8, 16, 32], rounds: 20, repetitions: 3 },
             ],
+            fair: Contest { workers: 8, millis: 1_000, segments: 8, backlog: 10_000, blocks: 25 },
             ..Self::short()
         }
     }
@@ -213,7 +223,6 @@ fn beside(named: Option<&Path>, name: &str) -> Option<PathBuf> {
 /// Counts the calls of a block.
 #[cfg(feature = "aws")]
 pub async fn count_calls(options: &Options, progress: Progress<'_>) -> anyhow::Result<calls::Report> {
-    use anyhow::Context as _;
     let endpoint = options.endpoint.clone();
     let endpoint = endpoint.context("calls are counted against an emulator: name it with --endpoint URL")?;
     let under = options.dir.clone().unwrap_or_else(std::env::temp_dir);
@@ -232,6 +241,12 @@ pub async fn run(options: &Options, progress: Progress<'_>) -> anyhow::Result<Re
     let date = jiff::Timestamp::now().strftime("%F %R UTC").to_string();
     let baseline = beside(options.baseline.as_deref(), baseline::PROGRAM).filter(|_| options.only.is_none());
     let (mut measures, mut notes) = (Vec::new(), Vec::new());
+    if part == Part::Fair {
+        let processes = effort.processes.as_ref();
+        let processes =
+            processes.context("workers run push0-echo: build it beside this program, or name it with --echo")?;
+        measures.extend(fair::measure(&effort.fair, processes, &under, progress).await?);
+    }
     let parts = [(Part::Overhead, "overhead"), (Part::Scaling, "scaling")];
     for (_, name) in parts.into_iter().filter(|(each, _)| part == *each || part == Part::All) {
         if name == "overhead" {
@@ -255,7 +270,7 @@ pub async fn run(options: &Options, progress: Progress<'_>) -> anyhow::Result<Re
             }
         }
     }
-    if baseline.is_none() && options.only.is_none() {
+    if baseline.is_none() && options.only.is_none() && part != Part::Fair {
         notes.push("the JetStream baseline was left out: see benches/jetstream/README.md".to_owned());
     }
     if effort.processes.is_none() && part != Part::Overhead {

@@ -156,6 +156,14 @@ pub async fn efficiency(workers: usize, millis: u64, rounds: u32, under: &Path) 
     Ok(wanted / elapsed.as_secs_f64())
 }
 
+/// The pipeline of [`tree`] with `push0-echo` for its prover.
+pub(crate) fn echo_tree(name: &str, prove_ms: u64, join_ms: u64, arity: u32, echo: &Path) -> anyhow::Result<String> {
+    let command = serde_json::to_string(echo)?;
+    let pipeline = tree(name, prove_ms, join_ms, arity);
+    let pipeline = pipeline.replace(r#"["bench"]"#, &format!("[{command}]")).replace("sleep_ms", "duration_ms");
+    Ok(pipeline.replace("prover.bench", "prover.echo"))
+}
+
 /// The same with a real worker, whose slots run `push0-echo` processes: a block that starts them all, then the one that counts, from its
 /// submission.
 pub async fn efficiency_of_processes(
@@ -165,11 +173,7 @@ pub async fn efficiency_of_processes(
     rounds: u32,
     under: &Path,
 ) -> anyhow::Result<f64> {
-    let command = serde_json::to_string(&processes.echo)?;
-    let pipeline = sleeping(millis)
-        .replace(r#"["bench"]"#, &format!("[{command}]"))
-        .replace("sleep_ms", "duration_ms")
-        .replace("prover.bench", "prover.echo");
+    let pipeline = echo_tree("bench-sleeping", millis, 0, 16, &processes.echo)?;
     let mut system = System::start_with_processes(Setup::DEFAULT, &pipeline, under, workers, &processes.shim).await?;
     let first = system.submit(workers as u32).await?;
     system.until_final(first).await?;

@@ -4,6 +4,7 @@
 //! What differs from `push0 up`: workers are tasks of this process instead of processes, each takes one class of tasks, and inputs and outputs are in memory. What is the same: every call of a port that a worker or a function makes
 //! for a task, including the announcement that a prover was started, where it runs long enough for one.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -114,7 +115,8 @@ pub struct System {
     pipeline: PipelineFile,
     reach: Reach,
     address: Option<String>,
-    submitted: u64,
+    /// The last number of each chain.
+    submitted: BTreeMap<ChainId, u64>,
     tasks: JoinSet<()>,
     stop: watch::Sender<bool>,
     dir: PathBuf,
@@ -130,9 +132,20 @@ pub struct WorkerPorts {
 impl System {
     /// Everything but workers and hosts. `under`: where directories are made.
     pub async fn new(setup: Setup, pipeline: &str, under: &Path) -> anyhow::Result<Self> {
+        let (catalog, config, pipeline) = catalog(pipeline)?;
+        Self::of(setup, catalog, config, pipeline, under).await
+    }
+
+    /// The same with other chains beside the one that is measured.
+    pub async fn of(
+        setup: Setup,
+        catalog: Catalog,
+        config: ChainConfig,
+        pipeline: PipelineFile,
+        under: &Path,
+    ) -> anyhow::Result<Self> {
         // Removed with the whole run: a file system is slow to make files for a while after so many were deleted.
         let dir = tempfile::Builder::new().prefix("system-").tempdir_in(under)?.keep();
-        let (catalog, config, pipeline) = catalog(pipeline)?;
         let queues = wiring::engine_queues(&Topology::built_in(), &catalog.pools());
         let location = match setup.keeping {
             Keeping::Memory => Location::Memory,
@@ -160,7 +173,7 @@ impl System {
             pipeline,
             reach: Reach::InProcess,
             address: None,
-            submitted: 0,
+            submitted: BTreeMap::new(),
             tasks: JoinSet::new(),
             stop: watch::Sender::new(false),
             dir,
@@ -210,25 +223,31 @@ impl System {
         shim: &[String],
     ) -> anyhow::Result<Self> {
         let mut system = Self::new(setup, pipeline, under).await?;
-        system.start_functions(|function| function);
-        system.start_reaper();
+        system.start_processes(slots, shim, &[Class::Standard])?;
+        Ok(system)
+    }
+
+    /// Starts functions, reaper and workers of such a system; the workers take tasks of these classes.
+    pub fn start_processes(&mut self, slots: usize, shim: &[String], classes: &[Class]) -> anyhow::Result<()> {
+        self.start_functions(|function| function);
+        self.start_reaper();
         for (pool, slots) in [(Pool::trusted(), 1), ("cpu".parse()?, slots)] {
-            let ports = system.worker_ports(&pool)?;
-            let (id, scratch) = (format!("{pool}-0").parse()?, system.dir.join("scratch"));
+            let ports = self.worker_ports(&pool)?;
+            let (id, scratch) = (format!("{pool}-0").parse()?, self.dir.join("scratch"));
             let config = WorkerConfig {
                 slots,
-                classes: vec![Class::Standard],
+                classes: classes.to_vec(),
                 shim: shim.to_vec(),
-                ..WorkerConfig::new(id, pool, system.pipeline.provers.clone(), scratch)
+                ..WorkerConfig::new(id, pool, self.pipeline.provers.clone(), scratch)
             };
             let clock = Arc::new(SystemClock);
             let working = push0_gpu_worker::run(config, ports.queue, ports.blobs, clock, std::future::pending());
-            system.tasks.spawn(async move {
+            self.tasks.spawn(async move {
                 // A worker that ends leaves the block unproven, which is noticed.
                 let _ = working.await;
             });
         }
-        Ok(system)
+        Ok(())
     }
 
     pub fn functions(&self) -> [(&'static str, Arc<dyn Function>); 2] {
@@ -300,9 +319,14 @@ impl System {
 
     /// Submits the next block, to be split into so many segments. Its number.
     pub async fn submit(&mut self, segments: u32) -> anyhow::Result<u64> {
-        self.submitted += 1;
-        let number = self.submitted;
         let chain = self.config.chain.clone();
+        self.submit_to(&chain, segments).await
+    }
+
+    pub async fn submit_to(&mut self, chain: &ChainId, segments: u32) -> anyhow::Result<u64> {
+        let last = self.submitted.entry(chain.clone()).or_default();
+        *last += 1;
+        let number = *last;
         let hash = BlockHash(Sha256::of(format!("block {number}").as_bytes()).0);
         let witness = serde_json::to_vec(&Witness { hash: Some(hash), segments })?;
         let sha256 = Sha256::of(&witness);
@@ -329,7 +353,8 @@ impl System {
             let at = Instant::now();
             for message in received {
                 self.context.queue.ack(queue::FINALIZED, &message.receipt).await?;
-                if OutboxRow::from_json(&message.body)?.number == number {
+                let row = OutboxRow::from_json(&message.body)?;
+                if row.chain == self.config.chain && row.number == number {
                     return Ok(at);
                 }
             }

@@ -6,8 +6,8 @@ use push0_core::block::kind_name;
 use push0_core::chain::ChainConfig;
 use push0_core::message::{FailureKind, work_queue};
 use push0_core::pipeline::StagePolicy;
-use push0_core::record::{BlockStatus, FailureNote, Halt, Started};
-use push0_core::{Attempt, ChainId, ErrorCode, Millis, Node, Pool, TaskId, WorkerId};
+use push0_core::record::{BlockStatus, FailureNote, Halt, Promotion, Started};
+use push0_core::{Attempt, ChainId, Class, ErrorCode, Millis, Node, Pool, TaskId, WorkerId};
 use push0_runtime::drive::Catalog;
 use push0_runtime::http::WorkerHere;
 use push0_runtime::port::QueueStats;
@@ -66,6 +66,8 @@ pub struct Task {
     pub attempt: Attempt,
     pub attempts: u32,
     pub pool: Pool,
+    /// With the pool it names the queue that it lies in.
+    pub class: Class,
     pub held_by: Option<WorkerId>,
     pub since: Option<Millis>,
     /// "proven by local-cpu-1 for 3 s".
@@ -365,6 +367,7 @@ fn proving(facts: &Facts, block: &BlockSnapshot, why: &mut Why) {
     if !is_alone {
         why.answer = provers::progress(block, held, waiting);
     }
+    why.facts.push(urgency(facts, run));
     lonely_pools(facts, &tasks, why);
     let last = going_on().flat_map(|run| &run.tasks).filter_map(|task| task.failures.last());
     let codes: BTreeSet<ErrorCode> = last.filter_map(|note| ErrorCode::find(&note.message)).collect();
@@ -385,6 +388,25 @@ fn proving(facts: &Facts, block: &BlockSnapshot, why: &mut Why) {
     }
 }
 
+/// Where the block's tasks stand among others'.
+fn urgency(facts: &Facts, run: &RunSnapshot) -> String {
+    let older = run.id.number.saturating_sub(facts.chain.chain.next_final);
+    let place = match older {
+        0 => "it is its chain's oldest unfinalized block, and goes before the others of it".to_owned(),
+        1 => "one older block of its chain goes before it".to_owned(),
+        older => format!("{older} older blocks of its chain go before it"),
+    };
+    let above = run.class.more_urgent().as_str();
+    let promoted = match run.promotion {
+        Promotion::All if run.class.as_str() != above => format!("; its tasks lie among those of class {above}"),
+        Promotion::Late if run.class.as_str() != above => {
+            format!("; its retries and joins lie among the tasks of class {above}")
+        }
+        Promotion::None | Promotion::Late | Promotion::All => String::new(),
+    };
+    format!("class {}: {place}{promoted}", run.class.as_str())
+}
+
 fn task(facts: &Facts, run: &RunSnapshot, task: &TaskSnapshot) -> Task {
     let kind = run.stages.iter().find(|stage| stage.name == task.stage).map(|stage| stage.kind.as_str());
     let policy = policy(facts, task, kind == Some("split") || kind == Some("verify"));
@@ -395,7 +417,7 @@ fn task(facts: &Facts, run: &RunSnapshot, task: &TaskSnapshot) -> Task {
             format!("was with {}, which is gone: it comes again when its lease ends", started.worker)
         }
         Some(started) => format!("with {} for {}", started.worker, duration(facts.now.since(started.at))),
-        None => format!("waits in {}", work_queue(&policy.pool, facts.config.class)),
+        None => format!("waits in {}", work_queue(&policy.pool, task.class)),
     };
     let last_error = task.failures.last().map(failure);
     Task {
@@ -405,6 +427,7 @@ fn task(facts: &Facts, run: &RunSnapshot, task: &TaskSnapshot) -> Task {
         attempt: task.attempt,
         attempts: policy.attempts,
         pool: policy.pool,
+        class: task.class,
         held_by: held.map(|started| started.worker.clone()),
         since: held.map(|started| started.at),
         state,
@@ -434,11 +457,10 @@ fn policy(facts: &Facts, task: &TaskSnapshot, is_trusted: bool) -> StagePolicy {
 
 /// Pools in whose queues tasks wait with nobody taking any.
 fn lonely_pools(facts: &Facts, tasks: &[Task], why: &mut Why) {
-    let mut pools: Vec<&Pool> = tasks.iter().filter(|task| task.held_by.is_none()).map(|task| &task.pool).collect();
-    pools.sort();
-    pools.dedup();
-    for pool in pools {
-        let queue = work_queue(pool, facts.config.class);
+    let waiting = tasks.iter().filter(|task| task.held_by.is_none());
+    let queues: BTreeSet<(&Pool, Class)> = waiting.map(|task| (&task.pool, task.class)).collect();
+    for (pool, class) in queues {
+        let queue = work_queue(pool, class);
         let Some(stats) = facts.queues.get(&queue) else {
             continue;
         };

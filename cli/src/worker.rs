@@ -46,6 +46,8 @@ pub async fn run(args: &args::Worker, location: &Where, settings: &Settings) -> 
         slots: settings.workers.slots,
         lease: settings.workers.lease,
         drain_grace: settings.workers.drain,
+        turn_every: settings.workers.turn_every,
+        linger: settings.workers.linger,
         shim: vec![program.to_owned(), "shim".to_owned(), "--".to_owned()],
         lease_client: Some(backend.lease_client),
         limits: Limits { poll: backend.poll, ..Limits::default() },

@@ -10,6 +10,7 @@ mod ranges;
 mod sketch;
 mod task;
 mod timer;
+mod urgency;
 
 pub use failure::{Decision, Failure, Revocation, late_at, on_checked, on_dead_letter, on_failure, on_late, revoke};
 pub use hedge::{

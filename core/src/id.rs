@@ -154,6 +154,14 @@ impl Class {
             Class::Bulk => "bulk",
         }
     }
+
+    /// The next more urgent one; of the most urgent itself.
+    pub fn more_urgent(self) -> Self {
+        match self {
+            Class::Realtime | Class::Standard => Class::Realtime,
+            Class::Bulk => Class::Standard,
+        }
+    }
 }
 
 impl Pool {

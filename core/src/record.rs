@@ -41,8 +41,8 @@ pub use lane::{Lane, LaneProof, LaneState, MAX_LANES};
 pub use manifest::{MANIFEST_PAGE, Manifest, ManifestPage};
 pub use outbox::{Finality, OtherProof, OutboxRow, Timings};
 pub use run::{
-    Artifact, FailureNote, Hedges, ManifestSlot, NodeView, Run, RunView, Started, Suspect, Try, Verdict, VerdictSlot,
-    attribute,
+    Artifact, FailureNote, Hedges, ManifestSlot, NodeView, Promotion, Run, RunView, Started, Suspect, Try, Verdict,
+    VerdictSlot, attribute,
 };
 pub use watch::{HedgeWatch, Watch};
 

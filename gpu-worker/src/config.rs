@@ -29,6 +29,10 @@ pub struct WorkerConfig {
     pub warm_sessions: usize,
     /// Whether the next task is fetched while one is proven.
     pub prefetch: bool,
+    /// Of so many tasks taken in a row one at least is of each less urgent class that waits; 0: of none while a more urgent one waits.
+    pub turn_every: u32,
+    /// How long a slot that has done an urgent task waits for another before it begins a less urgent one.
+    pub linger: Millis,
     /// How long the tasks in hand may go on when the worker is told to stop; then they are handed back.
     pub drain_grace: Millis,
     pub limits: Limits,
@@ -50,6 +54,8 @@ impl WorkerConfig {
             shim: Vec::new(),
             warm_sessions: 1,
             prefetch: true,
+            turn_every: 16,
+            linger: Millis(50),
             drain_grace: Millis::from_secs(60),
             limits: Limits::default(),
             lease_client: None,

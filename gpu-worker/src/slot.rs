@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::{debug, error, info, warn};
 
-use crate::intake;
+use crate::intake::{Intake, Place, Taken};
 use crate::pace::Paces;
 use crate::prover::Provers;
 use crate::task::{self, Env, Prepared, Proved, Ready};
@@ -85,9 +85,10 @@ async fn time_is_up(mut phase: watch::Receiver<Phase>, clock: &dyn Clock) {
 
 pub(crate) struct Slot {
     pub(crate) env: Arc<Env>,
-    pub(crate) queues: Arc<Vec<String>>,
+    pub(crate) intake: Arc<Intake>,
     pub(crate) provers: Provers,
     pub(crate) prefetch: bool,
+    pub(crate) linger: Millis,
     pub(crate) phase: watch::Receiver<Phase>,
     pub(crate) paces: Arc<Paces>,
 }
@@ -98,6 +99,7 @@ impl Slot {
         // What is left to do about tasks that are no longer proven here.
         let mut closing = JoinSet::new();
         let mut next: Option<Fetch> = None;
+        let mut last: Option<Place> = None;
         loop {
             let phase = *self.phase.borrow();
             if phase != Phase::Running {
@@ -110,8 +112,10 @@ impl Slot {
                 until(self.phase.clone(), |phase| !matches!(phase, Phase::Paused { .. })).await;
                 continue;
             }
-            let mut fetch = next.take().unwrap_or_else(|| Fetch::start(&self.env, &self.queues));
-            let current = tokio::select! {
+            let ahead = next.take();
+            let was_ahead = ahead.is_some();
+            let mut fetch = ahead.unwrap_or_else(|| Fetch::start(&self.env, &self.intake));
+            let fetched = tokio::select! {
                 biased;
                 () = closed(self.phase.clone()) => {
                     closing.spawn(fetch.give_back(Arc::clone(&self.env)));
@@ -122,6 +126,9 @@ impl Slot {
                     None => continue,
                 },
             };
+            let Fetched { ready: current, place } = self.unless_more_urgent(fetched, was_ahead, last, &mut next).await;
+            self.intake.begins(place);
+            last = Some(place);
             let mut receiving = None;
             let proved = self.prove(&current, &mut next, &mut receiving, &mut closing).await;
             let env = Arc::clone(&self.env);
@@ -164,7 +171,29 @@ impl Slot {
         self.provers.close().await;
     }
 
-    /// Proves the task while the next is fetched into `next`, or else given back: then `receiving` is closed when that is over. Without
+    /// What is to be proven now: the task that was fetched, or a more urgent one that has come since; then the other is the next.
+    async fn unless_more_urgent(
+        &self,
+        fetched: Fetched,
+        was_ahead: bool,
+        last: Option<Place>,
+        next: &mut Option<Fetch>,
+    ) -> Fetched {
+        let is_after_urgent = last.is_some_and(|last| last.is_more_urgent_than(fetched.place));
+        if !was_ahead && !is_after_urgent {
+            return fetched;
+        }
+        let linger = if is_after_urgent { self.linger } else { Millis(0) };
+        match more_urgent(&self.env, &self.intake, fetched.place, linger).await {
+            None => fetched,
+            Some(urgent) => {
+                *next = Some(Fetch::of(fetched));
+                urgent
+            }
+        }
+    }
+
+    /// Proves the task while the next is fetched into `next`, unless it is there, or else given back: then `receiving` is closed when that is over. Without
     /// an outcome the task is to be handed back.
     async fn prove(
         &mut self,
@@ -174,8 +203,8 @@ impl Slot {
         closing: &mut JoinSet<()>,
     ) -> Option<Proved> {
         let env = &*self.env;
-        if self.prefetch && *self.phase.borrow() == Phase::Running {
-            *next = Some(Fetch::start(&self.env, &self.queues));
+        if self.prefetch && next.is_none() && *self.phase.borrow() == Phase::Running {
+            *next = Some(Fetch::start(&self.env, &self.intake));
         }
         let mut proving = pin!(task::prove(env, current, &mut self.provers));
         let mut suspect = pin!(task::until_suspect(env, current));
@@ -234,21 +263,33 @@ async fn hopeless(
     }
 }
 
+/// A task to be proven here.
+struct Fetched {
+    ready: Box<Ready>,
+    place: Place,
+}
+
 /// The next task, being taken and its inputs fetched.
 struct Fetch {
-    task: JoinHandle<Option<Box<Ready>>>,
+    task: JoinHandle<Option<Fetched>>,
     stop: watch::Sender<bool>,
 }
 
 impl Fetch {
-    fn start(env: &Arc<Env>, queues: &Arc<Vec<String>>) -> Self {
+    fn start(env: &Arc<Env>, intake: &Arc<Intake>) -> Self {
         let (stop, stopped) = watch::channel(false);
-        let (env, queues) = (Arc::clone(env), Arc::clone(queues));
-        let task = tokio::spawn(async move { fetch(&env, &queues, stopped).await });
+        let (env, intake) = (Arc::clone(env), Arc::clone(intake));
+        let task = tokio::spawn(async move { fetch(&env, &intake, stopped).await });
         Self { task, stop }
     }
 
-    async fn wait(&mut self) -> Option<Box<Ready>> {
+    /// One that was fetched already, and is put off.
+    fn of(fetched: Fetched) -> Self {
+        let (stop, _) = watch::channel(false);
+        Self { task: tokio::spawn(std::future::ready(Some(fetched))), stop }
+    }
+
+    async fn wait(&mut self) -> Option<Fetched> {
         match (&mut self.task).await {
             Ok(fetched) => fetched,
             Err(error) => {
@@ -261,8 +302,8 @@ impl Fetch {
     /// Stops it in order: what it has, or has in hand by then, is released.
     async fn give_back(mut self, env: Arc<Env>) {
         self.stop.send_replace(true);
-        if let Some(ready) = self.wait().await {
-            task::hand_back(&env, &ready).await;
+        if let Some(fetched) = self.wait().await {
+            task::hand_back(&env, &fetched.ready).await;
         }
     }
 }
@@ -274,20 +315,39 @@ impl Drop for Fetch {
 }
 
 /// Takes messages until one is a task to be proven here; none once `stop` is true, and then nothing is left in hand.
-async fn fetch(env: &Env, queues: &[String], mut stop: watch::Receiver<bool>) -> Option<Box<Ready>> {
+async fn fetch(env: &Arc<Env>, intake: &Intake, mut stop: watch::Receiver<bool>) -> Option<Fetched> {
     loop {
         let taken = tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => return None,
             taken = async {
                 task::until_room(env).await;
-                intake::next(env, queues).await
+                intake.next(env).await
             } => taken,
         };
-        let held = env.leases.hold(&taken.queue, &taken.delivery.receipt);
-        match task::prepare(env, held, &taken.delivery).await {
-            Prepared::Ready(ready) => return Some(ready),
-            Prepared::Settled(settled) => debug!(?settled, "not proven here"),
+        if let Some(fetched) = prepare(env, taken).await {
+            return Some(fetched);
+        }
+    }
+}
+
+/// A task that goes before one that was fetched ahead: it has come since, and is more urgent.
+async fn more_urgent(env: &Arc<Env>, intake: &Intake, than: Place, linger: Millis) -> Option<Fetched> {
+    loop {
+        let taken = intake.instead_of(env, than, linger).await?;
+        if let Some(fetched) = prepare(env, taken).await {
+            return Some(fetched);
+        }
+    }
+}
+
+async fn prepare(env: &Env, taken: Taken) -> Option<Fetched> {
+    let held = env.leases.hold(&taken.queue, &taken.delivery.receipt);
+    match task::prepare(env, held, &taken.delivery).await {
+        Prepared::Ready(ready) => Some(Fetched { ready, place: taken.place }),
+        Prepared::Settled(settled) => {
+            debug!(?settled, "not proven here");
+            None
         }
     }
 }

@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tracing::info;
 
 use crate::config::WorkerConfig;
+use crate::intake::Intake;
 use crate::lease::Leases;
 use crate::pace::Paces;
 use crate::prover::{Launcher, Provers};
@@ -72,7 +73,7 @@ pub(crate) struct Workshop {
     commands: Arc<BTreeMap<ProverName, ProverCommand>>,
     launcher: Launcher,
     env: Arc<Env>,
-    queues: Arc<Vec<String>>,
+    intake: Arc<Intake>,
     paces: Arc<Paces>,
     scratch: PathBuf,
     _lock: File,
@@ -109,14 +110,14 @@ impl Workshop {
         let mut background = JoinSet::new();
         let announcing = Arc::clone(&env.clock);
         background.spawn(async move { send_starts(started, &*queue, &*announcing).await });
-        let queues = Arc::new(queues(&config));
-        info!(worker = %config.id, pool = %config.pool, slots = config.slots, queues = ?queues, "worker is up");
+        let intake = Arc::new(Intake::new(queues(&config), config.turn_every));
+        info!(worker = %config.id, pool = %config.pool, slots = config.slots, queues = ?intake.queues(), "worker is up");
         Ok(Self {
             commands: Arc::new(config.provers.clone()),
             config,
             launcher,
             env,
-            queues,
+            intake,
             paces: Arc::default(),
             scratch,
             _lock: lock,
@@ -156,9 +157,10 @@ impl Workshop {
         for provers in provers {
             let slot = Slot {
                 env: Arc::clone(&self.env),
-                queues: Arc::clone(&self.queues),
+                intake: Arc::clone(&self.intake),
                 provers,
                 prefetch: self.config.prefetch,
+                linger: self.config.linger,
                 phase: phase.clone(),
                 paces: Arc::clone(&self.paces),
             };

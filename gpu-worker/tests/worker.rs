@@ -319,6 +319,32 @@ async fn realtime_comes_before_bulk() {
 }
 
 #[tokio::test]
+async fn realtime_comes_before_a_bulk_task_that_was_fetched_ahead() {
+    let worker = Worker::start(|_| {});
+    let go = worker.path().join("go");
+    send(&worker.engine, &worker.map(0, json!({ "do": "wait", "for": go })).await).await;
+    worker.until(|stats| stats.in_flight == 1).await;
+    let bulk = work_queue(&pool(), Class::Bulk);
+    for (index, class) in [(1, Class::Bulk), (2, Class::Realtime), (3, Class::Realtime)] {
+        let task = TaskMessage { class, ..worker.map(index, json!({})).await };
+        let message = Outgoing { body: push0_core::record::Versioned::to_json(&task), ..Outgoing::default() };
+        worker.engine.send(&work_queue(&pool(), class), vec![message]).await.unwrap();
+        while worker.engine.stats(&bulk).await.unwrap().in_flight == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    std::fs::write(go, "").unwrap();
+    let mut order = Vec::new();
+    for _ in 0..4 {
+        order.push(next_report(&worker.engine, queue::RESULTS).await.task.node.index);
+    }
+    order.retain(|index| *index != 0);
+    assert_eq!(order, [2, 3, 1]);
+    assert_eq!(invocations(worker.path()), 4, "and each once");
+    worker.end().await;
+}
+
+#[tokio::test]
 async fn two_workers_of_one_name_do_not_share_a_scratch_directory() {
     let worker = Worker::start(|_| {});
     let report = worker.run(&worker.map(0, json!({})).await).await;

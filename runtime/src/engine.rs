@@ -40,6 +40,7 @@ mod blobs;
 mod commit;
 mod dead_letters;
 mod expiry;
+mod fairness;
 mod owner;
 mod queue;
 mod room;
@@ -326,6 +327,10 @@ impl Queue for Engine {
     async fn stats(&self, queue: &str) -> PortResult<QueueStats> {
         let queue = queue.to_owned();
         self.0.combiner.submit_read(move |batch| queue::stats(batch, &queue)).await
+    }
+
+    fn ranks(&self) -> bool {
+        true
     }
 }
 

@@ -71,6 +71,10 @@ pub struct Workers {
     pub lease: Millis,
     /// How long tasks in hand may go on when a worker is told to stop.
     pub drain: Millis,
+    /// Of so many tasks that a worker takes one at least is of each less urgent class that waits; 0: of none.
+    pub turn_every: u32,
+    /// How long a slot that has done an urgent task waits for another before it begins a less urgent one.
+    pub linger: Millis,
     /// Nobody but the workers of this `up` takes tasks here: what was in hand when the last `up` died is handed out again at once.
     pub only_local: bool,
 }
@@ -195,6 +199,9 @@ impl Settings {
             threads: reader.integer("workers.threads", 1..=4096).map(|threads| threads as usize),
             lease: Millis(reader.integer("workers.lease_ms", 200..=3_600_000).unwrap_or(15_000)),
             drain: Millis(reader.integer("workers.drain_ms", 0..=3_600_000).unwrap_or(20_000)),
+            // With three classes, fewer than 4 would leave the most urgent the smaller part.
+            turn_every: reader.zero_or("workers.turn_every", 4..=1000).unwrap_or(16) as u32,
+            linger: Millis(reader.integer("workers.linger_ms", 0..=60_000).unwrap_or(50)),
             only_local: reader.boolean("workers.only_local").unwrap_or(false),
         };
         let functions = Functions {

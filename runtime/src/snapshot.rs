@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use push0_core::block;
 use push0_core::chain::{ChainConfig, View};
 use push0_core::plan::{Children, Plan};
-use push0_core::record::{BlockRow, ChainRow, FailureNote, NodeView, OutboxRow, RowKey, RunView, Started, Versioned};
-use push0_core::{Attempt, ChainId, Node, RunId, TaskId};
+use push0_core::record::{
+    BlockRow, ChainRow, FailureNote, NodeView, OutboxRow, Promotion, RowKey, RunView, Started, Versioned,
+};
+use push0_core::{Attempt, ChainId, Class, Node, RunId, TaskId};
 use serde::{Deserialize, Serialize};
 
 use crate::port::{Key, PortResult, Queue, QueueStats, Row, Table};
@@ -45,6 +47,11 @@ pub struct RunSnapshot {
     pub pipeline: String,
     pub segments: Option<u32>,
     pub stages: Vec<StageSnapshot>,
+    /// Its urgency, as it was when it was released.
+    #[serde(default)]
+    pub class: Class,
+    #[serde(default)]
+    pub promotion: Promotion,
     /// Tasks sent and not accepted, and failed ones; filled for single blocks only.
     #[serde(default)]
     pub tasks: Vec<TaskSnapshot>,
@@ -67,6 +74,9 @@ pub struct TaskSnapshot {
     pub stage: String,
     pub node: Node,
     pub attempt: Attempt,
+    /// The class whose queue it lies in.
+    #[serde(default)]
+    pub class: Class,
     /// Who took it and when; none: it waits in its queue.
     pub started: Option<Started>,
     pub failures: Vec<FailureNote>,
@@ -191,6 +201,8 @@ async fn of_run(table: &dyn Table, view: RunView, with_tasks: bool) -> PortResul
         id: view.run.id.clone(),
         pipeline: pipeline.name.to_string(),
         segments,
+        class: view.run.class,
+        promotion: view.run.promotion,
         stages: stages.collect(),
         tasks: open,
         failed: view.failed.or(view.spoiled),
@@ -225,6 +237,7 @@ fn task(view: &RunView, node: Node, row: Option<&NodeView>) -> Option<TaskSnapsh
         stage: view.run.pipeline.stage(node.stage).name.to_string(),
         node,
         attempt: wanted.attempt,
+        class: view.run.class_of(node, wanted.attempt),
         started,
         failures: wanted.failures,
     })

@@ -10,7 +10,7 @@ use futures::FutureExt as _;
 use futures::future::join_all;
 use push0_core::Millis;
 use push0_runtime::clock_manual::ManualClock;
-use push0_runtime::engine::{Durability, Engine, EngineConfig, Location, QueueSpec};
+use push0_runtime::engine::{Durability, Engine, EngineConfig, Location, QueueSpec, examine};
 use push0_runtime::port::{Blobs, ErrorKind, Key, Outgoing, Queue, Table};
 use serde_json::json;
 
@@ -286,6 +286,29 @@ async fn a_second_owner_is_told_who_the_first_is() {
     assert!(error.message().contains(&std::process::id().to_string()), "{error}");
     drop(engine);
     Engine::open(on_disk(&directory, &clock)).unwrap();
+}
+
+#[tokio::test]
+async fn a_database_of_before_groups_were_fair_is_brought_up_to_date_with_what_it_holds() {
+    let (directory, clock) = (tempfile::tempdir().unwrap(), clock());
+    let of = |group: &str| Outgoing { group: Some(group.to_owned()), ..message(group) };
+    let engine = Engine::open(on_disk(&directory, &clock)).unwrap();
+    engine.send("q", vec![of("a"), of("a"), of("a"), of("b")]).await.unwrap();
+    drop(engine);
+    let db = rusqlite::Connection::open(directory.path().join("engine.db")).unwrap();
+    db.execute_batch(
+        "DROP INDEX messages_ready; DROP INDEX messages_in_flight;
+         CREATE INDEX messages_ready ON messages (queue, rank, id) WHERE waiting = 0; PRAGMA user_version = 1;",
+    )
+    .unwrap();
+    drop(db);
+    assert!(examine(directory.path()).unwrap().unwrap().is_known);
+    let engine = Engine::open(on_disk(&directory, &clock)).unwrap();
+    let taken = engine.receive("q", 10, Millis(0), LEASE).await.unwrap();
+    let groups: Vec<&str> = taken.iter().map(|delivery| delivery.body.as_str()).collect();
+    assert_eq!(groups, ["a", "b", "a", "a"]);
+    drop(engine);
+    assert_eq!(examine(directory.path()).unwrap().unwrap().schema, 2);
 }
 
 #[tokio::test]

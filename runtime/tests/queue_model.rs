@@ -27,7 +27,7 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        4 => (0..3u8, 0..12u8, prop_oneof![Just(0), 1..5_000u64], -2..3i64)
+        4 => (0..4u8, 0..12u8, prop_oneof![Just(0), 1..5_000u64], -2..3i64)
             .prop_map(|(group, dedup, delay, rank)| Step::Send { group, dedup, delay, rank }),
         5 => (prop::bool::weighted(0.2), 1..=4usize, 1..20_000u64)
             .prop_map(|(dead, max, lease)| Step::Receive { dead, max, lease }),
@@ -60,6 +60,10 @@ struct Model {
     messages: Vec<Message>,
     /// Dedup id → when stored.
     seen: BTreeMap<String, u64>,
+    /// Standard, the queue and its dead letters: which group had which turn last.
+    turns: [BTreeMap<String, u64>; 2],
+    /// Messages handed out.
+    handed_out: u64,
 }
 
 impl Model {
@@ -85,28 +89,31 @@ impl Model {
         number
     }
 
-    /// What may be handed out next: everything visible by rank, or the head of the oldest free group.
-    fn next_visible(&self, dead: bool, own: &BTreeSet<String>) -> Option<usize> {
-        let blocked: BTreeSet<&String> = self
-            .messages
-            .iter()
-            .filter(|message| {
-                message.in_dead_letters == dead && message.from > self.now && !own.contains(&message.group)
-            })
-            .map(|message| &message.group)
-            .collect();
-        let visible = self.messages.iter().enumerate().filter(|(_, message)| {
-            message.in_dead_letters == dead
-                && message.from <= self.now
-                && !(self.fifo && blocked.contains(&message.group))
-        });
-        visible.min_by_key(|(_, message)| (message.rank, message.number)).map(|(index, _)| index)
+    /// What a standard queue hands out next: of the group with the fewest in flight, then the one whose turn was longest ago, then by name
+    /// (none first), the lowest rank.
+    fn next_fair(&self, dead: bool) -> Option<usize> {
+        let here = || self.messages.iter().enumerate().filter(|(_, message)| message.in_dead_letters == dead);
+        let turn = |group: &String| {
+            let is_held = |message: &Message| message.group == *group && message.leased && message.from > self.now;
+            let in_flight = here().filter(|(_, message)| is_held(message)).count();
+            (in_flight, self.turns[usize::from(dead)].get(group), group.clone())
+        };
+        let visible = here().filter(|(_, message)| message.from <= self.now);
+        visible.min_by_key(|(_, message)| (turn(&message.group), message.rank, message.number)).map(|(index, _)| index)
+    }
+
+    /// What a FIFO queue hands out next: the head of the oldest free group.
+    fn next_free(&self, dead: bool) -> Option<usize> {
+        let here = || self.messages.iter().enumerate().filter(|(_, message)| message.in_dead_letters == dead);
+        let blocked: BTreeSet<&String> =
+            here().filter(|(_, message)| message.from > self.now).map(|(_, message)| &message.group).collect();
+        let visible = here().filter(|(_, message)| message.from <= self.now && !blocked.contains(&message.group));
+        visible.min_by_key(|(_, message)| message.number).map(|(index, _)| index)
     }
 
     fn receive(&mut self, dead: bool, max: usize, lease: u64) -> Vec<(usize, u32)> {
         let mut received = Vec::new();
         let mut last_group: Option<String> = None;
-        let mut own = BTreeSet::new();
         while received.len() < max {
             // A FIFO receive takes all it can of one group before it goes to the next.
             let of_the_same = last_group.as_ref().and_then(|group| {
@@ -114,10 +121,11 @@ impl Model {
                 let head = self.messages.iter().filter(in_group).find(|message| message.from <= self.now)?;
                 self.messages.iter().position(|message| message.number == head.number)
             });
-            let next = if self.fifo { of_the_same } else { None };
-            let Some(index) = next.or_else(|| self.next_visible(dead, &BTreeSet::new())) else {
-                break;
+            let next = match self.fifo {
+                true => of_the_same.or_else(|| self.next_free(dead)),
+                false => self.next_fair(dead),
             };
+            let Some(index) = next else { break };
             let now = self.now;
             let message = &mut self.messages[index];
             if !dead && message.receives >= MAX_RECEIVES {
@@ -126,8 +134,9 @@ impl Model {
             }
             message.receives += 1;
             (message.from, message.leased) = (now + lease, true);
+            self.handed_out += 1;
+            self.turns[usize::from(dead)].insert(message.group.clone(), self.handed_out);
             last_group = Some(message.group.clone());
-            own.insert(message.group.clone());
             received.push((message.number, message.receives));
         }
         received
@@ -187,16 +196,13 @@ fn check(fifo: bool, steps: &[Step]) {
     for step in steps {
         match step.clone() {
             Step::Send { group, dedup, delay, rank } => {
-                let (group, dedup) = (format!("g{group}"), format!("d{dedup}"));
+                // Messages of a standard queue need no group.
+                let named = (fifo || group > 0).then(|| format!("g{group}"));
+                let (group, dedup) = (named.clone().unwrap_or_default(), format!("d{dedup}"));
                 let delay = if fifo { 0 } else { delay };
                 let number = model.send(&group, &dedup, delay, rank);
-                let message = Outgoing {
-                    body: number.to_string(),
-                    group: Some(group),
-                    dedup: Some(dedup),
-                    delay: Millis(delay),
-                    rank,
-                };
+                let message =
+                    Outgoing { body: number.to_string(), group: named, dedup: Some(dedup), delay: Millis(delay), rank };
                 now(engine.send(&names[0], vec![message])).unwrap();
             }
             Step::Receive { dead, max, lease } => {

@@ -115,11 +115,17 @@ pub struct Faulty {
     engine: Engine,
     weather: Arc<Weather>,
     who: Arc<str>,
+    ranks: bool,
 }
 
 impl Faulty {
     pub fn new(engine: Engine, weather: Arc<Weather>, who: &str) -> Self {
-        Self { engine, weather, who: who.into() }
+        Self { engine, weather, who: who.into(), ranks: true }
+    }
+
+    /// Whether it says that its queues rank, as an engine's do, or not, as SQS's.
+    pub fn ranking(self, ranks: bool) -> Self {
+        Self { ranks, ..self }
     }
 
     /// Makes a call through the weather. `what` goes into the trace with how it went.
@@ -200,6 +206,10 @@ impl Queue for Faulty {
             return self.through(format!("stats {queue}, out of date"), async { Ok(QueueStats::default()) }).await;
         }
         self.through(format!("stats {queue}"), self.engine.stats(queue)).await
+    }
+
+    fn ranks(&self) -> bool {
+        self.ranks
     }
 }
 

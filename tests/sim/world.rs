@@ -80,6 +80,8 @@ pub struct Report {
     pub deliveries: u64,
     /// Tasks that a worker acknowledged and said nothing of.
     pub silenced: u64,
+    /// Tasks that were taken from the queue of a more urgent class.
+    pub promoted: u64,
     pub virtual_ms: u64,
     pub trace: Vec<String>,
 }
@@ -151,6 +153,10 @@ pub(super) struct Shared {
     pub(super) silent_workers: bool,
     pub(super) healers: Healers,
     pub(super) silenced: Rc<Cell<u64>>,
+    /// Whether queues are said to rank; in every other run they are not, and tasks are promoted.
+    pub(super) ranks: bool,
+    /// Tasks that a worker took from the queue of a more urgent class than their chain's.
+    pub(super) promoted: Rc<Cell<u64>>,
     /// The first thing a consumer saw that it should not have.
     pub(super) complaint: Rc<RefCell<Option<String>>>,
 }
@@ -185,6 +191,7 @@ fn run_in(
     let shared = Shared {
         silent_workers: scenario.silent_workers,
         healers: scenario.healers,
+        ranks: scenario.seed % 2 == 0,
         ..shared(catalog, weather.clone(), script, clock, dice)?
     };
     let blocks = plan_uploads(&shared);
@@ -224,6 +231,7 @@ fn run_in(
         invocations,
         deliveries: shared.auditor.borrow().deliveries,
         silenced: shared.silenced.get(),
+        promoted: shared.promoted.get(),
         virtual_ms: clock.now().since(START).0,
         trace: shared.weather.lines(),
     })
@@ -252,6 +260,8 @@ pub(super) fn shared(
         silent_workers: false,
         healers: Healers::Both,
         silenced: Rc::default(),
+        ranks: true,
+        promoted: Rc::default(),
         complaint: Rc::default(),
     })
 }
@@ -288,7 +298,8 @@ pub(super) fn catalog(dice: &Dice) -> Result<Catalog, String> {
         let chain: ChainId = chain.parse().map_err(|error: push0_core::InvalidId| error.to_string())?;
         let mut dice = dice.borrow_mut();
         let window = dice.random_range(1..5);
-        let config = ChainConfig { window, bad_proof_limit: 50, ..ChainConfig::new(chain.clone(), digest) };
+        let class = Class::ALL[dice.random_range(0..3)];
+        let config = ChainConfig { window, class, bad_proof_limit: 50, ..ChainConfig::new(chain.clone(), digest) };
         catalog.chains.insert(chain, config);
     }
     catalog.pipelines.insert(digest, file);
@@ -397,7 +408,7 @@ pub(super) fn populate(executor: &mut Executor, shared: &Shared, bug: Option<Bug
 }
 
 fn faulty(shared: &Shared, who: &str) -> Faulty {
-    Faulty::new(shared.engine.clone(), shared.weather.clone(), who)
+    Faulty::new(shared.engine.clone(), shared.weather.clone(), who).ranking(shared.ranks)
 }
 
 fn context(shared: &Shared, who: &str) -> Context {
@@ -654,20 +665,25 @@ async fn worker(shared: Shared, who: String, pool: &'static str) {
         health: Health::new("simulated"),
     };
     let mut prover = Scripted { worker: who.clone(), script: shared.script.clone() };
-    let work = push0_core::message::work_queue(&pool, Class::Standard);
+    let queues = Class::ALL.map(|class| push0_core::message::work_queue(&pool, class));
     let handle = async {
         loop {
-            match port.receive(&work, 1, Millis(20_000), LEASE).await {
+            // Of all three at once; who has waited longer has it, the others withdraw.
+            let receives = queues.iter().map(|work| port.receive(work, 1, Millis(20_000), LEASE));
+            let (answer, place, _) = futures::future::select_all(receives).await;
+            let work = &queues[place];
+            match answer {
                 Ok(deliveries) => {
                     for delivery in deliveries {
+                        lies_where_it_should(&shared, work, &delivery);
                         if shared.silent_workers
                             && *shared.storm.borrow()
                             && shared.dice.borrow_mut().random_range(0..50) == 0
                         {
-                            keep_silent(&shared, &port, &who, &work, &delivery).await;
+                            keep_silent(&shared, &port, &who, work, &delivery).await;
                             continue;
                         }
-                        task::handle(&env, &work, delivery, &mut prover).await;
+                        task::handle(&env, work, delivery, &mut prover).await;
                     }
                 }
                 Err(_) => pause(&shared, Millis(500)).await,
@@ -677,6 +693,19 @@ async fn worker(shared: Shared, who: String, pool: &'static str) {
     let keep = leases.keep(&*port, &*port, &shared.clock);
     let announce = task::send_starts(started, &*port, &shared.clock);
     futures::join!(handle, keep, announce);
+}
+
+/// A task says which queue it lies in, which is its chain's or, where queues do not rank, a more urgent one.
+fn lies_where_it_should(shared: &Shared, work: &str, delivery: &Delivery) {
+    let Ok(task) = TaskMessage::from_json(&delivery.body) else { return };
+    let class = shared.catalog.chains.get(&task.id.run.chain).map_or(task.class, |chain| chain.class);
+    let is_promoted = task.class < class;
+    shared.promoted.set(shared.promoted.get() + u64::from(is_promoted));
+    let lies = push0_core::message::work_queue(&task.pool, task.class);
+    if lies != work || task.class > class || (is_promoted && shared.ranks) {
+        let what = format!("{} of a {} chain lies in {work}", task.id, class.as_str());
+        shared.complaint.borrow_mut().get_or_insert(what);
+    }
 }
 
 /// Acknowledges a task, perhaps as if it had been started.

@@ -1,8 +1,8 @@
 //! Snapshots for tests of screens.
 
 use push0_core::message::FailureKind;
-use push0_core::record::{BlockRow, BlockStatus, FailureNote, Started};
-use push0_core::{Attempt, BlockHash, Epoch, Millis, Node, RunId};
+use push0_core::record::{BlockRow, BlockStatus, FailureNote, Promotion, Started};
+use push0_core::{Attempt, BlockHash, Class, Epoch, Millis, Node, RunId};
 use push0_runtime::snapshot::{BlockSnapshot, RunSnapshot, StageSnapshot, TaskSnapshot};
 
 pub(crate) const NOW: Millis = Millis(1_000_000);
@@ -62,6 +62,7 @@ pub(crate) fn proving(number: u64) -> BlockSnapshot {
         stage: "prove".to_owned(),
         node: Node::new(1, 0, index),
         attempt: Attempt(attempt),
+        class: Class::Standard,
         started,
         failures,
     };
@@ -69,6 +70,8 @@ pub(crate) fn proving(number: u64) -> BlockSnapshot {
         id: RunId::new("demo".parse().unwrap(), number, Epoch::FIRST),
         pipeline: "rollup".to_owned(),
         segments: Some(3),
+        class: Class::Standard,
+        promotion: Promotion::None,
         stages: vec![
             stage("split", "split", 1, 1),
             stage("prove", "map", 1, 3),

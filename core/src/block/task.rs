@@ -1,6 +1,6 @@
 //! When a node is to be sent to a worker, and what the worker is told.
 
-use crate::id::{Attempt, Class, Node, Pool, TaskId, WorkerId};
+use crate::id::{Attempt, Node, Pool, TaskId, WorkerId};
 use crate::message::{Check, TaskMessage};
 use crate::pipeline::Kind;
 use crate::plan::{Children, Plan};
@@ -87,7 +87,8 @@ pub fn check(graph: &Graph<'_>, check: Check, accused: &Artifact, child: Node, e
     let [first, last] = ends;
     let inputs = vec![accused.blob.clone(), graph.manifest.header.clone(), first, last];
     let prove = task(graph.run, child, accused.attempt, inputs, &NodeView::default());
-    TaskMessage { pool: Pool::trusted(), avoid: Vec::new(), check: Some(check), copies: None, ..prove }
+    let class = graph.run.class_of_checks();
+    TaskMessage { pool: Pool::trusted(), class, avoid: Vec::new(), check: Some(check), copies: None, ..prove }
 }
 
 /// The message of one attempt at a node.
@@ -101,7 +102,7 @@ fn task(run: &Run, node: Node, attempt: Attempt, inputs: Vec<BlobRef>, view: &No
         prover: stage.prover.clone(),
         programs: run.pipeline.programs.get(&stage.prover).cloned().unwrap_or_default(),
         pool: policy.pool.clone(),
-        class: run.class,
+        class: run.class_of(node, attempt),
         inputs,
         expand: run.is_batch && stage.kind == Kind::Split,
         params: stage.params.clone(),
@@ -154,19 +155,5 @@ impl Run {
     pub fn leaf_task(&self, segment: u32, blob: BlobRef) -> TaskMessage {
         let node = Node::new(1, 0, segment);
         task(self, node, Attempt::FIRST, vec![blob], &NodeView::default())
-    }
-
-    /// Where its tasks stand among others': the chain's urgency first, then the block released longest ago, of those released together
-    /// the lower number. Lower goes first.
-    pub fn rank(&self) -> i64 {
-        let class = match self.class {
-            Class::Realtime => 0,
-            Class::Standard => 1,
-            Class::Bulk => 2,
-        };
-        // 41 bits of milliseconds reach to the year 2039 (wrapping then costs order, not correctness); 12 bits of the number are more
-        // than any window.
-        let released = (self.released_at.0 & ((1 << 41) - 1)) as i64;
-        (class << 60) | (released << 12) | (self.id.number & 0xfff) as i64
     }
 }

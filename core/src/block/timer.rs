@@ -117,11 +117,14 @@ fn open_task(view: &RunView, node: Node, row: &NodeView, sent: Millis) -> Open {
     let asked = hedge::asked_at(row);
     let is_checked = !row.wanted.checks.is_empty();
     let is_trusted = is_checked || run.pipeline.stage(node.stage).kind.is_trusted();
-    let trusted = Pool::trusted();
+    let queue = match is_checked {
+        true => work_queue(&Pool::trusted(), run.class_of_checks()),
+        false => work_queue(&policy.pool, run.class_of(node, row.wanted.attempt)),
+    };
     Open {
         node,
         attempt: row.wanted.attempt,
-        queue: work_queue(if is_checked { &trusted } else { &policy.pool }, run.class),
+        queue,
         reports: if is_trusted { queue::VERDICTS } else { queue::RESULTS },
         since: sent.max(failed).max(started).max(asked),
         late: late(row, policy),

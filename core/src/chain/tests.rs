@@ -367,6 +367,44 @@ fn a_wider_window_releases_at_once() {
 }
 
 #[test]
+fn a_narrower_window_releases_nothing_until_what_is_beyond_it_is_final() {
+    let mut world = World::new(4);
+    (1..=8).for_each(|number| world.submit(number));
+    assert_eq!(world.started().len(), 4);
+    world.command(Command::Window { chain: chain_id(), window: 2 }).unwrap();
+    // In any order, as proofs come.
+    for (number, started) in [(2, 4), (4, 4), (1, 4), (3, 6)] {
+        world.prove(number);
+        assert_eq!(world.started().len(), started, "after block {number}");
+    }
+    assert_eq!((world.status(5), world.status(6), world.status(7)), ("proving", "proving", "parked"));
+    world.command(Command::Window { chain: chain_id(), window: 1 }).unwrap();
+    world.prove(5);
+    assert_eq!(world.status(7), "parked", "block 6 is still being proven");
+    world.prove(6);
+    assert_eq!((world.status(7), world.status(8)), ("proving", "parked"));
+}
+
+#[test]
+fn a_window_changed_during_a_pause_counts_from_its_end() {
+    let mut world = World::new(2);
+    (1..=6).for_each(|number| world.submit(number));
+    world.command(Command::Pause { chain: chain_id() }).unwrap();
+    world.command(Command::Window { chain: chain_id(), window: 3 }).unwrap();
+    world.prove(2);
+    world.prove(1);
+    assert_eq!(
+        (world.finalized(), world.started().len()),
+        (vec![1, 2], 2),
+        "what runs is finished, nothing else begun"
+    );
+    world.submit(7);
+    assert_eq!(world.status(7), "parked", "being early is refused by no pause");
+    world.command(Command::Resume { chain: chain_id() }).unwrap();
+    assert_eq!(world.started().len(), 5);
+}
+
+#[test]
 fn what_is_out_of_reach_or_final_is_refused_with_the_reason() {
     let mut world = World::new(4);
     let below = Submission { number: 0, ..submission(1) };

@@ -95,11 +95,32 @@ pub struct Run {
     /// As configured when the run began: a changed configuration changes no run.
     pub policy: Policy,
     pub class: Class,
-    /// When the block was released: what its tasks are ranked by.
+    /// Which of its tasks lie in the queue of a more urgent class; fixed when it is released. 0.1 wrote none.
+    #[serde(default, skip_serializing_if = "Promotion::is_none")]
+    pub promotion: Promotion,
+    /// When the block was released.
     pub released_at: Millis,
     /// Who worked on earlier runs that ended in a bad proof.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub suspects: Vec<Suspect>,
+}
+
+/// Which tasks of a run lie one class higher than its chain's: for queues that hand out in no order. Where queues rank, none do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Promotion {
+    #[default]
+    None,
+    /// Those that finish what is under way: later attempts, and every stage after the first of the segments.
+    Late,
+    /// All: it was its chain's oldest unfinalized block when it was released.
+    All,
+}
+
+impl Promotion {
+    pub fn is_none(&self) -> bool {
+        *self == Self::None
+    }
 }
 
 /// A worker that had a hand in a proof that did not verify, and at which stage: another run prefers others there.

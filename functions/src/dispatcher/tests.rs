@@ -12,10 +12,14 @@ use push0_core::{Millis, Pool, Sha256, pipeline};
 use push0_runtime::clock_manual::ManualClock;
 use push0_runtime::drive::Catalog;
 use push0_runtime::engine::{Engine, EngineConfig, Location};
-use push0_runtime::port::{BlobInfo, Blobs, ErrorKind, Key, PortError, PortResult, PutOutcome, Queue as _, Table};
+use push0_runtime::port::{
+    BlobInfo, Blobs, ErrorKind, Key, Outgoing, PortError, PortResult, PutOutcome, Queue, QueueStats, Table,
+};
 use push0_runtime::wiring;
 
 use super::*;
+
+mod window;
 
 const PIPELINE: &str = r#"
     name = "test"
@@ -50,6 +54,10 @@ fn fixture() -> Fixture {
 }
 
 fn with_blobs(blobs: impl FnOnce(&Engine) -> Arc<dyn Blobs>) -> Fixture {
+    with_ports(blobs, |engine| Arc::new(engine.clone()))
+}
+
+fn with_ports(blobs: impl FnOnce(&Engine) -> Arc<dyn Blobs>, queue: impl FnOnce(&Engine) -> Arc<dyn Queue>) -> Fixture {
     let file = pipeline::parse(PIPELINE).unwrap();
     let digest = file.pipeline.digest();
     let chain = ChainConfig { distance: 100, ..ChainConfig::new("demo".parse().unwrap(), digest) };
@@ -59,7 +67,7 @@ fn with_blobs(blobs: impl FnOnce(&Engine) -> Arc<dyn Blobs>) -> Fixture {
     let config = EngineConfig { clock: clock.clone(), ..EngineConfig::new(Location::Memory, queues) };
     let engine = Engine::open(config).unwrap();
     let ports = Arc::new(engine.clone());
-    let context = Context::new(ports.clone(), ports, blobs(&engine), clock, Arc::new(catalog));
+    let context = Context::new(queue(&engine), ports, blobs(&engine), clock, Arc::new(catalog));
     Fixture { dispatcher: Dispatcher::new(context.clone()), context, engine }
 }
 

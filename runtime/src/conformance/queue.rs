@@ -7,6 +7,7 @@ use super::{Passing, both, refused, run_checks};
 use crate::port::{Delivery, ErrorKind, Outgoing, Queue, QueueStats};
 
 mod fifo;
+mod ranking;
 
 pub(super) const STANDARD: &str = "conformance";
 pub(super) const FIFO: &str = "conformance.fifo";
@@ -57,6 +58,14 @@ pub async fn queue_suite(queue: &dyn Queue, time: &dyn Passing, salt: &str) {
         fifo_dead_letters_keep_group_and_order_and_free_the_group
         stats_count_what_is_there
         stats_tell_the_age_of_the_oldest
+    }
+    if queue.ranks() {
+        run_checks! { suite:
+            ranking_a_group_goes_by_rank_and_then_by_age
+            ranking_a_backlog_delays_no_other_group
+            ranking_groups_take_turns_also_in_one_receive
+            ranking_counts_what_is_in_flight_now
+        }
     }
 }
 

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use push0_core::chain::{self, ChainConfig, Change, Event, Ignored, Step, View};
 use push0_core::message::{queue, work_queue};
 use push0_core::record::{
-    BlockRow, BlockStatus, ChainRow, Halt, Lane, LaneState, OutboxRow, PendingEffect, RowKey, Run, Versioned,
-    attribute, control_key, proof_key,
+    BlockRow, BlockStatus, ChainRow, Halt, Lane, LaneState, OutboxRow, PendingEffect, Promotion, RowKey, Run,
+    Versioned, attribute, control_key, proof_key,
 };
 use push0_core::{ChainId, ErrorCode, PipelineDigest, RunId, invariant};
 
@@ -56,7 +56,7 @@ pub async fn drive(context: &Context, chain: &ChainId, event: &Event) -> Result<
                     written
                 }
                 Some(Step::Perform { effect, then }) => {
-                    perform(context, config, effect).await?;
+                    perform(context, config, effect, then.next_final).await?;
                     loaded.write(context, Change { chain: Some(*then), ..Change::default() }).await
                 }
                 Some(Step::Publish { seq }) => {
@@ -215,14 +215,23 @@ pub async fn published(context: &Context, chain: &ChainId) -> Result<u64, DriveE
     Ok(seq.unwrap_or(0))
 }
 
-async fn perform(context: &Context, config: &ChainConfig, effect: PendingEffect) -> Result<(), DriveError> {
+/// `next_final`: where the chain's cursor was read.
+async fn perform(
+    context: &Context,
+    config: &ChainConfig,
+    effect: PendingEffect,
+    next_final: u64,
+) -> Result<(), DriveError> {
     let block: Option<Loaded<BlockRow>> = load(context, RowKey::block(&config.chain, effect.number())).await?;
     let block = block.map(|loaded| loaded.record);
     if !chain::is_current(effect, block.as_ref()) {
         return Ok(());
     }
     match (effect, block) {
-        (PendingEffect::Start { from, .. }, Some(block)) => start(context, config, &block, from).await,
+        (PendingEffect::Start { number, from, .. }, Some(block)) => {
+            let promotion = Promotion::at_release(number, next_final, context.queue.ranks());
+            start(context, config, &block, from, promotion).await
+        }
         (PendingEffect::Start { .. }, None) => Ok(()),
         (PendingEffect::Stop { number, epoch, from, lanes }, _) => {
             let run = RunId::new(config.chain.clone(), number, epoch);
@@ -236,13 +245,20 @@ async fn perform(context: &Context, config: &ChainConfig, effect: PendingEffect)
 
 /// Starts the block's runs from a lane on: those that are to be proven. A crash between two of them leaves the effect, which starts them
 /// all; what was started before is only sent again.
-async fn start(context: &Context, config: &ChainConfig, block: &BlockRow, from: u16) -> Result<(), DriveError> {
+async fn start(
+    context: &Context,
+    config: &ChainConfig,
+    block: &BlockRow,
+    from: u16,
+    promotion: Promotion,
+) -> Result<(), DriveError> {
     let id = RunId::new(block.chain.clone(), block.number, block.epoch);
     if block.runs.is_empty() {
-        return start_run(context, config, block, id, config.pipeline_of(block.number, block.epoch)).await;
+        let pipeline = config.pipeline_of(block.number, block.epoch);
+        return start_run(context, config, block, id, pipeline, promotion).await;
     }
     for (lane, run) in (0..).zip(&block.runs).filter(|(lane, run)| *lane >= from && run.is_proving()) {
-        start_run(context, config, block, id.clone().in_lane(lane), run.pipeline).await?;
+        start_run(context, config, block, id.clone().in_lane(lane), run.pipeline, promotion).await?;
     }
     Ok(())
 }
@@ -254,6 +270,7 @@ async fn start_run(
     block: &BlockRow,
     id: RunId,
     pipeline: PipelineDigest,
+    promotion: Promotion,
 ) -> Result<(), DriveError> {
     let (Some(hash), Some(witness)) = (block.hash, block.witness.clone()) else {
         return Ok(());
@@ -273,6 +290,7 @@ async fn start_run(
         digest: pipeline,
         policy: file.policy.clone(),
         class: config.class,
+        promotion,
         released_at: block.released_at.unwrap_or(block.changed_at),
         suspects: block.suspects.clone(),
     };
@@ -290,14 +308,14 @@ async fn start_run(
     Ok(())
 }
 
-/// A task as it is sent: identified by what it is, ranked by its run.
+/// A task as it is sent: identified and ranked by what it is, its chain the group.
 pub(super) fn task_message(task: &push0_core::message::TaskMessage, run: &Run, delay: push0_core::Millis) -> Outgoing {
     Outgoing {
         body: task.to_json(),
         group: Some(run.id.chain.to_string()),
         dedup: Some(task.id.to_string()),
         delay,
-        rank: run.rank(),
+        rank: task.rank(),
     }
 }
 

@@ -13,7 +13,7 @@ pub(super) fn expire(batch: &mut Batch<'_>, queue: &str, before: Millis, most: u
         .db
         .prepare_cached(
             "DELETE FROM messages WHERE id IN
-             (SELECT id FROM messages WHERE queue = ?1 AND waiting = 0 AND sent_at < ?2 ORDER BY rank, id LIMIT ?3)",
+             (SELECT id FROM messages WHERE queue = ?1 AND waiting = 0 AND sent_at < ?2 ORDER BY grp, rank, id LIMIT ?3)",
         )?
         .execute(params![id, before.0, most])?;
     batch.queues.touch(queue);

@@ -9,6 +9,7 @@ use push0_core::Millis;
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params, params};
 
 use super::commit::{Batch, Failure};
+use super::fairness::{self, Turns};
 use super::waiting::Line;
 use crate::port::{Delivery, Outgoing, PortError, PortResult, QueueStats};
 
@@ -81,6 +82,7 @@ pub(super) fn send(batch: &mut Batch<'_>, queue: &str, messages: &[Outgoing]) ->
     Ok(())
 }
 
+#[derive(Default)]
 pub(super) struct Claimed {
     pub(super) deliveries: Vec<Delivery>,
     pub(super) dead_lettered: bool,
@@ -110,6 +112,7 @@ pub(super) fn claim(
     db: &Connection,
     line: &Line,
     lines: &BTreeMap<String, Line>,
+    turns: &mut Turns,
     now: Millis,
     max: usize,
     lease: Millis,
@@ -118,54 +121,90 @@ pub(super) fn claim(
         "UPDATE messages SET waiting = 0, leased = 0 WHERE queue = ? AND waiting = 1 AND visible_at <= ?",
     )?
     .execute(params![line.id, now.0])?;
-
-    let mut claimed = Claimed { deliveries: Vec::new(), dead_lettered: false };
-    // The FIFO group this claim is taking from; no longer free, but its own.
-    let mut current: Option<String> = None;
-    while claimed.deliveries.len() < max {
-        let room = max - claimed.deliveries.len();
-        let resumed = current.is_some();
-        let group = match current.take() {
-            None if line.fifo => first_free_group(db, line.id)?,
-            group => group,
-        };
-        let candidates = match &group {
-            Some(group) => ready_of_group(db, line.id, group, room)?,
-            None if line.fifo => break,
-            None => ready(db, line.id, room)?,
-        };
-        if candidates.is_empty() && !line.fifo {
-            break;
-        }
-        for candidate in candidates {
-            if let Some(to) = dead_letters(line, lines, candidate.receives) {
-                move_to(db, candidate.id, to)?;
-                claimed.dead_lettered = true;
-                if resumed {
-                    current.clone_from(&group);
-                }
-                break;
-            }
-            lease_out(db, candidate.id, now, lease)?;
-            claimed.deliveries.push(candidate.delivery);
-            current.clone_from(&group);
-        }
+    let mut claim = Claim { db, line, lines, now, max, lease, claimed: Claimed::default() };
+    if line.fifo {
+        claim.fifo()?
+    } else {
+        claim.standard(turns)?
     }
-    Ok(claimed)
+    Ok(claim.claimed)
+}
+
+struct Claim<'c> {
+    db: &'c Connection,
+    line: &'c Line,
+    lines: &'c BTreeMap<String, Line>,
+    now: Millis,
+    max: usize,
+    lease: Millis,
+    claimed: Claimed,
+}
+
+impl Claim<'_> {
+    fn room(&self) -> usize {
+        self.max - self.claimed.deliveries.len()
+    }
+
+    /// Leases a candidate, or moves it to the dead letters: then false.
+    fn take(&mut self, candidate: Candidate) -> rusqlite::Result<bool> {
+        if let Some(to) = dead_letters(self.line, self.lines, candidate.receives) {
+            move_to(self.db, candidate.id, to)?;
+            self.claimed.dead_lettered = true;
+            return Ok(false);
+        }
+        lease_out(self.db, candidate.id, self.now, self.lease)?;
+        self.claimed.deliveries.push(candidate.delivery);
+        Ok(true)
+    }
+
+    /// Each message from the group whose turn it is; of a group that is the only one, as many as there is room for.
+    fn standard(&mut self, turns: &mut Turns) -> rusqlite::Result<()> {
+        let mut groups = fairness::waiting(self.db, self.line.id)?;
+        while self.room() > 0 {
+            let Some(next) = turns.next(&groups) else { return Ok(()) };
+            let at_once = if groups.len() == 1 { self.room() } else { 1 };
+            let candidates = fairness::ready(self.db, self.line.id, &groups[next].name, at_once, candidate)?;
+            if candidates.is_empty() {
+                groups.swap_remove(next);
+                continue;
+            }
+            for candidate in candidates {
+                if self.take(candidate)? {
+                    groups[next].in_flight += 1;
+                    turns.took(&groups[next].name);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn fifo(&mut self) -> rusqlite::Result<()> {
+        // The group this claim is taking from; no longer free, but its own.
+        let mut current: Option<String> = None;
+        while self.room() > 0 {
+            let resumed = current.is_some();
+            let group = match current.take() {
+                None => first_free_group(self.db, self.line.id)?,
+                group => group,
+            };
+            let Some(group) = group else { return Ok(()) };
+            for candidate in ready_of_group(self.db, self.line.id, &group, self.room())? {
+                let is_leased = self.take(candidate)?;
+                if is_leased || resumed {
+                    current = Some(group.clone());
+                }
+                if !is_leased {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 fn dead_letters<'a>(line: &Line, lines: &'a BTreeMap<String, Line>, receives: u32) -> Option<&'a Line> {
     let (name, max_receives) = line.dead_letter.as_ref()?;
     if receives >= *max_receives { lines.get(name) } else { None }
-}
-
-fn ready(db: &Connection, queue: i64, room: usize) -> rusqlite::Result<Vec<Candidate>> {
-    db.prepare_cached(
-        "SELECT id, receives, body, grp, sent_at FROM messages
-         WHERE queue = ? AND waiting = 0 ORDER BY rank, id LIMIT ?",
-    )?
-    .query_map(params![queue, room], candidate)?
-    .collect()
 }
 
 fn ready_of_group(db: &Connection, queue: i64, group: &str, room: usize) -> rusqlite::Result<Vec<Candidate>> {

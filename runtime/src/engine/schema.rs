@@ -11,8 +11,8 @@ use super::Durability;
 use super::commit::storage_error;
 use crate::port::{PortError, PortResult};
 
-/// Of the schema below, kept in `PRAGMA user_version`. A newer one is refused; there is no older one yet.
-pub(super) const VERSION: i64 = 1;
+/// Of the schema below, kept in `PRAGMA user_version`. A newer one is refused, an older one brought up to date by [`STEPS`].
+pub(super) const VERSION: i64 = 2;
 
 /// `waiting` is 1 while a message has a moment before which it is not handed out (`visible_at`): the end of its lease (`leased` = 1),
 /// of its delay or of a release's delay. It goes back to 0 when somebody looks after that moment.
@@ -37,7 +37,8 @@ CREATE TABLE messages (
     sent_at INTEGER NOT NULL,
     body TEXT NOT NULL
 ) STRICT;
-CREATE INDEX messages_ready ON messages (queue, rank, id) WHERE waiting = 0;
+CREATE INDEX messages_ready ON messages (queue, grp, rank, id) WHERE waiting = 0;
+CREATE INDEX messages_in_flight ON messages (queue, grp) WHERE leased = 1 AND fifo = 0;
 CREATE INDEX messages_waiting ON messages (queue, visible_at) WHERE waiting = 1;
 CREATE INDEX messages_groups ON messages (queue, grp, waiting, id) WHERE fifo = 1;
 
@@ -65,6 +66,13 @@ CREATE TABLE blobs (
     writer TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 ";
+
+/// What brings version n + 1 to n + 2. Index names stay, what they are of changes.
+const STEPS: [&str; VERSION as usize - 1] = ["
+DROP INDEX messages_ready;
+CREATE INDEX messages_ready ON messages (queue, grp, rank, id) WHERE waiting = 0;
+CREATE INDEX messages_in_flight ON messages (queue, grp) WHERE leased = 1 AND fifo = 0;
+"];
 
 /// Batches between two checkpoints (each batch writes a handful of 4 KiB pages to the log).
 const CHECKPOINT_EVERY: u32 = 500;
@@ -133,7 +141,16 @@ fn prepare(db: &Connection, on_disk: bool, durability: Durability) -> PortResult
     }
     match found {
         0 => db.execute_batch(&format!("BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")).map_err(failed),
-        _ => Ok(()),
+        older => {
+            let steps = STEPS.iter().skip(usize::try_from(older - 1).unwrap_or(STEPS.len()));
+            let steps: String = steps.copied().collect();
+            if !steps.is_empty() {
+                tracing::info!(from = older, to = VERSION, "the database is brought up to date");
+                db.execute_batch(&format!("BEGIN; {steps} PRAGMA user_version = {VERSION}; COMMIT;"))
+                    .map_err(failed)?;
+            }
+            Ok(())
+        }
     }
 }
 

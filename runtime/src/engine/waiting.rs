@@ -19,6 +19,7 @@ use push0_core::Millis;
 use rusqlite::Connection;
 
 use super::commit::{Combiner, lock};
+use super::fairness::Turns;
 use super::queue;
 use crate::port::{Delivery, PortError, PortResult};
 
@@ -59,6 +60,8 @@ pub(super) struct Queues {
     lines: BTreeMap<String, Line>,
     parked: BTreeMap<String, VecDeque<Parked>>,
     touched: BTreeSet<String>,
+    /// Of standard queues, by their ids: whose turn it was.
+    turns: BTreeMap<i64, Turns>,
     /// Next moment at which something becomes visible, of queues that were served with somebody still parked.
     due: BTreeMap<String, Option<Millis>>,
 }
@@ -102,11 +105,12 @@ impl Queues {
             let (Some(line), Some(parked)) = (self.lines.get(&name), self.parked.get_mut(&name)) else {
                 continue;
             };
+            let turns = self.turns.entry(line.id).or_default();
             let mut something_left = true;
             let mut dead_lettered = false;
             for receive in parked.iter_mut().filter(|receive| receive.outcome.is_none()) {
                 if something_left {
-                    let claimed = queue::claim(db, line, &self.lines, now, receive.max, receive.lease)?;
+                    let claimed = queue::claim(db, line, &self.lines, turns, now, receive.max, receive.lease)?;
                     dead_lettered |= claimed.dead_lettered;
                     something_left = !claimed.deliveries.is_empty();
                     receive.outcome = something_left.then_some(claimed.deliveries);

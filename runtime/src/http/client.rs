@@ -360,6 +360,11 @@ impl Queue for Client {
     async fn stats(&self, queue: &str) -> PortResult<QueueStats> {
         self.call(&Call::QueueStats { queue: queue.to_owned() }).await
     }
+
+    /// What is served is an engine.
+    fn ranks(&self) -> bool {
+        true
+    }
 }
 
 #[async_trait]

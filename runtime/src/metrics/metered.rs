@@ -51,4 +51,8 @@ impl Queue for Metered {
     async fn stats(&self, queue: &str) -> PortResult<QueueStats> {
         self.queue.stats(queue).await
     }
+
+    fn ranks(&self) -> bool {
+        self.queue.ranks()
+    }
 }

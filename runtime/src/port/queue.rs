@@ -1,7 +1,7 @@
 //! Queues: the semantics of SQS, both natures.
 //!
-//! **Standard** queues deliver at least once, in any order, and never deduplicate; the engine hands out the lowest `rank` first, which
-//! nobody may rely on. **FIFO** queues (name ends in `.fifo`) keep order within a group: while a message of a group is in flight no
+//! **Standard** queues deliver at least once, in any order, and never deduplicate. Where [`Queue::ranks`], the groups of a standard queue
+//! take turns, and within a group the lowest `rank` goes first; correctness may not rely on either. **FIFO** queues (name ends in `.fifo`) keep order within a group: while a message of a group is in flight no
 //! other of that group is handed out, except in the same `receive`; a message whose lease expires or that is released returns at the
 //! *head* of its group; a dedup id seen within five minutes is swallowed (the send succeeds, nothing is stored).
 //!
@@ -18,7 +18,7 @@ use super::PortResult;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outgoing {
     pub body: String,
-    /// FIFO: required. Standard: the fairness group (a hint).
+    /// FIFO: required. Standard: whose it is. Groups share a queue fairly, however much each has waiting; those without one are a group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
     /// FIFO: required. Standard: ignored.
@@ -27,7 +27,7 @@ pub struct Outgoing {
     /// Not handed out before this long. Standard queues only; at most 15 minutes.
     #[serde(default)]
     pub delay: Millis,
-    /// Lower first, where the queue can; a hint.
+    /// Lower first within its group, where the queue ranks.
     #[serde(default)]
     pub rank: i64,
 }
@@ -92,4 +92,11 @@ pub trait Queue: Send + Sync {
     }
 
     async fn stats(&self, queue: &str) -> PortResult<QueueStats>;
+
+    /// Whether standard queues hand out in an exact order: of the groups with something to hand out, the one with the fewest messages in
+    /// flight from this queue, among equals the one whose last turn was longest ago; of that group the lowest rank, then the oldest.
+    /// Otherwise groups are shared fairly at best (SQS's fair queues), and within one there is no order.
+    fn ranks(&self) -> bool {
+        false
+    }
 }

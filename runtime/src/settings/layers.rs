@@ -17,7 +17,7 @@ use toml::{Table, Value};
 use super::Sources;
 
 /// Every plain setting: its key in the file, and its variable.
-const KEYS: [(&str, &str); 27] = [
+const KEYS: [(&str, &str); 29] = [
     ("data", "PUSH0_DATA"),
     ("durability", "PUSH0_DURABILITY"),
     ("listen", "PUSH0_LISTEN"),
@@ -27,6 +27,8 @@ const KEYS: [(&str, &str); 27] = [
     ("workers.threads", "PUSH0_THREADS"),
     ("workers.lease_ms", "PUSH0_LEASE_MS"),
     ("workers.drain_ms", "PUSH0_DRAIN_MS"),
+    ("workers.turn_every", "PUSH0_TURN_EVERY"),
+    ("workers.linger_ms", "PUSH0_LINGER_MS"),
     ("workers.only_local", "PUSH0_ONLY_LOCAL"),
     ("functions.concurrency", "PUSH0_CONCURRENCY"),
     ("functions.reaper_ms", "PUSH0_REAPER_MS"),
@@ -179,14 +181,25 @@ impl Reader {
     }
 
     pub(super) fn integer(&mut self, key: &str, range: RangeInclusive<u64>) -> Option<u64> {
+        let wanted = format!("must be a whole number from {} to {}", range.start(), range.end());
+        self.whole(key, |number| range.contains(&number), &wanted)
+    }
+
+    /// 0 stands for something else than a small number.
+    pub(super) fn zero_or(&mut self, key: &str, range: RangeInclusive<u64>) -> Option<u64> {
+        let wanted = format!("must be 0, or a whole number from {} to {}", range.start(), range.end());
+        self.whole(key, |number| number == 0 || range.contains(&number), &wanted)
+    }
+
+    fn whole(&mut self, key: &str, is_fit: impl Fn(u64) -> bool, wanted: &str) -> Option<u64> {
         let given = self.given.get(key)?;
         let number = given.value.as_integer().and_then(|number| u64::try_from(number).ok());
-        let within = number.filter(|number| range.contains(number));
-        if within.is_none() {
+        let fit = number.filter(|number| is_fit(*number));
+        if fit.is_none() {
             let place = given.place.clone();
-            self.mistake(&place, format_args!("must be a whole number from {} to {}", range.start(), range.end()));
+            self.mistake(&place, wanted);
         }
-        within
+        fit
     }
 
     pub(super) fn boolean(&mut self, key: &str) -> Option<bool> {

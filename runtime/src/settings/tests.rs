@@ -40,6 +40,7 @@ fn a_chain_and_its_pipeline_are_enough() {
     assert_eq!(settings.socket(), dir.0.path().join("data/push0.sock"));
     assert_eq!(settings.workers.pools, ["cpu".parse().unwrap()], "the pools of the pipelines, but for the trusted one");
     assert_eq!(settings.workers.lease, Millis(15_000));
+    assert_eq!(settings.workers.turn_every, 16);
     let chain = settings.catalog.chains.values().next().unwrap();
     assert!(settings.catalog.pipelines.contains_key(&chain.pipeline));
     assert_eq!(settings.provers.len(), 1);
@@ -63,7 +64,7 @@ fn later_layers_win() {
 #[test]
 fn every_mistake_is_listed_with_its_place() {
     let dir = Dir::new(
-        "dta = \"x\"\ndurability = \"maybe\"\nlisten = 7\n[workers]\ncount = -1\npools = [\"trusted\", \"UP\"]\nspeed = 2\n\
+        "dta = \"x\"\ndurability = \"maybe\"\nlisten = 7\n[workers]\ncount = -1\nturn_every = 3\npools = [\"trusted\", \"UP\"]\nspeed = 2\n\
          [functions]\nconcurrency = 0\n\
          [[chain]]\nid = \"Demo\"\npipeline = \"p.toml\"\nwindow = 257\n\
          [[chain]]\nid = \"two\"\npipeline = \"missing.toml\"\nclass = \"soon\"\nfirst_parent = \"12\"\ncolour = 1\n\
@@ -77,6 +78,7 @@ fn every_mistake_is_listed_with_its_place() {
         "`workers.count`: must be a whole number",
         "pool `trusted`",
         "a pool name",
+        "`workers.turn_every`: must be 0, or a whole number from 4 to 1000",
         "unknown key `workers.speed`",
         "`functions.concurrency`: must be a whole number from 1 to 64",
         "`id`: \"Demo\" is not a chain id",
