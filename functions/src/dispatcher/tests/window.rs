@@ -60,6 +60,7 @@ impl Fixture {
             proof: blob.clone(),
             header: blob,
             parent_hash: None,
+            outputs: None,
         };
         let event = Event::RunEnded { run: RunId::new(chain.clone(), number, block.epoch), outcome };
         drive::chain::drive(&self.context, &chain, &event).await.unwrap().unwrap();
