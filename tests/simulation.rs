@@ -1,7 +1,8 @@
 //! The simulator's runs in CI.
 
+use push0_core::ErrorCode;
 use push0_tests::sim::world::LEASE;
-use push0_tests::sim::{Bug, Healers, Scenario, death, run};
+use push0_tests::sim::{Bug, Healers, Scenario, death, poison, run};
 
 /// Seeds that ever failed: kept, so that what they found stays found.
 const ONCE_FAILED: &[u64] = &[901, 50_963];
@@ -76,5 +77,42 @@ fn tasks_are_promoted_where_queues_do_not_rank_and_nowhere_else() {
 fn forged_reports_get_nothing_wrong_finalized_and_stop_no_chain_for_good() {
     for seed in 0..30 {
         run(&Scenario { intruder: true, ..Scenario::of(seed) }).unwrap();
+    }
+}
+
+#[test]
+fn a_task_that_ends_its_workers_fails_its_block_and_no_worker_gets_it_twice() {
+    for seed in 0..20 {
+        let reason = poison::run(seed).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+        assert_eq!(ErrorCode::find(&reason), Some(ErrorCode::WorkersLost), "seed {seed}: {reason}");
+        assert!(reason.contains("stage prove, node 1.0.0: ") && reason.contains("cpu-"), "seed {seed}: {reason}");
+        assert!(reason.contains("(3 attempts were lost with their workers: "), "seed {seed}: {reason}");
+    }
+    let mut quarantined = 0;
+    for seed in 0..60 {
+        let report = run(&Scenario { poison: true, ..Scenario::of(seed) });
+        quarantined += report.unwrap_or_else(|what| panic!("{what}")).quarantined;
+    }
+    assert!(quarantined > 20, "{quarantined}");
+}
+
+#[test]
+fn what_ends_together_with_everything_else_is_no_fault_of_its_task() {
+    // A queue hands a task out ten times.
+    for seed in 0..5 {
+        let restarted = poison::restarts(seed, 25, true).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+        assert_eq!((restarted.lost, restarted.barred), (0, 0), "seed {seed}: {restarted:?}");
+        assert!(restarted.begun > 20, "seed {seed}: {restarted:?}");
+    }
+    let untold = poison::restarts(0, 25, false).unwrap();
+    assert!(untold.lost > 0, "the test would not see it: {untold:?}");
+}
+
+#[test]
+fn a_task_that_ran_out_of_memory_is_run_once_more_in_the_larger_pool_at_once() {
+    for seed in 0..10 {
+        let runs = poison::out_of_memory(seed).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+        assert!(runs.len() >= 5, "seed {seed}: {runs:?}");
+        assert!(runs.values().all(|runs| *runs == (1, 1)), "seed {seed}: {runs:?}");
     }
 }

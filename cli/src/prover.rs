@@ -65,6 +65,7 @@ pub fn task(file: &PipelineFile, node: Node, block: &Block) -> TaskMessage {
         time_limit: policy.time_limit,
         progress_limit: policy.progress_limit,
         avoid: Vec::new(),
+        barred: Vec::new(),
         check: None,
         copies: None,
     }

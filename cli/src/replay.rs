@@ -37,6 +37,10 @@ struct Replayed {
     pool: Pool,
     prover: ProverName,
     command: Vec<String>,
+    params: serde_json::Value,
+    /// What the pipeline pins of the prover.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    programs: BTreeMap<String, Sha256>,
     inputs: Vec<Input>,
     /// `done`, `failed`, `killed` (by a limit), `stopped` (by ctrl-c).
     outcome: &'static str,
@@ -138,6 +142,8 @@ pub async fn run(args: &args::Replay, remote: &Remote, output: Output) -> anyhow
         pool: task.pool.clone(),
         prover: task.prover.clone(),
         command: command.command.clone(),
+        params: task.params.clone(),
+        programs: task.programs.clone(),
         inputs: inputs_of(&recalled),
         outcome: "done",
         failure: None,

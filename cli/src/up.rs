@@ -53,8 +53,8 @@ pub async fn run(settings: &Settings, sources: &Sources, output: Output) -> anyh
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let catalog = Arc::new(settings.catalog.clone());
     let context = Context::new(ports.queue.clone(), ports.table.clone(), ports.blobs.clone(), clock.clone(), catalog);
-    // The engine's counts are exact.
-    let context = context.with_quiet(Some(settings.functions.reaper));
+    // The engine's counts are exact, and its local workers end with it.
+    let context = context.with_quiet(Some(settings.functions.reaper)).with_began(Some(clock.now()));
 
     Notice::new(&settings.catalog, names, settings.retention, clock.now()).post(&*context.table).await?;
     let (stop, stopped) = watch::channel(false);

@@ -73,7 +73,7 @@ fn provers(catalog: &Catalog, pool: &Pool) -> BTreeMap<ProverName, ProverCommand
     let mut provers = BTreeMap::new();
     for file in catalog.pipelines.values() {
         for (stage, policy) in file.pipeline.stages.iter().zip(&file.policy.stages) {
-            let is_wanted = policy.pool == *pool || (pool.is_trusted() && policy.check);
+            let is_wanted = policy.pools().any(|own| own == pool) || (pool.is_trusted() && policy.check);
             if let Some(command) = file.provers.get(&stage.prover).filter(|_| is_wanted) {
                 provers.insert(stage.prover.clone(), command.clone());
             }

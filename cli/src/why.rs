@@ -11,7 +11,7 @@ use push0_core::{Attempt, ChainId, Class, ErrorCode, Millis, Node, Pool, TaskId,
 use push0_runtime::drive::Catalog;
 use push0_runtime::http::WorkerHere;
 use push0_runtime::port::QueueStats;
-use push0_runtime::snapshot::{BlockSnapshot, ChainSnapshot, RunSnapshot, TaskSnapshot};
+use push0_runtime::snapshot::{AtFault, BlockSnapshot, ChainSnapshot, RunSnapshot, TaskSnapshot, Tried};
 use serde::Serialize;
 
 use crate::render::{ago, duration};
@@ -68,6 +68,15 @@ pub struct Task {
     pub pool: Pool,
     /// With the pool it names the queue that it lies in.
     pub class: Class,
+    /// Reported failures so far: what `attempts` bounds.
+    pub failed: u32,
+    /// Attempts that were lost with their workers.
+    pub lost: u32,
+    /// Workers that never get it again.
+    pub barred: Vec<WorkerId>,
+    /// Since when it is in its stage's larger pool.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub larger_from: Option<Attempt>,
     pub held_by: Option<WorkerId>,
     pub since: Option<Millis>,
     /// "proven by local-cpu-1 for 3 s".
@@ -289,6 +298,7 @@ fn failed(facts: &Facts, reason: &str, why: &mut Why) {
     for (task, note) in tasks.flat_map(|task| task.failures.iter().map(move |note| (task, note))).take(TASKS) {
         why.facts.push(format!("{}: {}", TaskId { attempt: note.attempt, ..task.id.clone() }, failure(note)));
     }
+    why.facts.extend(by_kind(runs().flat_map(|run| &run.tasks)));
     why.next.push(format!("push0 retry {chain} {number}   proves it again, from the same witness"));
     why.next.push("push0 replace FILE.json   proves another block or witness under this number".to_owned());
     // The same witness would fail in the same way.
@@ -299,8 +309,9 @@ fn failed(facts: &Facts, reason: &str, why: &mut Why) {
     ) {
         why.next.swap(0, 1);
     }
-    for task in runs().filter_map(at_fault) {
-        why.facts.push(format!("it ended with task {}", task.id));
+    for (run, task) in runs().filter_map(|run| Some((run, at_fault(run)?))) {
+        why.facts.push(format!("it ended with task {}{}", task.id, fared(&task.tried)));
+        why.facts.extend(run.at_fault.as_ref().map(recipe));
         why.next.push(format!("push0 replay {}   runs the failed task's prover here, to see why", task.id));
     }
     why.next.push(format!("push0 skip {chain} {number} --reason TEXT   leaves the number out"));
@@ -369,7 +380,10 @@ fn proving(facts: &Facts, block: &BlockSnapshot, why: &mut Why) {
     }
     why.facts.push(urgency(facts, run));
     lonely_pools(facts, &tasks, why);
-    let last = going_on().flat_map(|run| &run.tasks).filter_map(|task| task.failures.last());
+    let open: Vec<&TaskSnapshot> = going_on().flat_map(|run| &run.tasks).collect();
+    barred_everywhere(facts, &open, why);
+    why.facts.extend(by_kind(open.iter().copied()));
+    let last = open.iter().filter_map(|task| task.failures.last());
     let codes: BTreeSet<ErrorCode> = last.filter_map(|note| ErrorCode::find(&note.message)).collect();
     why.code = why.code.or(codes.first().copied());
     if tasks.iter().any(|task| task.last_error.is_some()) {
@@ -411,14 +425,16 @@ fn task(facts: &Facts, run: &RunSnapshot, task: &TaskSnapshot) -> Task {
     let kind = run.stages.iter().find(|stage| stage.name == task.stage).map(|stage| stage.kind.as_str());
     let policy = policy(facts, task, kind == Some("split") || kind == Some("verify"));
     let gone = |started: &&Started| crate::view::is_gone(facts.here.as_deref(), started);
+    let pool = task.tried.pool.clone().unwrap_or(policy.pool);
     let held = task.started.as_ref().filter(|started| !gone(started));
     let state = match &task.started {
         Some(started) if held.is_none() => {
             format!("was with {}, which is gone: it comes again when its lease ends", started.worker)
         }
         Some(started) => format!("with {} for {}", started.worker, duration(facts.now.since(started.at))),
-        None => format!("waits in {}", work_queue(&policy.pool, task.class)),
+        None => format!("waits in {}", work_queue(&pool, task.class)),
     };
+    let state = format!("{state}{}", fared(&task.tried));
     let last_error = task.failures.last().map(failure);
     Task {
         id: task.id.clone(),
@@ -426,12 +442,78 @@ fn task(facts: &Facts, run: &RunSnapshot, task: &TaskSnapshot) -> Task {
         node: task.node,
         attempt: task.attempt,
         attempts: policy.attempts,
-        pool: policy.pool,
+        pool,
+        failed: task.tried.failed,
+        lost: task.tried.lost,
+        barred: task.tried.barred.clone(),
+        larger_from: task.tried.larger_from,
         class: task.class,
         held_by: held.map(|started| started.worker.clone()),
         since: held.map(|started| started.at),
         state,
         last_error,
+    }
+}
+
+/// What is to be known of a task beside its failures: that it moved, and who is barred from it.
+fn fared(tried: &Tried) -> String {
+    let mut text = String::new();
+    if let (Some(from), Some(pool)) = (tried.larger_from, &tried.pool) {
+        text.push_str(&format!("; in the larger pool {pool} since attempt {}", from.0));
+    }
+    if tried.lost > 0 {
+        let (lost, of) = (tried.lost, tried.lost_attempts);
+        text.push_str(&format!(
+            "; {lost} of {of} attempts lost with {}, which never get it again",
+            names(&tried.barred)
+        ));
+    }
+    text
+}
+
+fn names(workers: &[WorkerId]) -> String {
+    workers.iter().map(WorkerId::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// What it takes to run the task that ended a block.
+fn recipe(task: &AtFault) -> String {
+    let programs: Vec<String> = task.programs.iter().map(|(name, digest)| format!("{name} {digest}")).collect();
+    let programs = if programs.is_empty() { "none pinned".to_owned() } else { programs.join(", ") };
+    let AtFault { stage, pool, prover, params, reads, .. } = task;
+    let reads = reads.join(", ");
+    format!("stage {stage} in pool {pool}, prover {prover}, programs: {programs}; parameters {params}; reads {reads}")
+}
+
+/// Failed attempts, as far as they are remembered.
+fn by_kind<'t>(tasks: impl Iterator<Item = &'t TaskSnapshot>) -> Option<String> {
+    let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
+    for note in tasks.flat_map(|task| &task.failures) {
+        *kinds.entry(kind_name(note.kind)).or_default() += 1;
+    }
+    let counts: Vec<String> = kinds.into_iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+    (!counts.is_empty()).then(|| format!("failed attempts at its open tasks: {}", counts.join(", ")))
+}
+
+/// Tasks that nobody who is here may take.
+fn barred_everywhere(facts: &Facts, tasks: &[&TaskSnapshot], why: &mut Why) {
+    let Some(here) = &facts.here else { return };
+    for task in tasks.iter().filter(|task| task.started.is_none() && !task.tried.barred.is_empty()) {
+        let Some(pool) = &task.tried.pool else { continue };
+        let mut of_pool = here.iter().filter(|worker| worker.here && worker.pool.as_ref() == Some(pool)).peekable();
+        if of_pool.peek().is_none() || !of_pool.all(|worker| task.tried.barred.contains(&worker.worker)) {
+            continue;
+        }
+        let barred = names(&task.tried.barred);
+        why.facts.push(format!(
+            "task {} waits for another worker of pool {pool}: only {barred} is here, lost with it before",
+            task.id
+        ));
+        why.code = Some(ErrorCode::NobodyMayTake);
+        let connect = &facts.connect;
+        let start = format!("push0 worker --connect {connect} --pool {pool} --id NAME   starts another worker");
+        if !why.next.contains(&start) {
+            why.next.push(start);
+        }
     }
 }
 

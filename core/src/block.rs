@@ -78,6 +78,7 @@ pub fn kind_name(kind: FailureKind) -> &'static str {
         FailureKind::Retryable => "retryable",
         FailureKind::Permanent => "permanent",
         FailureKind::BadInput => "bad input",
+        FailureKind::OutOfMemory => "out of memory",
         FailureKind::Lost => "lost",
     }
 }

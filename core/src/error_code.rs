@@ -73,6 +73,8 @@ catalogue! {
     AlreadySo = 28, "the block is so already";
     DerivedChain = 29, "nobody submits to a batch chain";
     BatchHole = 30, "a batch has a hole";
+    WorkersLost = 31, "a task took its workers with it, as often as its stage allows";
+    NobodyMayTake = 32, "nobody is left to take a task that its workers were lost with";
     Disagreement = 35, "the chain has halted: provers say different things of a block";
     QuorumLost = 36, "too few of the chain's pipelines can prove the block";
 
@@ -96,6 +98,7 @@ catalogue! {
     SelfTestFailed = 118, "a prover failed its self-test, and the worker takes no tasks";
     MetadataUnreadable = 119, "the metadata of the EC2 instance cannot be read";
     HookNotCompleted = 120, "the Auto Scaling group cannot be answered";
+    ProverOutOfMemory = 121, "the prover ran out of memory";
 
     BadConfiguration = 201, "the configuration has mistakes";
     BadSubmission = 202, "the submission file is not as it should be";

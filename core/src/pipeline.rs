@@ -150,9 +150,15 @@ pub struct StagePolicy {
     /// Where set: a prover silent for longer (no `progress`) is killed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress_limit: Option<Millis>,
-    /// Attempts at one node before the block fails.
+    /// Where a task goes once its prover ran out of memory in `pool`; none: that counts like any other failure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub larger_pool: Option<Pool>,
+    /// Attempts at one node that may be reported to have failed before the block fails.
     pub attempts: u32,
-    /// Delay before the second attempt; doubles with each further one, up to a minute.
+    /// Attempts at one node that may be lost with their workers before the block fails.
+    #[serde(default = "lost_attempts", skip_serializing_if = "is_usual")]
+    pub lost_attempts: u32,
+    /// Delay before the second attempt; doubles with each further one, up to a minute. Each task waits between half of it and the whole.
     pub backoff: Millis,
     /// Whether this stage's prover can check an artifact against the segments it covers: then an accused artifact is checked by the trusted
     /// pool before it is made again.
@@ -194,6 +200,17 @@ impl Default for Hedging {
     }
 }
 
+/// Where nothing is configured.
+const LOST_ATTEMPTS: u32 = 3;
+
+fn lost_attempts() -> u32 {
+    LOST_ATTEMPTS
+}
+
+fn is_usual(lost_attempts: &u32) -> bool {
+    *lost_attempts == LOST_ATTEMPTS
+}
+
 impl StagePolicy {
     /// Whether an attempt may have more than one copy.
     pub fn may_copy(&self) -> bool {
@@ -206,7 +223,9 @@ impl StagePolicy {
             pool,
             time_limit: Millis::from_secs(600),
             progress_limit: None,
+            larger_pool: None,
             attempts: 4,
+            lost_attempts: LOST_ATTEMPTS,
             backoff: Millis(500),
             check: false,
             copies: 1,
@@ -214,7 +233,12 @@ impl StagePolicy {
         }
     }
 
-    /// Delay before attempt number `attempt`.
+    /// Every pool that its tasks may go to.
+    pub fn pools(&self) -> impl Iterator<Item = &Pool> {
+        [&self.pool].into_iter().chain(&self.larger_pool)
+    }
+
+    /// Longest delay before attempt number `attempt`.
     pub fn backoff_before(&self, attempt: u32) -> Millis {
         let doublings = attempt.saturating_sub(2).min(16);
         Millis((self.backoff.0 << doublings).min(60_000))

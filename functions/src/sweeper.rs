@@ -126,7 +126,7 @@ impl Sweeper {
         let mut pools = self.context.catalog.pools();
         let row = self.context.table.get(&key(RowKey::run(run))).await?;
         if let Some(view) = row.and_then(|row| RunView::read(&row.attributes)) {
-            pools.extend(view.run.policy.stages.iter().map(|stage| stage.pool.clone()));
+            pools.extend(view.run.policy.stages.iter().flat_map(|stage| stage.pools().cloned()));
         }
         Ok(pools)
     }

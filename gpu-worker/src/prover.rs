@@ -6,6 +6,7 @@
 mod answer;
 mod exec;
 mod executable;
+mod memory;
 mod onlooker;
 mod process;
 mod rig;
@@ -141,6 +142,10 @@ impl Failure {
 
     pub fn permanent(message: impl Into<String>) -> Self {
         Self::new(FailureKind::Permanent, message, Vec::new())
+    }
+
+    pub fn out_of_memory(message: impl Into<String>) -> Self {
+        Self::new(FailureKind::OutOfMemory, message, Vec::new())
     }
 
     pub fn bad_input(children: Vec<u32>, message: impl Into<String>) -> Self {

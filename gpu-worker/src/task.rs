@@ -61,7 +61,7 @@ pub enum Store {
 
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// A worker named in `avoid` takes the task all the same at this receive count.
+    /// A worker named in `avoid` takes the task all the same at this receive count; one named in `barred` never does.
     pub avoid_bound: u32,
     /// How long a task released for that stays hidden the first time; each further time twice as long.
     pub avoid_delay: Millis,
@@ -141,6 +141,12 @@ const LOOK_AGAIN: Millis = Millis(1_000);
 /// How long a task stays hidden that was handed back for want of room: time for another worker to be asked.
 const NO_ROOM_DELAY: Millis = Millis(2_000);
 
+/// From this receive on a task's start is announced before its prover gets it: without a start on record nobody knows that its workers end.
+const SUSPICIOUS: u32 = 3;
+
+/// How often the delay of a task that another worker shall take doubles: up to 64 times the first.
+const AVOID_DOUBLINGS: u32 = 6;
+
 /// How a delivery was disposed of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Settled {
@@ -163,6 +169,7 @@ pub enum Settled {
 /// A task whose inputs are at hand.
 pub struct Ready {
     pub job: Job,
+    receives: u32,
     pub(crate) watch: Watch,
     _dir: Option<fetch::TaskDir>,
 }
@@ -220,10 +227,11 @@ pub async fn prepare(env: &Env, held: Held, delivery: &Delivery) -> Prepared {
         if is_stopped(env, &task, &held).await? || is_settled(env, &task, &held, delivery).await? {
             return Err(Turn::Ended(End::Stopped));
         }
-        // What is to be avoided may be taken in the end; a second copy never is.
+        // What is to be avoided may be taken in the end; a second copy never is, nor what this worker is barred from: where that keeps coming
+        // back the collector learns of it from the dead letters.
         let is_avoided = task.avoid.contains(&env.worker) && delivery.receive_count < env.limits.avoid_bound;
-        if is_avoided || !is_first_here {
-            let doublings = delivery.receive_count.saturating_sub(1).min(10);
+        if is_avoided || !is_first_here || task.barred.contains(&env.worker) {
+            let doublings = delivery.receive_count.saturating_sub(1).min(AVOID_DOUBLINGS);
             return Err(Turn::Avoid(Millis(env.limits.avoid_delay.0 << doublings)));
         }
         if task.check.is_none()
@@ -239,7 +247,8 @@ pub async fn prepare(env: &Env, held: Held, delivery: &Delivery) -> Prepared {
         Ok((inputs, dir)) => {
             let job = Job { task, inputs, dir: dir.as_ref().map(|dir| dir.path().to_owned()) };
             let watch = Watch::new(held, Arc::clone(&env.clock));
-            Prepared::Ready(Box::new(Ready { job, watch, _dir: dir }))
+            let receives = delivery.receive_count;
+            Prepared::Ready(Box::new(Ready { job, receives, watch, _dir: dir }))
         }
         Err(turn) => Prepared::Settled(settle(env, &task, &held, turn).await),
     }
@@ -281,6 +290,10 @@ fn decode(env: &Env, body: &str) -> Result<TaskMessage, String> {
 /// Runs the prover, within the stage's limits and for as long as the task is this worker's.
 pub async fn prove(env: &Env, ready: &Ready, prover: &mut dyn Prover) -> Proved {
     let (job, watch) = (&ready.job, &ready.watch);
+    // What keeps coming back may end this worker before it has said that it began.
+    if ready.receives >= SUSPICIOUS && job.task.check.is_none() {
+        report::announce_now(env, &job.task).await;
+    }
     let announce = || {
         if job.task.check.is_none() {
             env.starts.announce(env, &job.task);

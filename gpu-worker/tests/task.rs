@@ -446,6 +446,21 @@ fn an_avoided_worker_releases_the_task_up_to_a_bound() {
 }
 
 #[test]
+fn a_barred_worker_never_takes_the_task_however_often_it_comes() {
+    let mut world = World::new().artifact("proof");
+    let mut task = task(Kind::Map, 0, vec![world.put("in/0", "segment")]);
+    task.barred = vec!["w1".parse().unwrap()];
+    let mut delivery = world.deliver(&task);
+    for receive in 1..=20 {
+        assert_eq!((delivery.receive_count, world.handle(delivery)), (receive, Settled::Avoided));
+        assert_eq!(world.work_left().delayed, 1, "others get it first");
+        delivery = world.wait(world.engine.receive(&work(), 1, Millis(60_000), LEASE)).unwrap().remove(0);
+    }
+    assert_eq!(world.prover.calls, 0);
+    assert!(world.reports(queue::RESULTS).is_empty());
+}
+
+#[test]
 fn a_lease_that_somebody_else_took_over_ends_the_task_without_a_word() {
     let mut world = World::new().act(Act::Frozen(Millis(60_000)));
     let task = task(Kind::Map, 0, vec![world.put("in/0", "segment")]);

@@ -251,6 +251,8 @@ async fn the_exec_form_says_the_same_by_exit_code_and_result_file() {
         (4, "retry", FailureKind::Retryable, "exit code 75\nbusy"),
         (5, "refuse", FailureKind::Permanent, "exit code 2\nnever"),
         (6, "signal", FailureKind::Retryable, "signal 9"),
+        (8, "large", FailureKind::OutOfMemory, "exit code 79\nneeds 96 GiB"),
+        (9, "greedy", FailureKind::OutOfMemory, "MemoryError"),
     ] {
         let (kind, message, _) = failed(run(index, stage).await);
         assert_eq!(kind, wanted, "{stage}: {message}");
@@ -258,6 +260,20 @@ async fn the_exec_form_says_the_same_by_exit_code_and_result_file() {
     }
     let hang = TaskMessage { time_limit: Millis(200), ..worker.exec(7, "hang", inputs.clone()).await };
     assert_eq!(failed(worker.run(&hang).await).0, FailureKind::Retryable);
+    worker.end().await;
+}
+
+#[tokio::test]
+async fn a_session_that_runs_out_of_memory_is_known_by_its_word_and_by_its_end() {
+    let worker = Worker::start(|_| {});
+    let said = worker.map(0, json!({ "do": "fail", "kind": "out_of_memory" })).await;
+    let wanted = (FailureKind::OutOfMemory, "P0-121: as asked".to_owned(), vec![]);
+    assert_eq!(failed(worker.run(&said).await), wanted);
+    let (kind, message, _) = failed(worker.run(&worker.map(1, json!({ "do": "greedy" })).await).await);
+    assert_eq!((kind, ErrorCode::find(&message)), (FailureKind::OutOfMemory, Some(ErrorCode::ProverOutOfMemory)));
+    assert!(message.contains("MemoryError"), "what it printed last is reported: {message}");
+    let report = worker.run(&worker.map(2, json!({})).await).await;
+    assert!(matches!(report.event, ReportEvent::Done { .. }), "and the next task is proven: {report:?}");
     worker.end().await;
 }
 

@@ -77,6 +77,11 @@ metrics! {
         "messages the functions sent; to `work-POOL-CLASS`: tasks dispatched";
     Reports = "push0_reports_count", Count, ["outcome"],
         "workers' reports by what they led to: accepted, failed (another attempt, a revocation, the end of the block), noted, ignored, over";
+    Failures = "push0_failures_count", Count, ["kind"],
+        "failed attempts that led to another or to the block's end: retryable, permanent, bad_input, out_of_memory, lost";
+    TasksMoved = "push0_tasks_moved_count", Count, ["chain"], "tasks moved to their stage's larger pool after out-of-memory";
+    Quarantined = "push0_quarantined_count", Count, ["reason"],
+        "blocks that failed at a task: attempts (used up), permanent, lost (with their workers), barred (nobody is left to take it), other";
     BlocksReleased = "push0_blocks_released_count", Count, ["chain"], "blocks whose proving began";
     BlocksFinalized = "push0_blocks_finalized_count", Count, ["chain"], "blocks final with a proof";
     BlocksSkipped = "push0_blocks_skipped_count", Count, ["chain"], "numbers final as a tombstone";

@@ -8,7 +8,7 @@ use push0_core::plan::{Children, Plan};
 use push0_core::record::{
     BlockRow, ChainRow, FailureNote, NodeView, OutboxRow, Promotion, RowKey, RunView, Started, Versioned,
 };
-use push0_core::{Attempt, ChainId, Class, Node, RunId, TaskId};
+use push0_core::{Attempt, ChainId, Class, Node, Pool, ProverName, RunId, Sha256, TaskId, WorkerId};
 use serde::{Deserialize, Serialize};
 
 use crate::port::{Key, PortResult, Queue, QueueStats, Row, Table};
@@ -56,6 +56,9 @@ pub struct RunSnapshot {
     #[serde(default)]
     pub tasks: Vec<TaskSnapshot>,
     pub failed: Option<String>,
+    /// The task that it failed at; filled for single blocks only.
+    #[serde(default)]
+    pub at_fault: Option<AtFault>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -80,6 +83,38 @@ pub struct TaskSnapshot {
     /// Who took it and when; none: it waits in its queue.
     pub started: Option<Started>,
     pub failures: Vec<FailureNote>,
+    #[serde(default)]
+    pub tried: Tried,
+}
+
+/// How a task fared so far, and where it goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tried {
+    /// Of its attempt; none in snapshots of before.
+    pub pool: Option<Pool>,
+    /// Since when that is the stage's larger pool.
+    pub larger_from: Option<Attempt>,
+    /// Reported failures, and how many there may be.
+    pub failed: u32,
+    pub attempts: u32,
+    /// Attempts lost with their workers, and how many may be.
+    pub lost: u32,
+    pub lost_attempts: u32,
+    /// Who never gets it again.
+    pub barred: Vec<WorkerId>,
+}
+
+/// The task that a run ended with: what it takes to run it elsewhere.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AtFault {
+    pub id: TaskId,
+    pub stage: String,
+    pub pool: Pool,
+    pub prover: ProverName,
+    pub programs: BTreeMap<String, Sha256>,
+    pub params: serde_json::Value,
+    /// Keys of its inputs; of a leaf, which segment of the manifest.
+    pub reads: Vec<String>,
 }
 
 /// How many blocks a chain snapshot holds at most.
@@ -191,6 +226,7 @@ async fn of_run(table: &dyn Table, view: RunView, with_tasks: bool) -> PortResul
         open.retain(|task| !task.failures.is_empty() || Some(task.node) == at_fault);
         open.iter_mut().for_each(|task| task.started = None);
     }
+    let at_fault = if with_tasks { at_fault(&view, plan.as_ref(), &nodes) } else { None };
     let stages = pipeline.stages.iter().enumerate().map(|(position, stage)| StageSnapshot {
         name: stage.name.to_string(),
         kind: stage.kind.as_str().to_owned(),
@@ -206,6 +242,7 @@ async fn of_run(table: &dyn Table, view: RunView, with_tasks: bool) -> PortResul
         stages: stages.collect(),
         tasks: open,
         failed: view.failed.or(view.spoiled),
+        at_fault,
     })
 }
 
@@ -232,6 +269,17 @@ fn task(view: &RunView, node: Node, row: Option<&NodeView>) -> Option<TaskSnapsh
     let wanted = row.map(|row| row.wanted.clone()).unwrap_or_default();
     let started = row.and_then(|row| row.started.clone()).filter(|started| started.attempt == wanted.attempt);
     let id = TaskId { run: view.run.id.clone(), tag: view.run.digest.tag(), node, attempt: wanted.attempt, copy: 0 };
+    let policy = view.run.policy.stage(node.stage);
+    let unheard = NodeView::default();
+    let tried = Tried {
+        pool: Some(row.unwrap_or(&unheard).pool(wanted.attempt, policy).clone()),
+        larger_from: wanted.larger_from,
+        failed: wanted.failed,
+        attempts: policy.attempts,
+        lost: wanted.lost,
+        lost_attempts: policy.lost_attempts,
+        barred: wanted.barred,
+    };
     Some(TaskSnapshot {
         id,
         stage: view.run.pipeline.stage(node.stage).name.to_string(),
@@ -240,6 +288,32 @@ fn task(view: &RunView, node: Node, row: Option<&NodeView>) -> Option<TaskSnapsh
         class: view.run.class_of(node, wanted.attempt),
         started,
         failures: wanted.failures,
+        tried,
+    })
+}
+
+fn at_fault(view: &RunView, plan: Option<&Plan<'_>>, nodes: &BTreeMap<Node, NodeView>) -> Option<AtFault> {
+    let node = view.failed.as_deref().and_then(block::failed_node)?;
+    let unheard = NodeView::default();
+    let row = nodes.get(&node).unwrap_or(&unheard);
+    let stage = view.run.pipeline.stages.get(usize::from(node.stage))?;
+    let attempt = row.wanted.attempt;
+    let children = plan.filter(|plan| plan.contains(node)).map(|plan| plan.children(node));
+    let reads = match children {
+        _ if node == Node::SPLIT => vec![view.run.witness.key.clone()],
+        Some(Children::Segment(segment)) => {
+            vec![format!("segment {segment} of {}", view.manifest.as_ref()?.manifest.key)]
+        }
+        _ => row.slots.values().map(|artifact| artifact.blob.key.clone()).collect(),
+    };
+    Some(AtFault {
+        id: TaskId { run: view.run.id.clone(), tag: view.run.digest.tag(), node, attempt, copy: 0 },
+        stage: stage.name.to_string(),
+        pool: row.pool(attempt, view.run.policy.stage(node.stage)).clone(),
+        prover: stage.prover.clone(),
+        programs: view.run.pipeline.programs.get(&stage.prover).cloned().unwrap_or_default(),
+        params: stage.params.clone(),
+        reads,
     })
 }
 

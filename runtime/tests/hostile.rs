@@ -12,7 +12,7 @@ use bytes::Bytes;
 use push0_core::message::{Report, TaskMessage};
 use push0_core::record::Versioned as _;
 use push0_core::{Millis, Sha256};
-use push0_runtime::http::{Limits, SealKey, ServerConfig};
+use push0_runtime::http::{Client, ClientConfig, Introduction, Limits, SealKey, ServerConfig};
 use push0_runtime::port::{Blobs, Delivery, ErrorKind, Queue};
 use serde_json::{Value, json};
 
@@ -194,6 +194,29 @@ async fn a_task_goes_to_whom_it_shall_avoid_only_when_nobody_else_takes_it() {
     running.clock.advance(Millis(1_200));
     let taken = running.client(WORKER).receive(GPU, 1, Millis(0), LEASE).await.unwrap();
     assert_eq!(taken.len(), 1, "the fourth time it is better than nobody");
+}
+
+#[tokio::test]
+async fn a_barred_worker_is_never_handed_its_task_another_of_its_token_is() {
+    let running = start().await;
+    let barred = TaskMessage { barred: vec!["rack1-gpu0".parse().unwrap()], ..task(2, &[]) };
+    running.engine.send(GPU, vec![message(&barred.to_json())]).await.unwrap();
+    let introduced = |name: &str| {
+        let introduction = Introduction { worker: name.parse().unwrap(), since: Millis(1), within: Millis(60_000) };
+        let config = ClientConfig::new(format!("http://{}", running.address)).with_token(WORKER);
+        Client::new(ClientConfig { introduction: Some(introduction), ..config }).unwrap()
+    };
+    let (same, nameless) = (introduced("rack1-gpu0"), running.client(WORKER));
+    for receive in 0..20 {
+        let client = if receive % 2 == 0 { &same } else { &nameless };
+        assert_eq!(client.receive(GPU, 1, Millis(0), LEASE).await.unwrap(), [], "receive {receive}");
+        running.clock.advance(Millis(60_000));
+    }
+    // One that gives itself another token's name says nothing.
+    assert_eq!(introduced("rack2-gpu0").receive(GPU, 1, Millis(0), LEASE).await.unwrap(), []);
+    running.clock.advance(Millis(60_000));
+    let taken = introduced("rack1-gpu1").receive(GPU, 1, Millis(0), LEASE).await.unwrap();
+    assert_eq!(taken.len(), 1, "it was not lost");
 }
 
 /// Every role against every call: only what the table in `auth` allows gets past the door.

@@ -62,11 +62,22 @@ pub struct Executor {
     pub kill_per_million: u32,
     pub kills: u64,
     pub polls: u64,
+    /// Whether the actor of this name dies now, of what it just did.
+    pub dies: Box<dyn Fn(&str) -> bool>,
 }
 
 impl Executor {
     pub fn new(clock: ManualClock, dice: Dice) -> Self {
-        Self { clock, dice, ready: Arc::default(), seats: Vec::new(), kill_per_million: 0, kills: 0, polls: 0 }
+        Self {
+            clock,
+            dice,
+            ready: Arc::default(),
+            seats: Vec::new(),
+            kill_per_million: 0,
+            kills: 0,
+            polls: 0,
+            dies: Box::new(|_| false),
+        }
     }
 
     /// Adds an actor. A mortal one may be killed wherever it waits, and is born anew a little later.
@@ -116,6 +127,14 @@ impl Executor {
         }
     }
 
+    /// Kills every mortal actor at once; all are born anew at once.
+    pub fn restart(&mut self) {
+        for seat in self.seats.iter_mut().filter(|seat| seat.mortal) {
+            (seat.actor, seat.reborn_at) = (None, Some(self.clock.now()));
+            self.kills += 1;
+        }
+    }
+
     fn pick(&mut self) -> Option<usize> {
         let mut ready = self.ready.lock();
         if ready.is_empty() {
@@ -136,8 +155,10 @@ impl Executor {
             seat.actor = None;
             return;
         }
+        let is_dying = (self.dies)(&seat.name);
         let mut dice = self.dice.borrow_mut();
-        if seat.mortal && self.kill_per_million > 0 && dice.random_range(0..1_000_000) < self.kill_per_million {
+        let is_struck = || seat.mortal && self.kill_per_million > 0;
+        if is_dying || (is_struck() && dice.random_range(0..1_000_000) < self.kill_per_million) {
             let rest = dice.random_range(0..3_000);
             drop(dice);
             seat.actor = None;

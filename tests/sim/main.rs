@@ -26,6 +26,9 @@ struct Args {
     /// Somebody who sends forged reports.
     #[arg(long)]
     intruder: bool,
+    /// A task of one block that ends every worker that begins it.
+    #[arg(long)]
+    poison: bool,
     /// Put the bug "acknowledge before effects" in.
     #[arg(long)]
     bug: bool,
@@ -50,6 +53,7 @@ fn main() {
                 _ => Healers::Both,
             },
             intruder: args.intruder,
+            poison: args.poison,
             keep_trace: args.trace,
             ..Scenario::of(seed)
         }) {

@@ -1,6 +1,7 @@
 //! A scripted prover: its proofs say what they cover, so that the auditor can tell a whole one from a wrong one. Its bytes differ from
 //! run to run, as those of real provers do. At times it fails, and at times it lies.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -8,7 +9,7 @@ use bytes::Bytes;
 use push0_core::message::TaskMessage;
 use push0_core::pipeline::Kind;
 use push0_core::record::Verdict;
-use push0_core::{Millis, TaskId};
+use push0_core::{Millis, Node, RunId, TaskId};
 use push0_gpu_worker::{Data, Failure, Job, Outcome, Output, Prover, Watch};
 use push0_runtime::clock_manual::ManualClock;
 use push0_runtime::port::Clock as _;
@@ -24,6 +25,8 @@ pub struct Conduct {
     /// Says it is done, with a proof of something else.
     pub lie: u32,
     pub slow: u32,
+    /// Runs out of memory, but for in the larger pool.
+    pub out_of_memory: u32,
 }
 
 /// One run of a prover.
@@ -42,13 +45,26 @@ pub struct Script {
     dice: Mutex<ChaCha8Rng>,
     /// Every run, in the order of their beginnings.
     runs: Mutex<Vec<Run>>,
+    /// The first leaf of these runs ends every worker that begins it.
+    poison: Mutex<BTreeSet<RunId>>,
+    dying: Mutex<BTreeSet<String>>,
     clock: ManualClock,
 }
+
+/// The pool that tasks move to after they ran out of memory.
+pub const LARGE: &str = "large";
 
 impl Script {
     pub fn new(seed: u64, conduct: Conduct, clock: ManualClock) -> Arc<Self> {
         let dice = Mutex::new(ChaCha8Rng::seed_from_u64(seed ^ 0x0bad_c0de));
-        Arc::new(Self { conduct: Mutex::new(conduct), dice, runs: Mutex::default(), clock })
+        Arc::new(Self {
+            conduct: Mutex::new(conduct),
+            dice,
+            runs: Mutex::default(),
+            poison: Mutex::default(),
+            dying: Mutex::default(),
+            clock,
+        })
     }
 
     pub fn behave(&self) {
@@ -57,6 +73,25 @@ impl Script {
 
     pub fn runs(&self) -> Vec<Run> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn poison(&self, run: RunId) {
+        self.poison.lock().unwrap_or_else(PoisonError::into_inner).insert(run);
+    }
+
+    /// Whether this worker just began what ends it.
+    pub fn dies(&self, worker: &str) -> bool {
+        self.dying.lock().unwrap_or_else(PoisonError::into_inner).remove(worker)
+    }
+
+    fn ends_its_worker(&self, worker: &str, task: &TaskMessage) -> bool {
+        let is_first_leaf = task.check.is_none() && task.id.node == Node::new(1, 0, 0);
+        let poison = self.poison.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_poison = is_first_leaf && poison.contains(&task.id.run);
+        if is_poison {
+            self.dying.lock().unwrap_or_else(PoisonError::into_inner).insert(worker.to_owned());
+        }
+        is_poison
     }
 
     fn begin(&self, worker: &str, task: &TaskId) -> usize {
@@ -92,6 +127,9 @@ impl Prover for Scripted {
     async fn prove(&mut self, job: &Job, watch: &Watch) -> Outcome {
         let script = &self.script;
         let run = script.begin(&self.worker, &job.task.id);
+        if script.ends_its_worker(&self.worker, &job.task) {
+            return std::future::pending().await;
+        }
         let takes = if script.strikes(|conduct| conduct.slow) {
             script.roll(5_000..60_000)
         } else {
@@ -106,6 +144,9 @@ impl Prover for Scripted {
         let trusted = job.task.is_trusted();
         if !trusted && script.strikes(|conduct| conduct.permanent) {
             return Failure::permanent("scripted").into();
+        }
+        if !trusted && job.task.pool.as_str() != LARGE && script.strikes(|conduct| conduct.out_of_memory) {
+            return Failure::out_of_memory("scripted").into();
         }
         let lies = !trusted && script.strikes(|conduct| conduct.lie);
         let noise = script.roll(0..1 << 40);

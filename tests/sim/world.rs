@@ -27,7 +27,8 @@ use serde_json::json;
 use super::auditor::Auditor;
 use super::executor::{Dice, Executor};
 use super::faulty::{Faults, Faulty, START, Weather, dice};
-use super::prover::{Conduct, Script, Scripted};
+use super::poison;
+use super::prover::{Conduct, LARGE, Script, Scripted};
 
 /// A deliberate bug, to see that the simulator finds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,13 +58,23 @@ pub struct Scenario {
     pub healers: Healers,
     /// Somebody sends forged reports, as a hostile worker could.
     pub intruder: bool,
+    /// A task of one block ends every worker that begins it.
+    pub poison: bool,
     /// Whether the trace is kept line by line, and printed when the run fails.
     pub keep_trace: bool,
 }
 
 impl Scenario {
     pub fn of(seed: u64) -> Self {
-        Self { seed, bug: None, silent_workers: false, healers: Healers::Both, intruder: false, keep_trace: false }
+        Self {
+            seed,
+            bug: None,
+            silent_workers: false,
+            healers: Healers::Both,
+            intruder: false,
+            poison: false,
+            keep_trace: false,
+        }
     }
 }
 
@@ -82,6 +93,8 @@ pub struct Report {
     pub silenced: u64,
     /// Tasks that were taken from the queue of a more urgent class.
     pub promoted: u64,
+    /// Runs that ended because a task took its workers with it.
+    pub quarantined: usize,
     pub virtual_ms: u64,
     pub trace: Vec<String>,
 }
@@ -124,6 +137,7 @@ const PIPELINE: &str = r#"
     form = "session"
     command = ["scripted"]
     [policy.default]
+    larger_pool = "large"
     attempts = 8
     backoff_ms = 200
     time_limit_s = 120
@@ -152,6 +166,8 @@ pub(super) struct Shared {
     /// Whether workers now and then acknowledge a task and say nothing.
     pub(super) silent_workers: bool,
     pub(super) healers: Healers,
+    /// When everything last began anew, where it says so.
+    pub(super) began: Rc<Cell<Option<Millis>>>,
     pub(super) silenced: Rc<Cell<u64>>,
     /// Whether queues are said to rank; in every other run they are not, and tasks are promoted.
     pub(super) ranks: bool,
@@ -198,6 +214,9 @@ fn run_in(
     let mut executor = Executor::new(clock.clone(), dice.clone());
     executor.kill_per_million = kills;
     populate(&mut executor, &shared, scenario.bug);
+    if scenario.poison {
+        poison::plant(&mut executor, &shared, 1 + scenario.seed % blocks as u64);
+    }
     if scenario.intruder {
         let world = shared.clone();
         executor.spawn("intruder", false, move || intruder(world.clone()).boxed_local());
@@ -221,6 +240,7 @@ fn run_in(
     let engine = &shared.engine;
     let blob = |key: &str| engine.get(key).now_or_never()?.ok()?.map(|bytes| bytes.to_vec());
     shared.auditor.borrow().judge(blob)?;
+    poison::no_barred_worker_ran(&shared)?;
     let (fingerprint, events) = shared.weather.fingerprint();
     let invocations = shared.script.runs().len() as u64;
     Ok(Report {
@@ -232,6 +252,7 @@ fn run_in(
         deliveries: shared.auditor.borrow().deliveries,
         silenced: shared.silenced.get(),
         promoted: shared.promoted.get(),
+        quarantined: poison::quarantined(&shared),
         virtual_ms: clock.now().since(START).0,
         trace: shared.weather.lines(),
     })
@@ -259,6 +280,7 @@ pub(super) fn shared(
         storm: Rc::new(RefCell::new(true)),
         silent_workers: false,
         healers: Healers::Both,
+        began: Rc::default(),
         silenced: Rc::default(),
         ranks: true,
         promoted: Rc::default(),
@@ -281,7 +303,8 @@ fn severity(dice: &Dice) -> (Faults, Conduct, u32) {
         late: rate(150),
         blind: 0,
     };
-    let conduct = Conduct { retryable: rate(80), permanent: rate(20), lie: rate(30), slow: rate(60) };
+    let conduct =
+        Conduct { retryable: rate(80), permanent: rate(20), lie: rate(30), slow: rate(60), out_of_memory: rate(100) };
     (faults, conduct, rate(4_000))
 }
 
@@ -398,7 +421,7 @@ pub(super) fn populate(executor: &mut Executor, shared: &Shared, bug: Option<Bug
             }
         }
     }
-    for (pool, copies) in [("cpu", 3), (Pool::TRUSTED, 2)] {
+    for (pool, copies) in [("cpu", 3), (LARGE, 2), (Pool::TRUSTED, 2)] {
         for copy in 0..copies {
             let name = format!("{pool}-{copy}");
             let (world, who) = (shared.clone(), name.clone());
@@ -415,7 +438,7 @@ fn context(shared: &Shared, who: &str) -> Context {
     let port = Arc::new(faulty(shared, who));
     let clock = Arc::new(shared.clock.clone());
     let context = Context::new(port.clone(), port.clone(), port, clock, shared.catalog.clone());
-    context.with_quiet(shared.silent_workers.then_some(QUIET))
+    context.with_quiet(shared.silent_workers.then_some(QUIET)).with_began(shared.began.get())
 }
 
 async fn pause(shared: &Shared, length: Millis) {

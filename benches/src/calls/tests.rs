@@ -180,6 +180,7 @@ fn task(id: &str) -> TaskMessage {
         time_limit: Millis(1_000),
         progress_limit: None,
         avoid: Vec::new(),
+        barred: Vec::new(),
         check: None,
         copies: None,
     }

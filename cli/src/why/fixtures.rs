@@ -3,7 +3,7 @@
 use push0_core::message::FailureKind;
 use push0_core::record::{BlockRow, BlockStatus, FailureNote, Promotion, Started};
 use push0_core::{Attempt, BlockHash, Class, Epoch, Millis, Node, RunId};
-use push0_runtime::snapshot::{BlockSnapshot, RunSnapshot, StageSnapshot, TaskSnapshot};
+use push0_runtime::snapshot::{BlockSnapshot, RunSnapshot, StageSnapshot, TaskSnapshot, Tried};
 
 pub(crate) const NOW: Millis = Millis(1_000_000);
 
@@ -65,6 +65,7 @@ pub(crate) fn proving(number: u64) -> BlockSnapshot {
         class: Class::Standard,
         started,
         failures,
+        tried: Tried::default(),
     };
     let run = RunSnapshot {
         id: RunId::new("demo".parse().unwrap(), number, Epoch::FIRST),
@@ -80,6 +81,7 @@ pub(crate) fn proving(number: u64) -> BlockSnapshot {
         ],
         tasks: vec![task(1, 1, Some(started), Vec::new()), task(2, 2, None, vec![failure])],
         failed: None,
+        at_fault: None,
     };
     BlockSnapshot { run: Some(run), ..block(number, BlockStatus::Proving) }
 }

@@ -244,3 +244,39 @@ fn a_disagreement_names_who_says_what_and_what_ends_it() {
     late.block = late.chain.blocks.get(1).cloned();
     check(&late, "provers disagree about block 1, which is final", &["push0 why demo 1", "push0 resume demo"]);
 }
+
+#[test]
+fn a_task_says_who_is_barred_from_it_that_it_moved_and_that_nobody_else_is_here() {
+    let mut block = proving(1);
+    let run = block.run.as_mut().unwrap();
+    let task = run.tasks.last_mut().unwrap();
+    task.failures[0].kind = FailureKind::Lost;
+    task.tried = push0_runtime::snapshot::Tried {
+        pool: Some("gpu-large".parse().unwrap()),
+        larger_from: Some(Attempt(2)),
+        lost: 1,
+        lost_attempts: 3,
+        barred: vec!["gpu-8".parse().unwrap()],
+        ..Default::default()
+    };
+    let mut facts = facts(1, vec![block]);
+    let worker = |name: &str| WorkerHere {
+        worker: name.parse().unwrap(),
+        pool: Some("gpu-large".parse().unwrap()),
+        since: Millis(0),
+        silent_for: Millis(0),
+        here: true,
+    };
+    facts.here = Some(vec![worker("gpu-8")]);
+    let why = check(&facts, "being proven", &["push0 worker --connect unix:/d/push0.sock --pool gpu-large"]);
+    assert_eq!(why.code, Some(ErrorCode::NobodyMayTake));
+    assert_eq!(
+        why.tasks[0].state,
+        "waits in work-gpu-large-standard; in the larger pool gpu-large since attempt 2; 1 of 3 attempts lost with gpu-8, which never \
+         get it again"
+    );
+    assert!(why.facts.iter().any(|fact| fact == "failed attempts at its open tasks: 1 lost"), "{:?}", why.facts);
+    facts.here = Some(vec![worker("gpu-8"), worker("gpu-9")]);
+    let why = explain(&facts);
+    assert!(!why.facts.iter().any(|fact| fact.contains("waits for another worker")), "{:?}", why.facts);
+}

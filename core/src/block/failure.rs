@@ -1,7 +1,10 @@
 //! What a failure leads to. Decided here, centrally, from the node's row; a worker only reports.
 //!
 //! - Only a failure of the node's current attempt moves it.
-//! - `retryable` and lost: again, later, and not on the worker that failed if another is to be had.
+//! - `retryable`: again, later, and not on the worker that failed if another is to be had.
+//! - `out_of_memory`: in the stage's larger pool, at once; that costs no attempt. Where there is none, or it is there already: as `retryable`.
+//! - Lost, with a worker that ended or fell silent: again, and never on that worker. Counted apart, with a limit of its own. A task that
+//!   nobody else takes for long fails its block, with the way out in the reason: it does not wait for ever.
 //! - `permanent`: from the trusted pool the block fails; from elsewhere a second worker must say the same.
 //! - `bad_input`: from the trusted pool the accused children are revoked. From elsewhere the trusted pool checks them against the segments
 //!   they cover, where their stages' provers can (`check` of the policy), and what is unsound is revoked; where they cannot, they are
@@ -9,6 +12,7 @@
 //! - What was revoked may have been made from something unsound by an honest prover, so its own children are checked before it is made again.
 //! - `bad_input` about what `split` stored, once it is repeated by another worker: the run is spoiled, and another one splits anew.
 //! - When the attempts are used up the block fails. Failures are counted, not the attempts that revocations begin.
+//! - Each task waits between half of its stage's back-off and the whole: which, is drawn from its name.
 //!
 //! "Another worker" is another *principal*: one that presented another token. Workers of one token count as one voice, and one token alone
 //! must fail [`ALONE`] times as often before it costs a block.
@@ -16,7 +20,7 @@
 use std::collections::BTreeSet;
 
 use crate::error_code::ErrorCode;
-use crate::id::{Attempt, Millis, Principal, Sha256, WorkerId};
+use crate::id::{Attempt, Millis, Principal, Sha256, TaskId, WorkerId};
 use crate::message::{FailureKind, Finding, TaskMessage};
 use crate::pipeline::StagePolicy;
 use crate::record::{FailureNote, MAX_ERROR, NodeView, Started, Try, clip_middle};
@@ -43,11 +47,14 @@ const ALONE: u32 = 2;
 /// What a worker has, beside the prover's time limit, to fetch inputs, to store an artifact of the largest size, and to report.
 const LATE: Millis = Millis::from_secs(60);
 
+/// So often at least a task comes back from the dead letters before nobody is left to take it. Each time it was handed out as often as its
+/// queue allows, and handed back later and later.
+const RETURNS: u32 = 3;
+
 /// A failed attempt as reported, or as found in the dead-letter queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    pub attempt: Attempt,
-    pub copy: u8,
+    pub task: TaskId,
     pub worker: Option<WorkerId>,
     /// Whose token the worker presented; none for local workers.
     pub by: Option<Principal>,
@@ -76,11 +83,13 @@ pub enum Decision {
     Fail { reason: String, then: Try },
     /// Send the current attempt again as it is: it never started.
     Resend,
+    /// The same, once the node's `try` is set to this, which counts it.
+    Return(Try),
 }
 
 /// What `failure` of the node with row `view` leads to.
 pub fn on_failure(view: &NodeView, failure: &Failure, policy: &StagePolicy) -> Result<Decision, Ignored> {
-    if failure.attempt != view.wanted.attempt {
+    if failure.task.attempt != view.wanted.attempt {
         return Err(Ignored::Stale);
     }
     let standing = hedge::standing(view, failure, policy);
@@ -101,19 +110,24 @@ pub fn on_failure(view: &NodeView, failure: &Failure, policy: &StagePolicy) -> R
     if standing == Standing::OneOfSeveral {
         return Ok(Decision::Again(noted(view, note)));
     }
+    match failure.kind {
+        FailureKind::OutOfMemory if can_move(view, failure, policy) => return Ok(Decision::Again(moved(view, note))),
+        FailureKind::Lost => return Ok(on_lost(view, failure, note, policy)),
+        FailureKind::OutOfMemory | FailureKind::Retryable | FailureKind::Permanent | FailureKind::BadInput => {}
+    }
     if is_used_up(view, failure, policy) {
         let exhausted = format!(" ({} attempts used up)", view.wanted.failed + 1);
         return Ok(fail(view, note, ErrorCode::AttemptsUsedUp, &exhausted));
     }
     let checks = due_checks(view, &note, failure);
     if !checks.is_empty() {
-        let then = next_try(view, note, policy);
+        let then = next_try(view, failure, note, policy);
         // A verifier that finds the root bad has not failed.
         let failed = then.failed - u32::from(failure.worker.is_none());
         return Ok(Decision::Check(Try { checks, failed, delay: Millis(0), ..then }));
     }
     let revoked = confirmed_accusations(view, &note, failure);
-    let then = next_try(view, note, policy);
+    let then = next_try(view, failure, note, policy);
     if revoked.is_empty() { Ok(Decision::Again(then)) } else { Ok(Decision::Revoke { children: revoked, then }) }
 }
 
@@ -140,36 +154,67 @@ pub fn on_checked(view: &NodeView, slot: u32, artifact: Sha256, finding: Finding
 }
 
 /// What a task in the dead-letter queue leads to: one that no worker started goes out again as it is; one that was started has cost
-/// its workers their leases over and over.
+/// its workers their leases over and over. `began`: when the queues' own process began, where it and its workers end together
+/// ([`Started::is_since`]).
 pub fn on_dead_letter(
     view: &NodeView,
     task: &TaskMessage,
     policy: &StagePolicy,
+    began: Option<Millis>,
     at: Millis,
 ) -> Result<Decision, Ignored> {
-    let (attempt, copy) = (task.id.attempt, task.id.copy);
-    if attempt != view.wanted.attempt {
+    if task.id.attempt != view.wanted.attempt {
         return Err(Ignored::Stale);
     }
-    match view.start_now(copy) {
+    let copy = task.id.copy;
+    match view.start_now(copy).filter(|started| started.is_since(began)) {
         None if view.has_failed(copy) => Err(Ignored::Settled),
-        None => Ok(Decision::Resend),
+        None if view.wanted.barred.is_empty() => Ok(Decision::Resend),
+        None if hedge::starts(view, policy).any(|started| started.is_since(began)) => Ok(Decision::Resend),
+        None => Ok(on_returned(view, task, policy, at)),
         Some(started) => {
             let why = "no worker finished it before its lease ran out, as often as the queue allows";
-            on_failure(view, &lost(started, copy, why, at), policy)
+            on_failure(view, &lost(&task.id, started, why, at), policy)
         }
     }
 }
 
-/// What it leads to that the node's attempt started so long ago that it was past its limit at `since`, and nothing was heard of it.
-pub fn on_late(view: &NodeView, policy: &StagePolicy, since: Millis, at: Millis) -> Result<Decision, Ignored> {
-    match hedge::late_start(view, policy, |started| late_at(started, policy) <= since) {
+/// What it leads to that a copy of the node's attempt started so long ago that it was past its limit at `since`, and nothing was heard of it.
+/// `task`: any task of the node. `began` as for [`on_dead_letter`].
+pub fn on_late(
+    view: &NodeView,
+    task: &TaskId,
+    policy: &StagePolicy,
+    began: Option<Millis>,
+    since: Millis,
+    at: Millis,
+) -> Result<Decision, Ignored> {
+    let is_late = |started: &Started| started.is_since(began) && late_at(started, policy) <= since;
+    match hedge::late_start(view, policy, is_late) {
         None => Err(Ignored::Settled),
         Some((copy, started)) => {
             let why = "a worker started it, and said nothing more until long after its time was up";
-            on_failure(view, &lost(started, copy, why, at), policy)
+            let task = TaskId { attempt: started.attempt, copy, ..task.clone() };
+            on_failure(view, &lost(&task, started, why, at), policy)
         }
     }
+}
+
+/// A task that others than those barred from it might have taken, and did not, for longer than they may be busy with another.
+fn on_returned(view: &NodeView, task: &TaskMessage, policy: &StagePolicy, at: Millis) -> Decision {
+    let wanted = &view.wanted;
+    let returned = wanted.returned.saturating_add(1);
+    let last = wanted.failures.last().map(|note| note.at).unwrap_or_default();
+    if returned < RETURNS || at < last.plus(policy.time_limit).plus(LATE) {
+        return Decision::Return(Try { returned, ..wanted.clone() });
+    }
+    let pool = &task.pool;
+    let what = format!(
+        "it was lost with {}, and no other worker of pool {pool} takes it: start another worker there, then retry the block; where they \
+         are well again and nothing was wrong with the task, retry the block",
+        names(&wanted.barred)
+    );
+    Decision::Fail { reason: ErrorCode::NobodyMayTake.says(what), then: wanted.clone() }
 }
 
 /// From when on a start is not believed any more: the prover's time is up, and its worker has had time to say so.
@@ -177,10 +222,9 @@ pub fn late_at(started: &Started, policy: &StagePolicy) -> Millis {
     started.at.plus(policy.time_limit).plus(LATE)
 }
 
-fn lost(started: &Started, copy: u8, why: &str, at: Millis) -> Failure {
+fn lost(task: &TaskId, started: &Started, why: &str, at: Millis) -> Failure {
     Failure {
-        attempt: started.attempt,
-        copy,
+        task: task.clone(),
         worker: Some(started.worker.clone()),
         by: started.by.clone(),
         kind: FailureKind::Lost,
@@ -198,8 +242,8 @@ fn note(view: &NodeView, failure: &Failure) -> FailureNote {
     let named: BTreeSet<u32> = failure.children.iter().copied().collect();
     let accused = named.into_iter().filter_map(|slot| Some((slot, view.slots.get(&slot)?.blob.sha256)));
     FailureNote {
-        attempt: failure.attempt,
-        copy: failure.copy,
+        attempt: failure.task.attempt,
+        copy: failure.task.copy,
         worker: failure.worker.clone(),
         by: failure.by.clone(),
         kind: failure.kind,
@@ -219,8 +263,12 @@ fn fail(view: &NodeView, note: FailureNote, code: ErrorCode, suffix: &str) -> De
 
 /// A copy has failed, and another of its attempt is out.
 fn noted(view: &NodeView, note: FailureNote) -> Try {
-    let avoid = avoid(&view.wanted.avoid, note.worker.as_ref());
-    Try { avoid, failures: remembered(view.wanted.failures.clone(), note), ..view.wanted.clone() }
+    let wanted = view.wanted.clone();
+    let (avoid, barred, lost) = match note.kind {
+        FailureKind::Lost => (wanted.avoid, bar(wanted.barred, note.worker.as_ref()), wanted.lost + 1),
+        _ => (avoid(&wanted.avoid, note.worker.as_ref()), wanted.barred, wanted.lost),
+    };
+    Try { avoid, barred, lost, failures: remembered(wanted.failures, note), ..view.wanted.clone() }
 }
 
 fn remembered(mut failures: Vec<FailureNote>, note: FailureNote) -> Vec<FailureNote> {
@@ -244,11 +292,57 @@ fn is_anothers(note: &FailureNote, failure: &Failure) -> bool {
     }
 }
 
+/// How often the task may fail, where so often is configured.
+fn limit(view: &NodeView, failure: &Failure, configured: u32) -> u32 {
+    let is_alone = failure.by.is_some() && !view.wanted.failures.iter().any(|note| is_anothers(note, failure));
+    if is_alone { configured.saturating_mul(ALONE) } else { configured }
+}
+
 /// No attempt is left.
 fn is_used_up(view: &NodeView, failure: &Failure, policy: &StagePolicy) -> bool {
-    let is_alone = failure.by.is_some() && !view.wanted.failures.iter().any(|note| is_anothers(note, failure));
-    let attempts = if is_alone { policy.attempts.saturating_mul(ALONE) } else { policy.attempts };
-    view.wanted.failed + 1 >= attempts
+    view.wanted.failed + 1 >= limit(view, failure, policy.attempts)
+}
+
+/// Whether there is a larger pool that the task has not been in. What the trusted pool reports is of its own provers.
+fn can_move(view: &NodeView, failure: &Failure, policy: &StagePolicy) -> bool {
+    !failure.trusted && policy.larger_pool.is_some() && view.wanted.larger_from.is_none()
+}
+
+/// The next attempt, in the larger pool: nothing there has failed yet, so there is nothing to wait for and nobody to avoid.
+fn moved(view: &NodeView, note: FailureNote) -> Try {
+    let wanted = &view.wanted;
+    let attempt = wanted.attempt.next();
+    Try {
+        attempt,
+        delay: Millis(0),
+        avoid: Vec::new(),
+        failures: remembered(wanted.failures.clone(), note),
+        returned: 0,
+        larger_from: Some(attempt),
+        ..wanted.clone()
+    }
+}
+
+/// An attempt that its worker did not outlive.
+fn on_lost(view: &NodeView, failure: &Failure, note: FailureNote, policy: &StagePolicy) -> Decision {
+    let barred = bar(view.wanted.barred.clone(), failure.worker.as_ref());
+    let lost = view.wanted.lost + 1;
+    if lost >= limit(view, failure, policy.lost_attempts) {
+        let suffix = format!(" ({lost} attempts were lost with their workers: {})", names(&barred));
+        return fail(view, note, ErrorCode::WorkersLost, &suffix);
+    }
+    let Try { failed, avoid, .. } = &view.wanted;
+    let (failed, avoid) = (*failed, avoid.clone());
+    Decision::Again(Try { failed, avoid, lost, barred, ..next_try(view, failure, note, policy) })
+}
+
+fn bar(mut barred: Vec<WorkerId>, lost: Option<&WorkerId>) -> Vec<WorkerId> {
+    barred.extend(lost.filter(|worker| !barred.contains(worker)).cloned().into_iter().collect::<Vec<_>>());
+    barred
+}
+
+fn names(workers: &[WorkerId]) -> String {
+    workers.iter().map(WorkerId::as_str).collect::<Vec<_>>().join(", ")
 }
 
 /// What no attempt can mend.
@@ -296,12 +390,22 @@ fn confirmed_accusations(view: &NodeView, note: &FailureNote, failure: &Failure)
     note.accused.iter().filter(counts).copied().collect()
 }
 
-fn next_try(view: &NodeView, note: FailureNote, policy: &StagePolicy) -> Try {
+fn next_try(view: &NodeView, failure: &Failure, note: FailureNote, policy: &StagePolicy) -> Try {
     let attempt = view.wanted.attempt.next();
+    let delay = delay_before(&TaskId { attempt, copy: 0, ..failure.task.clone() }, policy);
     let avoid = avoid(&view.wanted.avoid, note.worker.as_ref());
     let failures = remembered(view.wanted.failures.clone(), note);
     let failed = view.wanted.failed + 1;
-    Try { attempt, delay: policy.backoff_before(attempt.0), avoid, failures, failed, checks: Vec::new() }
+    Try { attempt, delay, avoid, failures, failed, returned: 0, checks: Vec::new(), ..view.wanted.clone() }
+}
+
+/// Between half of the stage's back-off and the whole: tasks that failed together, as those of a worker that ended, do not come back together.
+fn delay_before(task: &TaskId, policy: &StagePolicy) -> Millis {
+    let whole = policy.backoff_before(task.attempt.0).0;
+    let drawn = Sha256::of(task.to_string().as_bytes()).0;
+    let drawn = u64::from_be_bytes(drawn[..8].try_into().expect("a digest has 32 bytes"));
+    let spread = whole / 2;
+    Millis(whole - drawn % (spread + 1))
 }
 
 /// The rows a revocation changes, beside the reader's `try`.
@@ -329,7 +433,7 @@ pub fn revoke(
     let avoid = avoid(&child.wanted.avoid, Some(&artifact.worker));
     let below = child.slots.iter().filter(|(slot, _)| can_check(**slot));
     let checks = below.map(|(slot, artifact)| (*slot, artifact.blob.sha256)).collect();
-    let child = Try { attempt, delay: Millis(0), avoid, checks, ..child.wanted.clone() };
+    let child = Try { attempt, delay: Millis(0), avoid, checks, returned: 0, ..child.wanted.clone() };
     Some(Revocation { floor, child })
 }
 
@@ -356,6 +460,10 @@ mod tests {
         name.parse().unwrap()
     }
 
+    fn id(attempt: u32) -> TaskId {
+        format!("demo/1/e1/0123456789abcdef/2.0.0/a{attempt}c0").parse().unwrap()
+    }
+
     fn view() -> NodeView {
         let artifact = |byte: u8| Artifact {
             attempt: Attempt(1),
@@ -368,8 +476,7 @@ mod tests {
 
     fn failure(kind: FailureKind, by: &str, attempt: u32) -> Failure {
         Failure {
-            attempt: Attempt(attempt),
-            copy: 0,
+            task: id(attempt),
             worker: Some(worker(by)),
             by: None,
             kind,
@@ -393,7 +500,8 @@ mod tests {
         let after = again(&view(), &failure(FailureKind::Retryable, "w1", 1));
         assert_eq!(after.wanted.attempt, Attempt(2));
         assert_eq!(after.wanted.avoid, vec![worker("w1")]);
-        assert_eq!(after.wanted.delay, Millis(500));
+        assert_eq!(after.wanted.delay, delay_before(&id(2), &policy()));
+        assert!((Millis(250)..=Millis(500)).contains(&after.wanted.delay), "{:?}", after.wanted.delay);
         assert_eq!(after.wanted.failures.len(), 1);
     }
 
@@ -594,7 +702,7 @@ mod tests {
     #[test]
     fn a_copy_that_fails_moves_the_attempt_only_when_no_other_is_out() {
         let two = StagePolicy { copies: 2, ..policy() };
-        let of_copy = |copy, by| Failure { copy, ..failure(FailureKind::Retryable, by, 1) };
+        let of_copy = |copy, by| Failure { task: TaskId { copy, ..id(1) }, ..failure(FailureKind::Retryable, by, 1) };
         let Ok(Decision::Again(noted)) = on_failure(&view(), &of_copy(1, "w2"), &two) else { panic!("not noted") };
         assert_eq!((noted.attempt, noted.failed, noted.failures.len()), (Attempt(1), 0, 1));
         assert_eq!(noted.avoid, [worker("w2")]);
@@ -614,7 +722,7 @@ mod tests {
     #[test]
     fn two_workers_that_call_copies_of_an_attempt_permanent_agree() {
         let two = StagePolicy { copies: 2, ..policy() };
-        let of_copy = |copy, by| Failure { copy, ..failure(FailureKind::Permanent, by, 1) };
+        let of_copy = |copy, by| Failure { task: TaskId { copy, ..id(1) }, ..failure(FailureKind::Permanent, by, 1) };
         let Ok(Decision::Again(noted)) = on_failure(&view(), &of_copy(0, "w1"), &two) else { panic!("not noted") };
         let second = on_failure(&NodeView { wanted: noted, ..view() }, &of_copy(1, "w2"), &two);
         assert!(matches!(&second, Ok(Decision::Fail { then, .. }) if then.failures.len() == 2), "{second:?}");
@@ -628,36 +736,40 @@ mod tests {
         let view =
             NodeView { started: Some(start("w1", 90_000)), copies_started: [(1, start("w2", 1_000))].into(), ..view() };
         let past = limit.plus(Millis(1_000));
-        let Ok(Decision::Again(noted)) = on_late(&view, &two, past, past) else { panic!("not late") };
-        assert_eq!((noted.attempt, noted.failures[0].copy, noted.avoid.clone()), (Attempt(1), 1, vec![worker("w2")]));
+        let Ok(Decision::Again(noted)) = on_late(&view, &id(1), &two, None, past, past) else { panic!("not late") };
+        assert_eq!((noted.attempt, noted.failures[0].copy, noted.lost), (Attempt(1), 1, 1));
+        assert_eq!(noted.barred, [worker("w2")], "from the attempt's other copies, too");
         let noted = NodeView { wanted: noted, ..view };
-        assert_eq!(on_late(&noted, &two, past, past), Err(Ignored::Settled), "the other is not late");
+        assert_eq!(on_late(&noted, &id(1), &two, None, past, past), Err(Ignored::Settled), "the other is not late");
     }
 
     #[test]
-    fn a_start_that_was_past_its_limit_already_when_somebody_looked_before_counts_as_a_failure() {
+    fn a_start_that_was_past_its_limit_already_when_somebody_looked_before_counts_as_lost() {
         let limit = policy().time_limit.plus(LATE);
         let started =
             |attempt| Started { attempt: Attempt(attempt), worker: worker("w1"), by: None, at: Millis(1_000) };
         let view = NodeView { started: Some(started(1)), ..view() };
         let (past, now) = (limit.plus(Millis(1_000)), limit.plus(Millis(99_000)));
-        let Ok(Decision::Again(then)) = on_late(&view, &policy(), past, now) else { panic!("not lost") };
-        assert_eq!((then.attempt, then.avoid, then.failed), (Attempt(2), vec![worker("w1")], 1));
+        let late = |view: &NodeView, since| on_late(view, &id(1), &policy(), None, since, now);
+        let Ok(Decision::Again(then)) = late(&view, past) else { panic!("not lost") };
+        assert_eq!((then.attempt, then.barred, then.failed, then.lost), (Attempt(2), vec![worker("w1")], 0, 1));
+        assert_eq!(then.avoid, vec![], "barred is more than avoided");
         assert_eq!((then.failures[0].kind, then.failures[0].at), (FailureKind::Lost, now));
-        assert_eq!(
-            on_late(&view, &policy(), past.since(Millis(1)), now),
-            Err(Ignored::Settled),
-            "it was not late then"
-        );
+        assert_eq!(late(&view, past.since(Millis(1))), Err(Ignored::Settled), "it was not late then");
         let moved = NodeView { wanted: Try { attempt: Attempt(2), ..Try::default() }, ..view.clone() };
-        assert_eq!(on_late(&moved, &policy(), past, now), Err(Ignored::Settled), "an earlier attempt's start");
-        assert_eq!(on_late(&NodeView { started: None, ..view }, &policy(), past, now), Err(Ignored::Settled));
+        assert_eq!(late(&moved, past), Err(Ignored::Settled), "an earlier attempt's start");
+        assert_eq!(late(&NodeView { started: None, ..view.clone() }, past), Err(Ignored::Settled));
+        let restarted = on_late(&view, &id(1), &policy(), Some(Millis(1_001)), past, now);
+        assert_eq!(
+            restarted,
+            Err(Ignored::Settled),
+            "its worker may have ended with the process that the queues are in"
+        );
     }
 
-    #[test]
-    fn a_dead_letter_that_never_started_goes_out_again_as_it_is() {
-        let task = |attempt: u32| TaskMessage {
-            id: format!("demo/1/e1/0123456789abcdef/2.0.0/a{attempt}c0").parse().unwrap(),
+    fn letter(attempt: u32) -> TaskMessage {
+        TaskMessage {
+            id: id(attempt),
             stage: "join".parse().unwrap(),
             kind: Kind::Join,
             prover: "p".parse().unwrap(),
@@ -671,15 +783,143 @@ mod tests {
             time_limit: Millis(1),
             progress_limit: None,
             avoid: vec![],
+            barred: vec![],
             check: None,
             copies: None,
-        };
+        }
+    }
+
+    fn started(by: &str, attempt: u32, at: Millis) -> Option<Started> {
+        Some(Started { attempt: Attempt(attempt), worker: worker(by), by: None, at })
+    }
+
+    /// The node after an attempt was lost with this worker.
+    fn lost_with(view: NodeView, by: &str) -> NodeView {
+        let attempt = view.wanted.attempt.0;
+        let view = NodeView { started: started(by, attempt, Millis(5)), ..view };
+        match on_dead_letter(&view, &letter(attempt), &policy(), None, Millis(9)).unwrap() {
+            Decision::Again(wanted) => NodeView { wanted, ..view },
+            other => panic!("expected another attempt, got {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_dead_letter_that_never_started_goes_out_again_as_it_is() {
         let at = Millis(5);
-        assert_eq!(on_dead_letter(&view(), &task(1), &policy(), at), Ok(Decision::Resend));
-        let started = Started { attempt: Attempt(1), worker: worker("w1"), by: None, at };
-        let view = NodeView { started: Some(started), ..view() };
-        let decision = on_dead_letter(&view, &task(1), &policy(), at);
+        let decide = |view: &NodeView, attempt| on_dead_letter(view, &letter(attempt), &policy(), None, at);
+        assert_eq!(decide(&view(), 1), Ok(Decision::Resend));
+        let view = NodeView { started: started("w1", 1, at), ..view() };
+        let decision = decide(&view, 1);
         assert!(matches!(&decision, Ok(Decision::Again(wanted)) if wanted.attempt == Attempt(2)), "{decision:?}");
-        assert_eq!(on_dead_letter(&view, &task(2), &policy(), at), Err(Ignored::Stale));
+        assert_eq!(decide(&view, 2), Err(Ignored::Stale));
+    }
+
+    #[test]
+    fn what_ended_together_with_the_queues_own_process_is_not_lost_however_often() {
+        let mut view = view();
+        for boot in 1..100 {
+            view.started = started("local-cpu-1", 1, Millis(boot * 1000 - 1));
+            let decision = on_dead_letter(&view, &letter(1), &policy(), Some(Millis(boot * 1000)), Millis(boot * 1000));
+            assert_eq!(decision, Ok(Decision::Resend));
+        }
+        let after = on_dead_letter(&view, &letter(1), &policy(), Some(Millis(98_999)), Millis(200_000));
+        let Ok(Decision::Again(wanted)) = after else { panic!("started since: {after:?}") };
+        assert_eq!((wanted.lost, wanted.failed), (1, 0));
+    }
+
+    #[test]
+    fn attempts_that_workers_were_lost_with_are_counted_apart_from_reported_failures() {
+        let mut after = view();
+        for attempt in 1..4 {
+            after = again(&after, &failure(FailureKind::Retryable, "w9", attempt));
+        }
+        assert_eq!((after.wanted.failed, after.wanted.lost), (3, 0), "the next report would fail the block");
+        let after = lost_with(lost_with(after, "w1"), "w2");
+        let Try { failed, lost, barred, .. } = &after.wanted;
+        assert_eq!((*failed, *lost, barred), (3, 2, &vec![worker("w1"), worker("w2")]));
+        let last = NodeView { started: started("w3", 6, Millis(5)), ..after.clone() };
+        let Ok(Decision::Fail { reason, .. }) = on_dead_letter(&last, &letter(6), &policy(), None, Millis(9)) else {
+            panic!("the third is the last")
+        };
+        assert!(reason.starts_with(&format!("{}: lost: ", ErrorCode::WorkersLost)), "{reason}");
+        assert!(reason.ends_with("(3 attempts were lost with their workers: w1, w2, w3)"), "{reason}");
+        let reported = on_failure(&after, &failure(FailureKind::Retryable, "w4", 6), &policy());
+        assert!(matches!(reported, Ok(Decision::Fail { .. })), "and they spare no reported failure: {reported:?}");
+    }
+
+    #[test]
+    fn a_worker_that_is_lost_twice_is_barred_once_and_one_token_alone_is_lost_twice_as_often() {
+        let by = |worker: &str, attempt| {
+            let task = id(attempt);
+            let started =
+                Started { by: Some("rack1".parse().unwrap()), ..started(worker, attempt, Millis(1)).unwrap() };
+            lost(&task, &started, "why", Millis(9))
+        };
+        let mut after = view();
+        for attempt in 1..6 {
+            after = again(&after, &by("rack1-a", attempt));
+        }
+        assert_eq!((after.wanted.lost, &after.wanted.barred), (5, &vec![worker("rack1-a")]));
+        assert!(matches!(on_failure(&after, &by("rack1-a", 6), &policy()), Ok(Decision::Fail { .. })), "not for ever");
+    }
+
+    #[test]
+    fn a_task_that_only_barred_workers_could_take_waits_for_others_and_then_fails_with_the_way_out() {
+        let barred = lost_with(view(), "w1");
+        let decide = |view: &NodeView, at| on_dead_letter(view, &letter(2), &policy(), None, at).unwrap();
+        let late = policy().time_limit.plus(LATE).plus(Millis(9));
+        let mut view = barred.clone();
+        for returned in 1..20 {
+            let Decision::Return(wanted) = decide(&view, late.since(Millis(1))) else { panic!("others may be busy") };
+            assert_eq!((wanted.returned, wanted.attempt, wanted.failed), (returned, Attempt(2), 0));
+            view.wanted = wanted;
+        }
+        let Decision::Fail { reason, .. } = decide(&view, late) else { panic!("not for ever") };
+        assert!(reason.starts_with(&format!("{}: it was lost with w1, ", ErrorCode::NobodyMayTake)), "{reason}");
+        assert!(reason.contains("start another worker") && reason.contains("pool cpu"), "{reason}");
+        assert!(matches!(decide(&barred, late), Decision::Return(_)), "once is not often enough");
+        let taken = NodeView { started: started("w2", 2, late), ..view };
+        assert!(matches!(decide(&taken, late), Decision::Again(_)), "somebody else took it");
+    }
+
+    #[test]
+    fn out_of_memory_moves_a_task_to_the_larger_pool_at_once_and_costs_no_attempt() {
+        let policy = StagePolicy { larger_pool: Some("gpu-large".parse().unwrap()), attempts: 1, ..policy() };
+        let oom = |attempt| failure(FailureKind::OutOfMemory, "w1", attempt);
+        let Ok(Decision::Again(wanted)) = on_failure(&view(), &oom(1), &policy) else { panic!("not moved") };
+        assert_eq!((wanted.attempt, wanted.delay, wanted.failed), (Attempt(2), Millis(0), 0));
+        assert_eq!((&wanted.avoid, wanted.larger_from), (&vec![], Some(Attempt(2))));
+        assert_eq!(wanted.failures[0].kind, FailureKind::OutOfMemory);
+        let moved = NodeView { wanted, ..view() };
+        let pools = [1, 2, 3].map(|attempt| moved.pool(Attempt(attempt), &policy).as_str());
+        assert_eq!(pools, ["cpu", "gpu-large", "gpu-large"], "what was sent before the move is where it was");
+        let again = on_failure(&moved, &oom(2), &policy).unwrap();
+        let Decision::Fail { reason, .. } = again else { panic!("there is no larger one: {again:?}") };
+        assert_eq!(reason, "P0-001: out of memory: P0-116: why (1 attempts used up)");
+    }
+
+    #[test]
+    fn without_a_larger_pool_out_of_memory_counts_like_any_failure() {
+        let oom = |attempt| failure(FailureKind::OutOfMemory, "w1", attempt);
+        let after = again(&view(), &oom(1));
+        assert_eq!((after.wanted.failed, after.wanted.avoid, after.wanted.larger_from), (1, vec![worker("w1")], None));
+        let trusted = Failure { trusted: true, ..oom(1) };
+        let larger = StagePolicy { larger_pool: Some("gpu-large".parse().unwrap()), ..policy() };
+        let Ok(Decision::Again(wanted)) = on_failure(&view(), &trusted, &larger) else { panic!("trusted") };
+        assert_eq!((wanted.failed, wanted.larger_from), (1, None));
+    }
+
+    #[test]
+    fn tasks_that_failed_together_come_back_apart() {
+        let policy = StagePolicy { backoff: Millis(1_000), ..policy() };
+        let delays: Vec<Millis> = (0..64)
+            .map(|index| format!("demo/1/e1/0123456789abcdef/1.0.{index}/a2c0").parse().unwrap())
+            .map(|task| delay_before(&task, &policy))
+            .collect();
+        assert!(delays.iter().all(|delay| (500..=1_000).contains(&delay.0)), "{delays:?}");
+        let distinct: BTreeSet<&Millis> = delays.iter().collect();
+        assert!(distinct.len() > 48, "{distinct:?}");
+        assert_eq!(delay_before(&id(2), &policy), delay_before(&id(2), &policy), "drawn from the name");
+        assert_eq!(delay_before(&id(2), &StagePolicy { backoff: Millis(0), ..policy }), Millis(0));
     }
 }

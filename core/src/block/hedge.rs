@@ -44,12 +44,12 @@ pub(super) enum Standing {
 }
 
 pub(super) fn standing(view: &NodeView, failure: &Failure, policy: &StagePolicy) -> Standing {
-    let mut others = out(view, policy).filter(|copy| *copy != failure.copy);
-    if failure.copy >= copies(view, policy) {
+    let mut others = out(view, policy).filter(|copy| *copy != failure.task.copy);
+    if failure.task.copy >= copies(view, policy) {
         Standing::Unknown
     } else if others.next().is_none() {
         Standing::Last
-    } else if view.has_failed(failure.copy) {
+    } else if view.has_failed(failure.task.copy) {
         Standing::Noted
     } else {
         Standing::OneOfSeveral

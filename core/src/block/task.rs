@@ -101,7 +101,7 @@ fn task(run: &Run, node: Node, attempt: Attempt, inputs: Vec<BlobRef>, view: &No
         kind: stage.kind,
         prover: stage.prover.clone(),
         programs: run.pipeline.programs.get(&stage.prover).cloned().unwrap_or_default(),
-        pool: policy.pool.clone(),
+        pool: view.pool(attempt, policy).clone(),
         class: run.class_of(node, attempt),
         inputs,
         expand: run.is_batch && stage.kind == Kind::Split,
@@ -110,6 +110,7 @@ fn task(run: &Run, node: Node, attempt: Attempt, inputs: Vec<BlobRef>, view: &No
         time_limit: policy.time_limit,
         progress_limit: policy.progress_limit,
         avoid: avoid(run, node, view),
+        barred: view.wanted.barred.clone(),
         check: None,
         copies: policy.may_copy().then_some(policy.copies),
     }
@@ -121,6 +122,7 @@ const MAX_SUSPECTS: usize = 2;
 /// Who shall not get a node's task: who failed at it in this run, and the latest suspects of earlier runs at its stage.
 fn avoid(run: &Run, node: Node, view: &NodeView) -> Vec<WorkerId> {
     let mut avoid = view.wanted.avoid.clone();
+    avoid.extend(view.wanted.barred.iter().filter(|worker| !view.wanted.avoid.contains(worker)).cloned());
     let suspects = run.suspects.iter().rev().filter(|suspect| suspect.stage == node.stage).take(MAX_SUSPECTS);
     for suspect in suspects {
         if !avoid.contains(&suspect.worker) {

@@ -75,18 +75,19 @@ impl Graph<'_> {
 }
 
 /// The open tasks of a part whose nodes have these rows; without a graph there is only `split`. `sent`: when the piece had been sent, if it
-/// has. Beside the part's own rows, those of its nodes' parents are needed.
+/// has. `began`: see [`crate::record::Started::is_since`]. Beside the part's own rows, those of its nodes' parents are needed.
 pub fn open<'r>(
     view: &RunView,
     graph: Option<&Graph<'_>>,
     piece: u32,
     sent: Option<Millis>,
+    began: Option<Millis>,
     row: impl Fn(Node) -> Option<&'r NodeView>,
 ) -> Vec<Open> {
     let Some(graph) = graph else {
         let split = row(Node::SPLIT).cloned().unwrap_or_default();
         let begun = Some(view.run.released_at).filter(|_| piece == 0);
-        return begun.map(|begun| open_task(view, Node::SPLIT, &split, begun)).into_iter().collect();
+        return begun.map(|begun| open_task(view, Node::SPLIT, &split, begun, began)).into_iter().collect();
     };
     let of_node = |node: Node| {
         let own = row(node).cloned().unwrap_or_default();
@@ -97,7 +98,7 @@ pub fn open<'r>(
         let sent = if graph.plan.slots(node) == 0 { sent } else { inputs_since(graph, node, &own) };
         // Later attempts are sent for themselves.
         let sent = sent.or((own.wanted.attempt > Attempt::FIRST && graph.plan.slots(node) == 0).then_some(Millis(0)));
-        sent.filter(|_| !is_answered).map(|sent| open_task(view, node, &own, sent))
+        sent.filter(|_| !is_answered).map(|sent| open_task(view, node, &own, sent, began))
     };
     graph.part(piece).into_iter().filter(|node| *node != Node::SPLIT).filter_map(of_node).collect()
 }
@@ -109,7 +110,7 @@ fn inputs_since(graph: &Graph<'_>, node: Node, row: &NodeView) -> Option<Millis>
     (is_whole || !row.wanted.checks.is_empty()).then_some(last)
 }
 
-fn open_task(view: &RunView, node: Node, row: &NodeView, sent: Millis) -> Open {
+fn open_task(view: &RunView, node: Node, row: &NodeView, sent: Millis, began: Option<Millis>) -> Open {
     let run = &view.run;
     let policy = run.policy.stage(node.stage);
     let failed = row.wanted.failures.last().map(|note| note.at.plus(row.wanted.delay)).unwrap_or_default();
@@ -119,7 +120,7 @@ fn open_task(view: &RunView, node: Node, row: &NodeView, sent: Millis) -> Open {
     let is_trusted = is_checked || run.pipeline.stage(node.stage).kind.is_trusted();
     let queue = match is_checked {
         true => work_queue(&Pool::trusted(), run.class_of_checks()),
-        false => work_queue(&policy.pool, run.class_of(node, row.wanted.attempt)),
+        false => work_queue(row.pool(row.wanted.attempt, policy), run.class_of(node, row.wanted.attempt)),
     };
     Open {
         node,
@@ -127,13 +128,13 @@ fn open_task(view: &RunView, node: Node, row: &NodeView, sent: Millis) -> Open {
         queue,
         reports: if is_trusted { queue::VERDICTS } else { queue::RESULTS },
         since: sent.max(failed).max(started).max(asked),
-        late: late(row, policy),
+        late: late(row, policy, began),
     }
 }
 
-fn late(row: &NodeView, policy: &StagePolicy) -> Option<Millis> {
-    let starts = hedge::starts(row, policy).filter(|_| row.wanted.checks.is_empty());
-    starts.map(|started| late_at(started, policy)).min()
+fn late(row: &NodeView, policy: &StagePolicy, began: Option<Millis>) -> Option<Millis> {
+    let starts = hedge::starts(row, policy).filter(|started| started.is_since(began));
+    starts.filter(|_| row.wanted.checks.is_empty()).map(|started| late_at(started, policy)).min()
 }
 
 /// The first look at a part that was sent at `sent`.

@@ -82,8 +82,23 @@ pub enum FailureKind {
     Retryable,
     Permanent,
     BadInput,
-    /// No worker said so: the task came to the dead-letter queue after its attempt had started.
+    /// The prover had not memory enough: the stage's larger pool may have it.
+    OutOfMemory,
+    /// No worker said so: its worker ended, or fell silent, with the task in hand.
     Lost,
+}
+
+impl FailureKind {
+    /// As it is sent and stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FailureKind::Retryable => "retryable",
+            FailureKind::Permanent => "permanent",
+            FailureKind::BadInput => "bad_input",
+            FailureKind::OutOfMemory => "out_of_memory",
+            FailureKind::Lost => "lost",
+        }
+    }
 }
 
 versioned! { Report = 1, "report"; }

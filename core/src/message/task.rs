@@ -33,6 +33,9 @@ pub struct TaskMessage {
     pub progress_limit: Option<Millis>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub avoid: Vec<WorkerId>,
+    /// They never get it: they were lost with earlier attempts. `avoid` names them, too, for workers of before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub barred: Vec<WorkerId>,
     /// Set: nothing is to be proven. The inputs are what this task's attempt left, the header, and the first and the last segment that it
     /// covers: is it what it should be? Asked of the trusted pool when another task's prover accused it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -11,7 +11,7 @@ use super::{
     ARITY, Arity, EXECUTABLE, Form, Hedging, Kind, MOST_COPIES, Pipeline, Policy, ProverCommand, SelfTest, Stage,
     StagePolicy,
 };
-use crate::id::{Millis, ProverName, Sha256, StageName};
+use crate::id::{Millis, Pool, ProverName, Sha256, StageName};
 
 /// A pipeline file as parsed.
 #[derive(Debug, Clone, PartialEq)]
@@ -310,14 +310,31 @@ impl Reader {
                 (_, None) => self.mistake(&at, "must be a table"),
             }
         }
+        for (stage, policies) in stages.iter().zip(&mut policies) {
+            self.larger_pool(policy, stage, policies);
+        }
         self.mistakes.dedup();
         Policy { stages: policies }
     }
 
+    /// What is larger is another pool. A default that names the pool in which a stage is run anyway means the other stages.
+    fn larger_pool(&mut self, tables: &Table, stage: &Stage, policy: &mut StagePolicy) {
+        if policy.larger_pool.as_ref() != Some(&policy.pool) {
+            return;
+        }
+        let says = |table: &str, key: &str| tables.get(table).and_then(Value::as_table)?.get(key)?.as_str();
+        let name = stage.name.as_str();
+        let is_own = says(name, "larger_pool").is_some();
+        if is_own || says("default", "pool") == says("default", "larger_pool") {
+            let at = format!("[policy.{}]", if is_own { name } else { "default" });
+            self.mistake(&at, "`larger_pool` must be another pool than `pool`");
+        }
+        policy.larger_pool = None;
+    }
+
     fn stage_policy(&mut self, table: &Table, at: &str, kind: Kind, policy: &mut StagePolicy, is_default: bool) {
-        const KEYS: [&str; 8] =
-            ["pool", "time_limit_s", "progress_limit_s", "attempts", "backoff_ms", "check", "copies", "hedge"];
-        self.only_keys(table, at, &KEYS);
+        let limits = ["time_limit_s", "progress_limit_s", "attempts", "lost_attempts", "backoff_ms", "copies", "hedge"];
+        self.only_keys(table, at, &[&["pool", "larger_pool", "check"][..], &limits].concat());
         if let Some(pool) = self.text(table, at, "pool") {
             if !kind.is_trusted() {
                 policy.pool = pool;
@@ -328,6 +345,17 @@ impl Reader {
                 self.mistake(at, format_args!("`pool` cannot be set: `{}` runs in pool `trusted`", kind.as_str()));
             }
         }
+        if let Some(pool) = self.text::<Pool>(table, at, "larger_pool") {
+            match kind.is_trusted() {
+                true if is_default => {}
+                true => {
+                    let what = format!("`larger_pool` cannot be set: `{}` runs in pool `trusted`", kind.as_str());
+                    self.mistake(at, what);
+                }
+                false if pool.is_trusted() => self.mistake(at, "pool `trusted` runs `split` and `verify` only"),
+                false => policy.larger_pool = Some(pool),
+            }
+        }
         if let Some(seconds) = self.integer(table, at, "time_limit_s", 1..=43_200) {
             policy.time_limit = Millis::from_secs(seconds);
         }
@@ -336,6 +364,9 @@ impl Reader {
         }
         if let Some(attempts) = self.integer(table, at, "attempts", 1..=100) {
             policy.attempts = attempts as u32;
+        }
+        if let Some(attempts) = self.integer(table, at, "lost_attempts", 1..=20) {
+            policy.lost_attempts = attempts as u32;
         }
         if let Some(backoff) = self.integer(table, at, "backoff_ms", 0..=60_000) {
             policy.backoff = Millis(backoff);
@@ -584,6 +615,32 @@ mod tests {
         ] {
             let mistakes = tested(bad).unwrap_err();
             assert!(mistakes.to_string().contains(says), "{bad}: {mistakes}");
+        }
+    }
+
+    #[test]
+    fn a_larger_pool_is_another_pool_and_none_of_the_trusted_stages() {
+        let with = |own: &str| GOOD.replace("attempts = 7", &format!("attempts = 7\n        {own}"));
+        let file = parse(&with("larger_pool = \"gpu-large\"\n        lost_attempts = 2")).unwrap();
+        let prove = file.policy.stage(1);
+        assert_eq!((prove.larger_pool.clone(), prove.lost_attempts), (Some("gpu-large".parse().unwrap()), 2));
+        assert_eq!(file.policy.stage(2).larger_pool, None);
+        assert_eq!(file.pipeline.digest(), parse(GOOD).unwrap().pipeline.digest());
+        let default = |more: &str| GOOD.replace("pool = \"gpu\"", &format!("pool = \"gpu\"\n        {more}"));
+        let file = parse(&default("larger_pool = \"gpu-large\"")).unwrap();
+        let larger: Vec<bool> = file.policy.stages.iter().map(|stage| stage.larger_pool.is_some()).collect();
+        assert_eq!(larger, [false, true, true, false], "not for stages of the trusted pool");
+        let own = default("larger_pool = \"gpu-large\"").replace("attempts = 7", "pool = \"gpu-large\"");
+        assert_eq!(parse(&own).unwrap().policy.stage(1).larger_pool, None, "it is in the larger one already");
+        for (bad, says) in [
+            (with("larger_pool = \"gpu\""), "[policy.prove]: `larger_pool` must be another pool"),
+            (default("larger_pool = \"gpu\""), "[policy.default]: `larger_pool` must be another pool"),
+            (with("larger_pool = \"trusted\""), "[policy.prove]: pool `trusted` runs"),
+            (format!("{GOOD}\n[policy.verify]\nlarger_pool = \"gpu\""), "[policy.verify]: `larger_pool` cannot be set"),
+            (with("lost_attempts = 0"), "`lost_attempts` must be a whole number from 1 to 20"),
+        ] {
+            let mistakes = parse(&bad).unwrap_err();
+            assert!(mistakes.to_string().contains(says), "{says} is not in {mistakes}");
         }
     }
 

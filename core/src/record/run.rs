@@ -28,9 +28,9 @@ use serde_json::Value;
 
 use super::codec::versioned;
 use super::{BlobRef, Versioned as _};
-use crate::id::{Attempt, BlockHash, Class, Millis, PipelineDigest, Principal, RunId, Sha256, WorkerId};
+use crate::id::{Attempt, BlockHash, Class, Millis, PipelineDigest, Pool, Principal, RunId, Sha256, WorkerId};
 use crate::message::FailureKind;
-use crate::pipeline::{Pipeline, Policy};
+use crate::pipeline::{Pipeline, Policy, StagePolicy};
 
 /// Names of attributes.
 pub mod attribute {
@@ -187,9 +187,22 @@ pub struct Try {
     /// Failures of earlier attempts, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<FailureNote>,
-    /// Failures so far: what the policy's attempts count. A revocation raises the attempt without one.
+    /// Reported failures so far: what the policy's attempts count. A revocation raises the attempt without one, and so does the move to
+    /// the larger pool.
     #[serde(default)]
     pub failed: u32,
+    /// Attempts that were lost with their workers; they have a limit of their own.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lost: u32,
+    /// The workers that were lost so: none of them ever gets the task again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub barred: Vec<WorkerId>,
+    /// How often the wanted attempt came back from the dead letters while nobody but barred workers was seen to take it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub returned: u32,
+    /// From this attempt on tasks go to the stage's larger pool: the one before had not memory enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub larger_from: Option<Attempt>,
     /// Accused artifacts (slot, digest) that the trusted pool is looking at: nothing is sent before it has answered.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<(u32, Sha256)>,
@@ -203,9 +216,17 @@ impl Default for Try {
             avoid: Vec::new(),
             failures: Vec::new(),
             failed: 0,
+            lost: 0,
+            barred: Vec::new(),
+            returned: 0,
+            larger_from: None,
             checks: Vec::new(),
         }
     }
+}
+
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -250,6 +271,14 @@ pub struct Hedges {
     pub reserved: Millis,
     /// When the last was asked for.
     pub at: Millis,
+}
+
+impl Started {
+    /// Whether it says anything about its worker's fate, where the queues' own process began at `began`: what was started before that
+    /// process ended may have ended with it.
+    pub fn is_since(&self, began: Option<Millis>) -> bool {
+        began.is_none_or(|began| self.at >= began)
+    }
 }
 
 versioned! { Run = 1, "plan record"; }
@@ -335,6 +364,12 @@ impl NodeView {
     /// Whether this copy of the attempt wanted now has failed.
     pub fn has_failed(&self, copy: u8) -> bool {
         self.wanted.failures.iter().any(|note| note.attempt == self.wanted.attempt && note.copy == copy)
+    }
+
+    /// Where an attempt at the node goes, or went.
+    pub fn pool<'a>(&'a self, attempt: Attempt, policy: &'a StagePolicy) -> &'a Pool {
+        let is_moved = self.wanted.larger_from.is_some_and(|from| attempt >= from);
+        policy.larger_pool.as_ref().filter(|_| is_moved).unwrap_or(&policy.pool)
     }
 
     pub fn read(attributes: &BTreeMap<String, Value>) -> Self {

@@ -199,6 +199,7 @@ fn report_event() -> impl Strategy<Value = ReportEvent> {
             message,
             children
         }),
+        ".*".prop_map(|message| ReportEvent::Failed { kind: FailureKind::OutOfMemory, message, children: vec![] }),
     ]
 }
 
@@ -218,6 +219,7 @@ fn task_message() -> impl Strategy<Value = TaskMessage> {
             block_hash,
             time_limit,
             progress_limit: Some(time_limit),
+            barred: avoid.clone(),
             avoid,
             copies: Some(2),
             check: Some(crate::message::Check { reader: crate::id::Node::new(3, 0, 1), slot: 1 }),

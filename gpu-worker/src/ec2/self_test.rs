@@ -27,7 +27,7 @@ pub fn self_tests<'p>(pipelines: impl IntoIterator<Item = &'p PipelineFile>, poo
     let mut tests: Vec<SelfTest> = Vec::new();
     for file in pipelines {
         for (position, stage) in (0..).zip(&file.pipeline.stages) {
-            if file.policy.stage(position).pool != *pool {
+            if !file.policy.stage(position).pools().any(|own| own == pool) {
                 continue;
             }
             let id = format!("self-test/0/e1/{}/{position}.0.0/a1c0", file.pipeline.digest().tag());
@@ -46,6 +46,7 @@ pub fn self_tests<'p>(pipelines: impl IntoIterator<Item = &'p PipelineFile>, poo
                 time_limit: file.policy.stage(position).time_limit,
                 progress_limit: file.policy.stage(position).progress_limit,
                 avoid: Vec::new(),
+                barred: Vec::new(),
                 check: None,
                 copies: None,
             };

@@ -136,12 +136,16 @@ fn verdict(result: wire::TaskResult) -> Result<Output, Unusable> {
 /// What `failed` comes to. An accusation names inputs that exist; where there is only one, it needs no naming.
 pub(super) fn failed(job: &Job, failure: wire::Failure) -> Outcome {
     let wire::Failure { kind, message, mut children } = failure;
-    let code =
-        if kind == wire::FailureKind::BadInput { ErrorCode::ArtifactAccused } else { ErrorCode::ProverReportedFailure };
+    let code = match kind {
+        wire::FailureKind::BadInput => ErrorCode::ArtifactAccused,
+        wire::FailureKind::OutOfMemory => ErrorCode::ProverOutOfMemory,
+        wire::FailureKind::Retryable | wire::FailureKind::Permanent => ErrorCode::ProverReportedFailure,
+    };
     let message = code.says(message);
     match kind {
         wire::FailureKind::Retryable => Failure::retryable(message).into(),
         wire::FailureKind::Permanent => Failure::permanent(message).into(),
+        wire::FailureKind::OutOfMemory => Failure::out_of_memory(message).into(),
         wire::FailureKind::BadInput => {
             children.retain(|child| (*child as usize) < job.inputs.len());
             children.sort_unstable();

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use push0_core::ErrorCode;
 use push0_core::pipeline::ProverCommand;
-use push0_prover::wire::{self, EXIT_RETRYABLE, FromProver, TASK_ENV};
+use push0_prover::wire::{self, EXIT_OUT_OF_MEMORY, EXIT_RETRYABLE, FromProver, TASK_ENV};
 
+use super::memory::{self, Kills};
 use super::process::{Log, describe};
 use super::{Failure, Job, Launcher, Outcome, Watch, answer};
 
@@ -48,6 +49,7 @@ pub(super) async fn prove(
         // Its stdout is not read: nothing it prints there may block it.
         command.stdout(std::process::Stdio::null());
     };
+    let kills = Kills::now();
     let mut process = match launcher.launch(&job.task.prover, prover, arguments).await {
         Ok(process) => process,
         Err(why) => return Failure::retryable(why).into(),
@@ -76,7 +78,13 @@ pub(super) async fn prove(
             }
             let how = format!("prover {} {}\n{last_words}", job.task.prover, describe(status));
             let (how, crashed) = (how.trim_end(), ErrorCode::ProverCrashed);
+            let ran_out = memory::ran_out(status, &last_words, kills, Kills::now());
             match code {
+                // It asks for more memory, or would have.
+                Some(EXIT_OUT_OF_MEMORY) => Failure::out_of_memory(ErrorCode::ProverOutOfMemory.says(how)).into(),
+                code if ran_out && code != Some(EXIT_RETRYABLE) => {
+                    Failure::out_of_memory(ErrorCode::ProverOutOfMemory.says(how)).into()
+                }
                 None => Failure::retryable(crashed.says(how)).into(),
                 // It asks for another try: its way of saying that it failed.
                 Some(EXIT_RETRYABLE) => Failure::retryable(ErrorCode::ProverReportedFailure.says(how)).into(),

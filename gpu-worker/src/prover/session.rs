@@ -14,6 +14,7 @@ use tokio::process::{ChildStdin, ChildStdout};
 use tokio::sync::mpsc;
 use tracing::{debug, info};
 
+use super::memory::{self, Kills};
 use super::process::{LAST_MOMENTS, Log, Process, describe};
 use super::{EXECUTABLE, Failure, Job, Launcher, Onlooker, Outcome, Seen, Watch, answer, executable};
 
@@ -58,6 +59,7 @@ impl Session {
         let piped = |command: &mut tokio::process::Command| {
             command.stdin(std::process::Stdio::piped());
         };
+        let kills = Kills::now();
         let mut process = launcher.launch(name, prover, piped).await.map_err(Failure::retryable)?;
         started(process.log());
         let (Some(stdin), Some(stdout)) = (process.take_stdin(), process.take_stdout()) else {
@@ -75,7 +77,7 @@ impl Session {
             Some(Said::Garbage(line)) => {
                 return Err(broke_protocol(format!("prover {name} said what is not in the protocol: {line}")));
             }
-            None => return Err(crashed(name, &mut process, &*clock).await),
+            None => return Err(crashed(name, &mut process, &*clock, kills).await),
         };
         if hello.protocol != PROTOCOL_VERSION {
             return Err(broke_protocol(format!(
@@ -128,13 +130,14 @@ impl Session {
             Ok(told) => told,
             Err(failure) => return (failure.into(), Some(self)),
         };
+        let kills = Kills::now();
         let id = task.id.clone();
         let further = self.onlooker.as_ref().map(|onlooker| onlooker.further_fields()).unwrap_or_default();
         if let Some(onlooker) = &self.onlooker {
             onlooker.sees(Seen::Told(&id));
         }
         if self.tell(&answer::message(task, further)).await.is_err() {
-            return (self.crash().await, None);
+            return (self.crash(kills).await, None);
         }
         let mut cancelled = false;
         loop {
@@ -170,7 +173,7 @@ impl Session {
                     let why = format!("prover {} said what is not in the protocol, and was killed: {line}", self.name);
                     return (broke_protocol(why).into(), None);
                 }
-                None => return (self.crash().await, None),
+                None => return (self.crash(kills).await, None),
             }
         }
     }
@@ -182,8 +185,8 @@ impl Session {
         self.stdin.flush().await
     }
 
-    async fn crash(mut self) -> Outcome {
-        crashed(&self.name, &mut self.process, &*self.clock).await.into()
+    async fn crash(mut self, kills: Kills) -> Outcome {
+        crashed(&self.name, &mut self.process, &*self.clock, kills).await.into()
     }
 
     /// Ends it: the end of stdin means exit; what does not, is killed.
@@ -209,11 +212,16 @@ async fn hear(said: &mut mpsc::Receiver<Said>, process: &mut Process, clock: &dy
     }
 }
 
-async fn crashed(name: &ProverName, process: &mut Process, clock: &dyn Clock) -> Failure {
+/// `kills`: as they were when what it ended over began.
+async fn crashed(name: &ProverName, process: &mut Process, clock: &dyn Clock, kills: Kills) -> Failure {
     let (status, last_words) = process.end(clock).await;
     let how = describe(status);
     info!(prover = %name, how, "prover crashed");
-    Failure::retryable(ErrorCode::ProverCrashed.says(format!("prover {name} {how}\n{last_words}").trim_end()))
+    let what = format!("prover {name} {how}\n{last_words}");
+    if memory::ran_out(status, &last_words, kills, Kills::now()) {
+        return Failure::out_of_memory(ErrorCode::ProverOutOfMemory.says(what.trim_end()));
+    }
+    Failure::retryable(ErrorCode::ProverCrashed.says(what.trim_end()))
 }
 
 fn broke_protocol(what: String) -> Failure {

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::StreamExt as _;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use futures::future::Either;
 use push0_core::message::{Report, ReportEvent, TaskMessage, queue};
 use push0_core::record::Versioned as _;
 use push0_core::{Millis, TaskId};
@@ -124,6 +125,21 @@ impl Starts {
         }
         *waiting = others;
         riding
+    }
+}
+
+/// How long the announcement of a start is waited for.
+const AT_ONCE: Millis = Millis(2_000);
+
+/// Announces a start before it happens; one that cannot be sent in time is announced like any other.
+pub(super) async fn announce_now(env: &Env, task: &TaskMessage) {
+    let start = outgoing(&report(env, task, ReportEvent::Started));
+    let sending = env.queue.send(report_queue(task), vec![start]);
+    let limit = env.clock.sleep_until(env.clock.now().plus(AT_ONCE));
+    match futures::future::select(sending, limit).await {
+        Either::Left((Ok(()), _)) => {}
+        Either::Left((Err(error), _)) => debug!(%error, "start was not announced"),
+        Either::Right(_) => debug!("start was not announced in time"),
     }
 }
 

@@ -23,6 +23,13 @@ case "$stage" in
     retry) echo "busy" >&2; exit 75 ;;
     refuse) echo "never" >&2; exit 2 ;;
     signal) kill -KILL $$ ;;
+    large) echo "needs 96 GiB" >&2; exit 79 ;;
+    # Under a limit of its own or the worker's: what the interpreter says when it gets no more.
+    greedy)
+        ulimit -v 1048576
+        exec python3 -c "print('proving', flush=True); x = bytearray(4 << 30)" ;;
+    # What a kill by the kernel looks like where it does not say why.
+    shell) sh -c 'kill -KILL $$'; exit $? ;;
     accuse)
         echo '{"type":"failed","id":"x","kind":"bad_input","message":"rotten","children":[1,7]}' > "$beside/result.json"
         exit 1 ;;

@@ -33,6 +33,10 @@ for line in sys.stdin:
     if do == "crash":
         print("out of luck", file=sys.stderr, flush=True)
         os._exit(3)
+    if do == "greedy":  # more than its limit
+        import resource
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+        data = bytearray(4 << 30)
     if do == "hang":
         time.sleep(600)
     if do == "garbage":

@@ -48,6 +48,7 @@ pub(crate) fn task(kind: Kind, index: u32, inputs: Vec<BlobRef>) -> TaskMessage 
         time_limit: Millis::from_secs(300),
         progress_limit: None,
         avoid: Vec::new(),
+        barred: Vec::new(),
         check: None,
         copies: None,
     }

@@ -68,6 +68,8 @@ pub(crate) enum RuleKind {
     Retryable,
     Permanent,
     BadInput,
+    /// Says that it ran out of memory.
+    OutOfMemory,
     /// Ignores everything, for ever.
     Hang,
     /// Aborts the process.

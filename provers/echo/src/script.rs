@@ -40,6 +40,7 @@ fn act(rule: &Rule) -> Action {
         RuleKind::Retryable => Action::Fail(Failure::retryable(message)),
         RuleKind::Permanent => Action::Fail(Failure::permanent(message)),
         RuleKind::BadInput => Action::Fail(Failure::bad_input(rule.children.clone(), message)),
+        RuleKind::OutOfMemory => Action::Fail(Failure::out_of_memory(message)),
         RuleKind::Hang => Action::Hang,
         RuleKind::Crash => Action::Crash,
         RuleKind::Garbage => Action::Garbage,

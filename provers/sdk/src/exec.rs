@@ -54,7 +54,7 @@ impl ExecTask {
     }
 }
 
-/// Runs one task and says how it went by exit code: 0, 75 (retryable) or 1 (permanent, bad input).
+/// Runs one task and says how it went by exit code: 0, 75 (retryable), 79 (out of memory) or 1 (permanent, bad input).
 ///
 /// Parameters, block and kind come from the file that `PUSH0_TASK` names; without it parameters are null, the kind
 /// is the first that `hello` offers for the stage, and the block is nameless.
@@ -77,7 +77,11 @@ pub fn exec(mut prover: impl Prover, args: ExecTask) -> ExitCode {
         }
         Err(failure) => {
             eprintln!("{}", failure.message);
-            let code = if failure.kind == FailureKind::Retryable { wire::EXIT_RETRYABLE as u8 } else { 1 };
+            let code = match failure.kind {
+                FailureKind::Retryable => wire::EXIT_RETRYABLE as u8,
+                FailureKind::OutOfMemory => wire::EXIT_OUT_OF_MEMORY as u8,
+                FailureKind::Permanent | FailureKind::BadInput => 1,
+            };
             let named = failure.kind == FailureKind::BadInput;
             (code, named.then(|| serde_json::to_vec(&FromProver::Failed { id: task.id.clone(), failure })))
         }

@@ -141,6 +141,11 @@ impl Failure {
         Self { kind: FailureKind::Permanent, message: message.to_string(), children: Vec::new() }
     }
 
+    /// Memory did not suffice, the host's or the device's. Tried again in the stage's larger pool, where the pipeline names one.
+    pub fn out_of_memory(message: impl Display) -> Self {
+        Self { kind: FailureKind::OutOfMemory, message: message.to_string(), children: Vec::new() }
+    }
+
     /// Inputs number `children` (positions in `task.inputs`) are not what they should be.
     pub fn bad_input(children: impl Into<Vec<u32>>, message: impl Display) -> Self {
         Self { kind: FailureKind::BadInput, message: message.to_string(), children: children.into() }

@@ -13,6 +13,9 @@ pub const PROTOCOL_VERSION: u32 = 1;
 /// Exit code of an exec-form prover that asks for another attempt (`EX_TEMPFAIL` of sysexits.h).
 pub const EXIT_RETRYABLE: i32 = 75;
 
+/// Exit code of an exec-form prover that ran out of memory: the first behind those of sysexits.h, which ends at 78.
+pub const EXIT_OUT_OF_MEMORY: i32 = 79;
+
 /// Environment variable naming the file that holds the task, for exec-form provers.
 pub const TASK_ENV: &str = "PUSH0_TASK";
 
@@ -153,4 +156,6 @@ pub enum FailureKind {
     Retryable,
     Permanent,
     BadInput,
+    /// Memory did not suffice, the host's or the device's: a larger machine may do.
+    OutOfMemory,
 }

@@ -18,7 +18,7 @@ use push0_core::record::{
     Artifact, BlobRef, ManifestSlot, NodeView, RowKey, RunView, Started, Suspect, Verdict, VerdictSlot, attribute,
     clip_error,
 };
-use push0_core::{Attempt, ErrorCode, Node, RunId, Sha256, invariant};
+use push0_core::{Attempt, ErrorCode, Node, Pool, RunId, Sha256, invariant};
 
 use super::chain::task_message;
 use super::store::key;
@@ -204,9 +204,11 @@ async fn on_done(
     let parent = parent_of(&graph, report)?;
     let node = report.task.node;
     expect_copy(view, report)?;
-    // No node wants less than the first attempt.
+    // No node wants less than the first attempt, and that one is in its stage's own pool.
+    let mut row = NodeView::default();
     if report.task.attempt > Attempt::FIRST {
-        let wanted = node_view(context, &view.run.id, node).await?.wanted.attempt;
+        row = node_view(context, &view.run.id, node).await?;
+        let wanted = row.wanted.attempt;
         if report.task.attempt > wanted {
             return Err(DriveError::poison(
                 ErrorCode::FalseReport,
@@ -214,7 +216,8 @@ async fn on_done(
             ));
         }
     }
-    if let Some(lie) = what_is_wrong(view, report, artifact, stored) {
+    let pool = row.pool(report.task.attempt, view.run.policy.stage(node.stage));
+    if let Some(lie) = what_is_wrong(pool, report, artifact, stored) {
         return fail::on_failed(context, view, report, FailureKind::Retryable, &lie, &[], false).await;
     }
     let value = Artifact {
@@ -274,10 +277,9 @@ async fn look_up(context: &Context, report: &Report) -> PortResult<Option<BlobIn
     }
 }
 
-/// A worker's artifact stands under its stage's pool and the task's own identity, is stored, and is what the report says: what is
+/// A worker's artifact stands under its task's pool and the task's own identity, is stored, and is what the report says: what is
 /// accepted will be read by others. `None`: all is well.
-fn what_is_wrong(view: &RunView, report: &Report, artifact: &BlobRef, stored: Option<&BlobInfo>) -> Option<String> {
-    let pool = &view.run.policy.stage(report.task.node.stage).pool;
+fn what_is_wrong(pool: &Pool, report: &Report, artifact: &BlobRef, stored: Option<&BlobInfo>) -> Option<String> {
     if artifact.key != format!("artifacts/{pool}/{}", report.task) {
         let what = format!("the worker reported {}, which is not the key of its task", clip_error(&artifact.key));
         return Some(ErrorCode::FalseReport.says(what));

@@ -19,10 +19,10 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// Every pool a configured stage runs in, and the trusted one.
+    /// Every pool a configured stage runs in or moves its tasks to, and the trusted one.
     pub fn pools(&self) -> BTreeSet<Pool> {
         let stages = self.pipelines.values().flat_map(|file| &file.policy.stages);
-        stages.map(|stage| stage.pool.clone()).chain([Pool::trusted()]).collect()
+        stages.flat_map(|stage| stage.pools().cloned()).chain([Pool::trusted()]).collect()
     }
 }
 
@@ -42,6 +42,9 @@ pub struct Context {
     /// How far apart two looks are that must see the same before a task counts as lost; see [`push0_core::block::look`]. Longer than counts of
     /// queues may be out of date. None: nobody looks.
     pub quiet: Option<Millis>,
+    /// When the process that the queues are in began, where they are in one: what was in hand before may have ended with it, so no worker
+    /// was lost over it; see [`push0_core::record::Started::is_since`].
+    pub began: Option<Millis>,
     /// Plan records read before.
     pub(super) plans: Arc<Plans>,
 }
@@ -55,10 +58,14 @@ impl Context {
         catalog: Arc<Catalog>,
     ) -> Self {
         let (metrics, plans) = (Arc::default(), Arc::default());
-        Self { queue, table, blobs, clock, catalog, metrics, quiet: Some(QUIET), plans }
+        Self { queue, table, blobs, clock, catalog, metrics, quiet: Some(QUIET), began: None, plans }
     }
 
     pub fn with_quiet(self, quiet: Option<Millis>) -> Self {
         Self { quiet, ..self }
+    }
+
+    pub fn with_began(self, began: Option<Millis>) -> Self {
+        Self { began, ..self }
     }
 }

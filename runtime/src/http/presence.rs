@@ -1,5 +1,5 @@
-//! Who is here: which workers call, as they introduce themselves. For people only: no decision is taken by it, and it is gone with the
-//! owner; workers call again within seconds.
+//! Who is here: which workers call, as they introduce themselves. For people: who is here decides nothing, and is gone with the owner;
+//! workers call again within seconds. What a single call says of its worker also keeps tasks from it that are barred to it.
 //!
 //! A worker says who it is with each call, in the header `x-push0-worker: NAME SINCE WITHIN`: its name, when its process began
 //! (milliseconds since the epoch, by its own clock), and within which time (milliseconds) it calls again whatever it is doing. It is
@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
+use axum::http::HeaderMap;
 use axum::middleware::Next;
 use axum::response::Response;
 use axum::routing::get;
@@ -159,16 +160,23 @@ fn may_be(caller: &Caller, worker: &WorkerId) -> bool {
     caller.name.as_ref().is_none_or(|name| name.speaks_as(worker))
 }
 
+/// Which worker a request says it comes from, where its caller may say so.
+pub(super) fn introduced(headers: &HeaderMap, caller: &Caller) -> Option<WorkerId> {
+    introduction(headers, caller).map(|introduction| introduction.worker)
+}
+
+fn introduction(headers: &HeaderMap, caller: &Caller) -> Option<Introduction> {
+    let introduction = Introduction::read(headers.get(INTRODUCTION)?.to_str().ok()?)?;
+    may_be(caller, &introduction.worker).then_some(introduction)
+}
+
 /// Notes who calls, until the call is answered or its client gone.
 pub(super) async fn observe(State(presence): State<Presence>, request: Request, next: Next) -> Response {
-    let header = request.headers().get(INTRODUCTION).and_then(|value| Introduction::read(value.to_str().ok()?));
     let caller = request.extensions().get::<Caller>();
-    let _calling = match (header, caller) {
-        (Some(introduction), Some(caller)) if may_be(caller, &introduction.worker) => {
-            presence.calls(introduction, &caller.role, Instant::now())
-        }
-        _ => None,
-    };
+    let _calling = caller.and_then(|caller| {
+        let introduction = introduction(request.headers(), caller)?;
+        presence.calls(introduction, &caller.role, Instant::now())
+    });
     next.run(request).await
 }
 

@@ -244,11 +244,12 @@ async fn call(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Infallible> {
+    let worker = presence::introduced(request.headers(), &caller);
     let call = match read_call(&shared, &caller.role, request).await {
         Ok(call) => call,
         Err(error) => return Ok(refusal(error)),
     };
-    Ok(match (caller.role.may_call(&call), WorkerCall::new(&*shared.ports.queue, &shared.seal, &caller)) {
+    Ok(match (caller.role.may_call(&call), WorkerCall::new(&*shared.ports.queue, &shared.seal, &caller, worker)) {
         (Err(error), _) => refusal(error),
         (Ok(()), Some(worker)) => perform_for_worker(&shared, &worker, call).await,
         (Ok(()), None) => perform(&shared, call).await,

@@ -65,7 +65,7 @@ async fn store_upload(shared: &Shared, caller: &Caller, query: BlobQuery, reques
     caller.role.may_write(&key)?;
     crate::engine::check_blob_key(&key)?;
     let writer = writer.ok_or_else(|| PortError::permanent("who writes this? a put needs a writer"))?;
-    if let Some(worker) = WorkerCall::new(&*shared.ports.queue, &shared.seal, caller) {
+    if let Some(worker) = WorkerCall::new(&*shared.ports.queue, &shared.seal, caller, None) {
         let receipt: String = header(request.headers(), RECEIPT).unwrap_or_default();
         worker.check_artifact(&key, &writer, &receipt)?;
     }

@@ -5,11 +5,12 @@
 //! - A report names the worker as its token is named (`NAME` or `NAME-…`), comes with the receipt of its task, and is stamped with the
 //!   token's name: whatever several workers of one token say is one voice.
 //! - An artifact is written under the key of a task whose receipt comes with it.
-//! - A task that names a worker of this token in `avoid` goes back to the queue, a few times.
+//! - A task that names a worker of this token in `avoid` goes back to the queue, a few times; one that names the calling worker in `barred`,
+//!   each time. A worker is who it says it is with its call, among those that its token speaks as; one that does not say is all of them.
 
 use push0_core::message::{Report, TaskMessage};
 use push0_core::record::Versioned as _;
-use push0_core::{ErrorCode, Millis, Principal};
+use push0_core::{ErrorCode, Millis, Principal, WorkerId};
 use tokio::time::Instant;
 
 use super::auth::Caller;
@@ -22,8 +23,9 @@ const LONGEST_HOLD: Millis = Millis::from_secs(3_600);
 /// From this receive on a task goes to whom it shall avoid, too: nobody else has taken it.
 const AVOID_BOUND: u32 = 4;
 
-/// How long it stays hidden after the first refusal; after each further one twice as long.
+/// How long it stays hidden after the first refusal; after each further one twice as long, up to so many times.
 const AVOID_DELAY: Millis = Millis(300);
+const AVOID_DOUBLINGS: u32 = 6;
 
 /// A worker's view of the queues. Operators have the queues themselves.
 pub(super) struct WorkerCall<'a> {
@@ -31,14 +33,21 @@ pub(super) struct WorkerCall<'a> {
     seal: &'a SealKey,
     caller: &'a Caller,
     name: &'a Principal,
+    /// As it introduced itself.
+    worker: Option<WorkerId>,
 }
 
 impl<'a> WorkerCall<'a> {
     /// `None`: the caller is no worker.
-    pub(super) fn new(queue: &'a dyn Queue, seal: &'a SealKey, caller: &'a Caller) -> Option<Self> {
+    pub(super) fn new(
+        queue: &'a dyn Queue,
+        seal: &'a SealKey,
+        caller: &'a Caller,
+        worker: Option<WorkerId>,
+    ) -> Option<Self> {
         let name = caller.name.as_ref()?;
         let is_worker = caller.role != super::Role::Operator;
-        is_worker.then_some(Self { queue, seal, caller, name })
+        is_worker.then_some(Self { queue, seal, caller, name, worker })
     }
 
     pub(super) async fn send(&self, queue: &str, messages: Vec<Outgoing>, receipts: &[String]) -> PortResult<()> {
@@ -110,12 +119,18 @@ impl<'a> WorkerCall<'a> {
         }
     }
 
+    fn is(&self, worker: &WorkerId) -> bool {
+        self.worker.as_ref().map_or_else(|| self.caller.speaks_as(worker), |own| own == worker)
+    }
+
     async fn hand_out(&self, queue: &str, delivery: Delivery) -> Option<Delivery> {
         let task = TaskMessage::from_json(&delivery.body).ok();
         let shall_avoid =
             task.as_ref().is_some_and(|task| task.avoid.iter().any(|worker| self.caller.speaks_as(worker)));
-        if shall_avoid && delivery.receive_count < AVOID_BOUND {
-            let delay = Millis(AVOID_DELAY.0 << delivery.receive_count.saturating_sub(1));
+        let is_barred = task.as_ref().is_some_and(|task| task.barred.iter().any(|worker| self.is(worker)));
+        if is_barred || (shall_avoid && delivery.receive_count < AVOID_BOUND) {
+            let doublings = delivery.receive_count.saturating_sub(1).min(AVOID_DOUBLINGS);
+            let delay = Millis(AVOID_DELAY.0 << doublings);
             // One that cannot be released comes again when its lease ends.
             if let Err(error) = self.queue.release(queue, &delivery.receipt, delay).await {
                 tracing::debug!(queue, %error, "could not release");

@@ -124,6 +124,7 @@ pub(crate) fn task(attempt: u32, avoid: &[&str]) -> TaskMessage {
         block_hash: BlockHash([0; 32]),
         time_limit: Millis(1),
         progress_limit: None,
+        barred: Vec::new(),
         avoid: avoid.iter().map(|name| name.parse().unwrap()).collect(),
         check: None,
         copies: None,

@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 use push0_core::block::{self, Decision, Failure, Graph, Ignored};
 use push0_core::message::{Check, FailureKind, Finding, Report, TaskMessage, work_queue};
 use push0_core::plan::Children;
-use push0_core::record::{NodeView, RowKey, RunView, Try, attribute, clip_error};
-use push0_core::{Attempt, ErrorCode, Millis, Node, RunId, Sha256};
+use push0_core::record::{FailureNote, NodeView, RowKey, RunView, Try, attribute, clip_error};
+use push0_core::{Attempt, ErrorCode, Millis, Node, RunId, Sha256, TaskId};
 
 use super::{Handled, fan_out, fire, graph, load_run, node_view, send, tell_chain};
 use crate::drive::chain::task_message;
 use crate::drive::store::key;
 use crate::drive::{Context, DriveError};
+use crate::metrics::Metric;
 use crate::port::{PortError, Value, Write};
 
 /// A worker reports that an attempt failed.
@@ -28,8 +29,7 @@ pub(super) async fn on_failed(
     let is_bad_witness = report.task.node == Node::SPLIT && kind == FailureKind::BadInput;
     let kind = if is_bad_witness { FailureKind::Permanent } else { kind };
     let failure = Failure {
-        attempt: report.task.attempt,
-        copy: report.task.copy,
+        task: report.task.clone(),
         worker: Some(report.worker.clone()),
         by: report.by.clone(),
         kind,
@@ -83,8 +83,7 @@ pub(super) async fn on_bad_proof(
         return Ok(false);
     }
     let failure = Failure {
-        attempt: report.task.attempt,
-        copy: 0,
+        task: TaskId { copy: 0, ..report.task.clone() },
         // Nobody to avoid: the trusted pool is not doubted.
         worker: None,
         by: None,
@@ -130,9 +129,9 @@ pub(super) async fn on_checked(
                     Err(error) => return Err(error),
                 }
             }
-            Ok(Decision::Again(then) | Decision::Check(then) | Decision::Fail { then, .. }) => {
-                (set_try(context, run, reader, &row.wanted, then).await?, Some(u32::MAX))
-            }
+            Ok(
+                Decision::Again(then) | Decision::Check(then) | Decision::Return(then) | Decision::Fail { then, .. },
+            ) => (set_try(context, run, reader, &row.wanted, then).await?, Some(u32::MAX)),
             Ok(Decision::Spoil(_) | Decision::Resend) => (true, Some(u32::MAX)),
         };
         if wrote {
@@ -194,7 +193,7 @@ async fn handle_dead_letter(context: &Context, task: &TaskMessage) -> Result<Han
         return on_checked(context, &view, reader, slot, accused.sha256, Finding::Unknown).await;
     }
     let now = context.clock.now();
-    let decide = |node: &NodeView, policy: &_| block::on_dead_letter(node, task, policy, now);
+    let decide = |node: &NodeView, policy: &_| block::on_dead_letter(node, task, policy, context.began, now);
     let handled = apply(context, &view, task.id.node, decide).await?;
     if handled == Handled::Noted {
         let outgoing = task_message(task, &view.run, Millis(0));
@@ -206,9 +205,11 @@ async fn handle_dead_letter(context: &Context, task: &TaskMessage) -> Result<Han
 /// The attempt that started and was past its limit at `since` has failed, if nothing was heard of it meanwhile.
 pub(super) async fn give_up(context: &Context, view: &RunView, node: Node, since: Millis) -> Result<(), DriveError> {
     let now = context.clock.now();
+    let task = |attempt| TaskId { run: view.run.id.clone(), tag: view.run.digest.tag(), node, attempt, copy: 0 };
+    let decide =
+        |row: &NodeView, policy: &_| block::on_late(row, &task(row.wanted.attempt), policy, context.began, since, now);
     // Each copy that is late for itself.
-    while apply(context, view, node, |node, policy| block::on_late(node, policy, since, now)).await? == Handled::Failed
-    {
+    while apply(context, view, node, decide).await? == Handled::Failed {
         tracing::warn!(code = %ErrorCode::LostTask, run = %view.run.id, %node, "task given up: it started, and nothing more was heard");
     }
     Ok(())
@@ -273,30 +274,42 @@ async fn apply(
                 return Ok(Handled::Ignored(ignored));
             }
             Ok(Decision::Resend) => return Ok(Handled::Noted),
+            Ok(Decision::Return(then)) => {
+                if set_try(context, run, node, &row.wanted, then).await? {
+                    return Ok(Handled::Noted);
+                }
+            }
             Ok(Decision::Spoil(reason)) => {
                 let stage = &view.run.pipeline.stage(node.stage).name;
                 let (_, reason) = ErrorCode::split(&reason);
                 return spoil_run(context, run, &block::at_node(stage, node, reason)).await;
             }
             Ok(Decision::Fail { reason, then }) => {
+                let counted = Counted::of(&row.wanted, &then);
                 if !set_try(context, run, node, &row.wanted, then).await? {
                     continue;
                 }
+                counted.count(context, run);
                 let stage = &view.run.pipeline.stage(node.stage).name;
                 let (code, reason) = ErrorCode::split(&reason);
                 let code = code.unwrap_or(ErrorCode::AttemptsUsedUp);
+                context.metrics.count(Metric::Quarantined, &[quarantine(code)], 1);
                 return fail_run(context, run, &code.says(block::at_node(stage, node, reason))).await;
             }
             Ok(Decision::Again(then) | Decision::Check(then)) => {
+                let counted = Counted::of(&row.wanted, &then);
                 if set_try(context, run, node, &row.wanted, then).await? {
+                    counted.count(context, run);
                     settle(context, view, node).await?;
                     return Ok(Handled::Failed);
                 }
             }
             Ok(Decision::Revoke { children, then }) => {
                 let graph = graph(view)?;
+                let counted = Counted::of(&row.wanted, &then);
                 match revoke(context, &graph, node, &row, &children, then).await {
                     Ok(()) => {
+                        counted.count(context, run);
                         settle(context, view, node).await?;
                         return Ok(Handled::Failed);
                     }
@@ -305,6 +318,38 @@ async fn apply(
                 }
             }
         }
+    }
+}
+
+/// What a written decision tells the metrics.
+struct Counted {
+    kind: Option<FailureKind>,
+    is_moved: bool,
+}
+
+impl Counted {
+    fn of(before: &Try, then: &Try) -> Self {
+        let is_known = |note: &&FailureNote| before.failures.contains(note);
+        let kind = then.failures.last().filter(|note| !is_known(note)).map(|note| note.kind);
+        Self { kind, is_moved: before.larger_from != then.larger_from }
+    }
+
+    fn count(&self, context: &Context, run: &RunId) {
+        if let Some(kind) = self.kind {
+            context.metrics.count(Metric::Failures, &[kind.as_str()], 1);
+        }
+        context.metrics.count(Metric::TasksMoved, &[run.chain.as_str()], u64::from(self.is_moved));
+    }
+}
+
+/// Why a task ended its block, for the metrics.
+fn quarantine(code: ErrorCode) -> &'static str {
+    match code {
+        ErrorCode::AttemptsUsedUp => "attempts",
+        ErrorCode::PermanentFailure => "permanent",
+        ErrorCode::WorkersLost => "lost",
+        ErrorCode::NobodyMayTake => "barred",
+        _ => "other",
     }
 }
 

@@ -170,10 +170,12 @@ async fn made_earlier(
     node: Node,
     digest: Sha256,
 ) -> Result<Option<Artifact>, DriveError> {
-    let latest = node_view(context, &view.run.id, node).await?.wanted.attempt;
+    let row = node_view(context, &view.run.id, node).await?;
     let policy = view.run.policy.stage(node.stage);
-    let (pool, copies) = (&policy.pool, if policy.may_copy() { block::COPIES } else { 1 });
-    for (attempt, copy) in (1..=latest.0).flat_map(|attempt| (0..copies).map(move |copy| (Attempt(attempt), copy))) {
+    let copies = if policy.may_copy() { block::COPIES } else { 1 };
+    let attempts = (1..=row.wanted.attempt.0).map(Attempt);
+    for (attempt, copy) in attempts.flat_map(|attempt| (0..copies).map(move |copy| (attempt, copy))) {
+        let pool = row.pool(attempt, policy);
         let id = TaskId { run: view.run.id.clone(), tag: view.run.digest.tag(), node, attempt, copy };
         let found = context.blobs.head(&format!("artifacts/{pool}/{id}")).await?;
         if let Some(info) = found.filter(|info| info.sha256 == digest) {

@@ -183,7 +183,7 @@ async fn look(context: &Context, part: &Part<'_>, watch: Option<&Watch>, quiet: 
     let view = part.view;
     let graph = view.manifest.as_ref().map(|_| graph(view)).transpose()?;
     let rows = rows(context, &view.run.id, graph.as_ref(), part.piece).await?;
-    let open = block::open(view, graph.as_ref(), part.piece, part.sent(), |node| rows.get(&node));
+    let open = block::open(view, graph.as_ref(), part.piece, part.sent(), context.began, |node| rows.get(&node));
     let has_unsent = part.has_unsent();
     let idle = idle(context, &open, has_unsent).await?;
     let seen = Seen { open: &open, has_unsent, idle: &idle };
