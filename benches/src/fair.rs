@@ -98,7 +98,8 @@ async fn run(
         alone.push(Reading::single(one(&mut system, contest.segments).await?));
     }
     for _ in 0..BACKLOG_BLOCKS {
-        system.submit_to(&backlog, contest.backlog.div_ceil(BACKLOG_BLOCKS) + contest.workers as u32).await?;
+        // Half as many again: some are proven before the last is sent.
+        system.submit_to(&backlog, (contest.backlog + contest.backlog / 2).div_ceil(BACKLOG_BLOCKS)).await?;
     }
     let pool: Pool = "cpu".parse()?;
     let queue = work_queue(&pool, waiting);

@@ -130,7 +130,7 @@ impl Effort {
             power_blocks: vec![(5, 2)],
             sleeps: vec![Sleep { millis: 1, workers: vec![2], rounds: 2, repetitions: 1 }],
             processes: None,
-            fair: Contest { workers: 2, millis: 10, segments: 2, backlog: 200, blocks: 1 },
+            fair: Contest { workers: 2, millis: 100, segments: 2, backlog: 40, blocks: 1 },
             only: None,
         }
     }

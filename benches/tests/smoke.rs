@@ -87,3 +87,22 @@ async fn only_what_is_asked_for_is_measured() {
     let measures = overhead::measure(&effort, dir.path(), &|_| {}).await.unwrap();
     assert_eq!(measures.len(), 1, "{measures:?}");
 }
+
+#[tokio::test]
+async fn fairness_needs_the_program_whose_processes_are_the_provers() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let options = Options {
+        part: Part::Fair,
+        full: false,
+        tiny: true,
+        markdown: false,
+        only: None,
+        dir: Some(dir.path().to_owned()),
+        echo: None,
+        baseline: None,
+        endpoint: None,
+        segments: 64,
+    };
+    let error = push0_bench::run(&options, &|_| {}).await.expect_err("there is no push0-echo beside a test");
+    assert!(error.to_string().contains("--echo"), "{error}");
+}

@@ -189,7 +189,9 @@ mod tests {
             let entry = entry(true, 0, Outgoing { dedup: Some(dedup.to_owned()), ..message(Some("g"), "x") });
             assert_eq!(entry.message_deduplication_id.as_deref(), Some(wanted));
         }
-        assert_eq!(entry(false, 0, message(Some("g"), "x")).message_deduplication_id, None);
+        let standard = entry(false, 0, message(Some("chain"), "x"));
+        assert_eq!(standard.message_deduplication_id, None, "a standard queue takes none");
+        assert_eq!(standard.message_group_id.as_deref(), Some("chain"), "which makes it a fair queue");
     }
 
     #[test]
