@@ -378,8 +378,15 @@ pub(super) fn upload(
     let text = witness.to_string();
     let sha256 = Sha256::of(text.as_bytes());
     let blob = BlobRef { key: format!("witnesses/{chain}/{number}-{sha256}"), sha256, size: text.len() as u64 };
-    let submission =
-        Submission { chain: chain.clone(), number, hash, parent_hash: parent, witness: blob, fork_seq: None };
+    let submission = Submission {
+        chain: chain.clone(),
+        number,
+        hash,
+        parent_hash: parent,
+        witness: blob,
+        fork_seq: None,
+        deadline: None,
+    };
     Upload { submission, witness: text, as_replacement: false }
 }
 

@@ -131,6 +131,7 @@ impl Fixture {
             parent_hash: None,
             witness,
             fork_seq: None,
+            deadline: None,
         };
         let body = ChainMessage::Submit(submission).to_json();
         assert_eq!(self.dispatcher.handle(queue::SUBMISSIONS, &delivery(body, 1)).await, Ok(()));
