@@ -21,7 +21,7 @@ pub fn waiting<'r>(
     let again = |node: Node, attempt: Attempt| {
         let own = row(node).cloned().unwrap_or_default();
         // While an input of it is checked nothing of it is sent.
-        let is_at_rest = own.started_now().is_none() && own.wanted.checks.is_empty();
+        let is_at_rest = own.first_start().is_none() && own.wanted.checks.is_empty();
         let blob = graph.segment_of(node).and_then(&segment);
         let task = fire_again(graph, node, &own, blob.as_ref()).filter(|_| is_at_rest && own.wanted.attempt == attempt);
         task.map(|task| (task, own.wanted.delay))

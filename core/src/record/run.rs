@@ -312,8 +312,10 @@ fn read<T: serde::de::DeserializeOwned>(attributes: &BTreeMap<String, Value>, na
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Demoted {
     pub at: Millis,
-    /// What was started before lies in a queue of this class.
+    /// What was started before lies in the queues of this class, or of the next above where the promotion says so.
     pub from: Class,
+    #[serde(default, skip_serializing_if = "Promotion::is_none")]
+    pub promotion: Promotion,
 }
 
 /// A run row as read. The plan record of one that was demoted says so, too.
@@ -395,6 +397,12 @@ impl NodeView {
     /// The start of a copy of the attempt wanted now.
     pub fn start_now(&self, copy: u8) -> Option<&Started> {
         self.start_of(self.wanted.attempt, copy)
+    }
+
+    /// When the attempt wanted now was first started, by whichever copy.
+    pub fn first_start(&self) -> Option<Millis> {
+        let starts = self.started.iter().chain(self.copies_started.values());
+        starts.filter(|started| started.attempt == self.wanted.attempt).map(|started| started.at).min()
     }
 
     /// Further copies of the attempt wanted now.

@@ -31,12 +31,17 @@ pub(in crate::drive) async fn demote(context: &Context, id: &RunId) -> Result<()
     if view.is_over() || was_begun_so {
         return Ok(());
     }
-    let demoted = view.demoted.unwrap_or(Demoted { at: context.clock.now(), from: view.run.class });
+    let demoted = view.demoted.unwrap_or(Demoted {
+        at: context.clock.now(),
+        from: view.run.class,
+        promotion: view.run.promotion,
+    });
     let value = serde_json::to_value(demoted).unwrap_or_default();
     let set = context.table.set_if(&at, attribute::DEMOTED, None, Some(value)).await?;
     let Some(view) = set.row.and_then(|row| RunView::read(&row.attributes)) else { return Ok(()) };
     tracing::info!(run = %id, from = demoted.from.as_str(), "run demoted: what is still to be done goes to bulk");
-    if view.demoted.is_none_or(|demoted| demoted.from == Class::Bulk) {
+    // Nothing of it lies elsewhere.
+    if demoted.from == Class::Bulk && demoted.promotion.is_none() {
         return Ok(());
     }
     if let Some(manifest) = &view.manifest {
@@ -44,7 +49,7 @@ pub(in crate::drive) async fn demote(context: &Context, id: &RunId) -> Result<()
     }
     // There is only `split`; its result meets a run that is demoted.
     let row = node_view(context, id, Node::SPLIT).await?;
-    if row.started_now().is_none() {
+    if row.first_start().is_none() {
         send(context, &view.run, vec![(view.run.split_again(&row), row.wanted.delay)]).await?;
     }
     put_marker(context, id).await
