@@ -125,7 +125,7 @@ impl Auditor {
 
 fn is_abandoned(message: &Value) -> bool {
     let reason = message["finality"]["reason"].as_str().unwrap_or_default();
-    message["finality"]["kind"] == "tombstone" && reason.starts_with("P0-031: ")
+    message["finality"]["kind"] == "tombstone" && reason.starts_with("P0-037: ")
 }
 
 /// What is left out for being late was late, on a chain that does so; and what is said to be in time was.
