@@ -766,6 +766,8 @@ async fn worker(shared: Shared, who: String, pool: &'static str) {
 fn lies_where_it_should(shared: &Shared, work: &str, delivery: &Delivery) {
     let Ok(task) = TaskMessage::from_json(&delivery.body) else { return };
     let class = shared.catalog.chains.get(&task.id.run.chain).map_or(task.class, |chain| chain.class);
+    // What was demoted is exactly there.
+    let class = if task.demoted { Class::Bulk } else { class };
     let is_promoted = task.class < class;
     shared.promoted.set(shared.promoted.get() + u64::from(is_promoted));
     let lies = push0_core::message::work_queue(&task.pool, task.class);
