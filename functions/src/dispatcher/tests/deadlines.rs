@@ -16,7 +16,7 @@ fn chain_with(late: Late, after: u64) -> Fixture {
 }
 
 impl Fixture {
-    async fn submit(&self, number: u64) {
+    async fn submit_one(&self, number: u64) {
         let witness = self.put(&format!("witnesses/demo/{number}-w"), b"witness").await;
         self.announce(number, &hash('a'), witness).await;
     }
@@ -55,7 +55,7 @@ impl Fixture {
         taken.iter().map(|task| TaskMessage::from_json(&task.body).unwrap()).collect()
     }
 
-    async fn finalized(&self) -> Vec<OutboxRow> {
+    async fn finalized_rows(&self) -> Vec<OutboxRow> {
         let taken = self.engine.receive(queue::FINALIZED, 10, Millis(0), Millis(60_000)).await.unwrap();
         taken.iter().map(|message| OutboxRow::from_json(&message.body).unwrap()).collect()
     }
@@ -64,16 +64,16 @@ impl Fixture {
 #[tokio::test]
 async fn a_deadlines_timer_comes_once_it_has_passed_and_abandons_what_is_late() {
     let fixture = chain_with(Late::Abandon, AFTER);
-    fixture.submit(1).await;
+    fixture.submit_one(1).await;
     // A block that waits for one that was never submitted has a deadline, too.
-    fixture.submit(3).await;
+    fixture.submit_one(3).await;
     assert_eq!(fixture.work(Class::Standard).await[0].deadline, Some(Millis(START + AFTER)), "tasks carry it");
     fixture.at(AFTER);
     assert_eq!(fixture.timers(1).await, 0, "at its deadline a block is not late");
     fixture.at(AFTER + 1);
     assert_eq!(fixture.timers(2).await, 2);
     assert_eq!((fixture.status(1).await, fixture.status(3).await), ("skipped", "skipped"));
-    let rows = fixture.finalized().await;
+    let rows = fixture.finalized_rows().await;
     assert_eq!(rows.iter().map(|row| row.number).collect::<Vec<_>>(), [1], "block 3 comes after block 2");
     let timings = rows[0].timings.clone().unwrap();
     assert_eq!((timings.deadline, timings.met), (Some(Millis(START + AFTER)), Some(false)));
@@ -90,8 +90,8 @@ async fn a_lost_timer_is_made_up_for_by_the_reaper_and_not_before_the_deadline()
     for late in Late::ALL {
         let fixture = chain_with(late, AFTER);
         let reaper = Reaper::new(fixture.context.clone());
-        fixture.submit(1).await;
-        fixture.submit(3).await;
+        fixture.submit_one(1).await;
+        fixture.submit_one(3).await;
         fixture.at(AFTER);
         reaper.turn().await;
         assert_eq!((fixture.missed(1).await, fixture.missed(3).await), (None, None));
@@ -102,14 +102,14 @@ async fn a_lost_timer_is_made_up_for_by_the_reaper_and_not_before_the_deadline()
         reaper.turn().await;
         assert_eq!((fixture.block(1).await, fixture.block(3).await), (one, three), "once");
         let is_left_out = late == Late::Abandon;
-        assert_eq!(fixture.finalized().await.len(), usize::from(is_left_out));
+        assert_eq!(fixture.finalized_rows().await.len(), usize::from(is_left_out));
     }
 }
 
 #[tokio::test]
 async fn a_deadline_further_off_than_a_queue_delays_is_sent_on() {
     let fixture = chain_with(Late::Continue, 40 * 60_000);
-    fixture.submit(1).await;
+    fixture.submit_one(1).await;
     for (minutes, comes) in [(15, 1), (16, 0), (30, 1), (40, 0)] {
         fixture.at(minutes * 60_000);
         assert_eq!((fixture.timers(1).await, fixture.missed(1).await), (comes, None), "after {minutes} minutes");
@@ -122,7 +122,7 @@ async fn a_deadline_further_off_than_a_queue_delays_is_sent_on() {
 #[tokio::test]
 async fn a_demoted_blocks_task_lies_in_bulk_before_workers_drop_the_other() {
     let fixture = chain_with(Late::Demote, AFTER);
-    fixture.submit(1).await;
+    fixture.submit_one(1).await;
     let [before] = &fixture.work(Class::Standard).await[..] else { panic!("one task") };
     fixture.at(AFTER + 1);
     fixture.timers(1).await;
@@ -131,13 +131,13 @@ async fn a_demoted_blocks_task_lies_in_bulk_before_workers_drop_the_other() {
     assert!(fixture.engine.head(&demoted_key(&before.id.run)).await.unwrap().is_some());
     assert_eq!(fixture.block(1).await.unwrap().status, BlockStatus::Proving);
     // A block that was late before it was released begins there.
-    fixture.submit(2).await;
+    fixture.submit_one(2).await;
     assert!(fixture.work(Class::Standard).await.iter().any(|task| task.id.run.number == 2), "block 2 is in time");
     let fixture = chain_with(Late::Demote, AFTER);
-    fixture.submit(2).await;
+    fixture.submit_one(2).await;
     fixture.at(AFTER + 1);
     fixture.timers(1).await;
-    fixture.submit(1).await;
+    fixture.submit_one(1).await;
     let bulk: Vec<_> = fixture.work(Class::Bulk).await.iter().map(|task| task.id.run.number).collect();
     let standard: Vec<_> = fixture.work(Class::Standard).await.iter().map(|task| task.id.run.number).collect();
     assert_eq!((standard, bulk), (vec![1], vec![2]));
