@@ -653,6 +653,16 @@ mod tests {
     }
 
     #[test]
+    fn a_deadline_has_a_unit() {
+        for (text, wanted) in [("12s", 12_000), ("1500ms", 1_500), ("5m", 300_000), ("2h", 7_200_000)] {
+            assert_eq!(length_of_time(text), Ok(Millis(wanted)));
+        }
+        for bad in ["12", "s", "0s", "-1s", "1.5s", "12 s", "99999999999999999999s", "9999999999999999h", "3d"] {
+            assert!(length_of_time(bad).unwrap_err().contains("no length of time"), "{bad}");
+        }
+    }
+
+    #[test]
     fn a_submission_on_the_command_line_is_whole_or_refused() {
         let hash = "ab".repeat(32);
         assert!(parse("push0 submit a.json b.json").is_ok());
