@@ -17,7 +17,7 @@ pub fn waiting<'r>(
     row: impl Fn(Node) -> Option<&'r NodeView>,
     segment: impl Fn(u32) -> Option<BlobRef>,
 ) -> Vec<(TaskMessage, Millis)> {
-    let open = open(view, Some(graph), piece, sent, &row);
+    let open = open(view, Some(graph), piece, sent, None, &row);
     let again = |node: Node, attempt: Attempt| {
         let own = row(node).cloned().unwrap_or_default();
         // While an input of it is checked nothing of it is sent.
