@@ -531,12 +531,6 @@ fn failure(note: &FailureNote) -> String {
     format!("attempt {}{by}, {}: {first_line}", note.attempt.0, kind_name(note.kind))
 }
 
-/// The class of what the block still has to do.
-fn class(facts: &Facts) -> Class {
-    let missed = facts.block.as_ref().and_then(|block| block.block.missed);
-    if missed.is_some_and(|missed| missed.then == Late::Demote) { Class::Bulk } else { facts.config.class }
-}
-
 /// How the task's stage is run by the pipeline as it is configured now; by defaults where it is not configured any more.
 fn policy(facts: &Facts, task: &TaskSnapshot, is_trusted: bool) -> StagePolicy {
     let mut files = facts.catalog.pipelines.iter();
