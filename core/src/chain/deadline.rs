@@ -291,7 +291,7 @@ mod tests {
         world.on(Event::Submitted(Submission { parent_hash: Some(hash(55)), ..submission(3) })).unwrap();
         world.prove(3);
         assert!(world.chain.halt.is_some());
-        pass(at(&mut world, 2000), 3).unwrap();
+        pass(at(&mut world, 2001), 3).unwrap();
         assert_eq!((world.status(3), world.chain.halt.is_some()), ("proven", true));
     }
 

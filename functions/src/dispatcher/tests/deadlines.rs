@@ -123,7 +123,8 @@ async fn a_deadline_further_off_than_a_queue_delays_is_sent_on() {
 async fn a_demoted_blocks_task_lies_in_bulk_before_workers_drop_the_other() {
     let fixture = chain_with(Late::Demote, AFTER);
     fixture.submit_one(1).await;
-    let [before] = &fixture.work(Class::Standard).await[..] else { panic!("one task") };
+    let standard = fixture.work(Class::Standard).await;
+    let [before] = &standard[..] else { panic!("one task") };
     fixture.at(AFTER + 1);
     fixture.timers(1).await;
     let after = fixture.work(Class::Bulk).await;
