@@ -74,6 +74,18 @@ fn tasks_are_promoted_where_queues_do_not_rank_and_nowhere_else() {
 }
 
 #[test]
+fn blocks_with_deadlines_go_on_are_demoted_or_left_out_and_every_chain_gets_on() {
+    let (mut abandoned, mut left_behind) = (0, 0);
+    for seed in 0..60 {
+        let silent_workers = seed % 4 == 3;
+        let report = run(&Scenario { deadlines: true, silent_workers, ..Scenario::of(seed) }).unwrap();
+        abandoned += report.abandoned;
+        left_behind += report.left_behind;
+    }
+    assert!(abandoned > 20 && left_behind > 5, "{abandoned} blocks were abandoned, {left_behind} tasks left behind");
+}
+
+#[test]
 fn forged_reports_get_nothing_wrong_finalized_and_stop_no_chain_for_good() {
     for seed in 0..30 {
         run(&Scenario { intruder: true, ..Scenario::of(seed) }).unwrap();

@@ -333,8 +333,15 @@ impl System {
         let key = format!("witnesses/{chain}/{number}");
         let witness_ref = BlobRef { key: key.clone(), sha256, size: witness.len() as u64 };
         self.context.blobs.put_new(&key, witness.into(), "bench").await?;
-        let submission =
-            Submission { chain: chain.clone(), number, hash, parent_hash: None, witness: witness_ref, fork_seq: None };
+        let submission = Submission {
+            chain: chain.clone(),
+            number,
+            hash,
+            parent_hash: None,
+            witness: witness_ref,
+            fork_seq: None,
+            deadline: None,
+        };
         let message = Outgoing {
             body: ChainMessage::Submit(submission).to_json(),
             group: Some(chain.to_string()),

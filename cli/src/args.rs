@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use push0_core::pipeline::{Form, Kind};
-use push0_core::{BlockHash, ChainId, Pool, Principal, ProverName, StageName, WorkerId};
+use push0_core::{BlockHash, ChainId, Millis, Pool, Principal, ProverName, StageName, WorkerId};
 
 use crate::connect::Where;
 
@@ -384,9 +384,30 @@ pub struct Submit {
     /// Your count of reorganisations: with a parent hash, a higher one supersedes the block that is there.
     #[arg(long)]
     pub fork_seq: Option<u64>,
+    /// How long after its admission a block shall be final at the latest, like 12s, 1500ms, 5m; else what push0.toml says of its chain.
+    #[arg(long, value_name = "TIME", value_parser = length_of_time)]
+    pub deadline: Option<Millis>,
     /// Do not wait until the blocks are admitted.
     #[arg(long)]
     pub no_wait: bool,
+}
+
+/// A length of time with its unit: `ms`, `s`, `m` or `h`.
+fn length_of_time(text: &str) -> Result<Millis, String> {
+    let wanted = || format!("{text:?} is no length of time: a whole number and ms, s, m or h, like 12s");
+    let unit = text.trim_start_matches(|digit: char| digit.is_ascii_digit());
+    let number: u64 = text[..text.len() - unit.len()].parse().map_err(|_| wanted())?;
+    let length: u64 = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(wanted()),
+    };
+    match number.checked_mul(length) {
+        None | Some(0) => Err(wanted()),
+        Some(millis) => Ok(Millis(millis)),
+    }
 }
 
 #[derive(Debug, Args)]
@@ -629,6 +650,16 @@ mod tests {
             assert_eq!(cli.location().address(), "unix:/d/push0.sock");
         }
         assert_eq!(parse("push0 status --connect http://h:1").unwrap().location().address(), "http://h:1");
+    }
+
+    #[test]
+    fn a_deadline_has_a_unit() {
+        for (text, wanted) in [("12s", 12_000), ("1500ms", 1_500), ("5m", 300_000), ("2h", 7_200_000)] {
+            assert_eq!(length_of_time(text), Ok(Millis(wanted)));
+        }
+        for bad in ["12", "s", "0s", "-1s", "1.5s", "12 s", "99999999999999999999s", "9999999999999999h", "3d"] {
+            assert!(length_of_time(bad).unwrap_err().contains("no length of time"), "{bad}");
+        }
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub mod explain;
 pub mod gc;
 pub mod init;
 pub mod notice;
+pub mod on_time;
 pub mod operate;
 pub mod output;
 pub mod prover;

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use push0_core::chain::is_abandoned;
 use push0_core::message::{ChainMessage, Command, queue};
 use push0_core::record::{BlockStatus, ChainRow, Versioned as _};
 use push0_core::{ChainId, ErrorCode};
@@ -85,7 +86,8 @@ async fn retry_one(args: &args::Retry, number: u64, remote: &Remote, output: Out
     not_final(&before)?;
     let may_be_running = args.force && before.block.status == BlockStatus::Proving;
     let is_disputed = before.block.disagreement().is_some();
-    if !may_be_running && !is_disputed && !matches!(before.block.status, BlockStatus::Failed { .. }) {
+    let is_failed = matches!(before.block.status, BlockStatus::Failed { .. });
+    if !may_be_running && !is_disputed && !is_failed && !is_abandoned(&before.block) {
         let status = before.block.status.name();
         return Err(Trouble::failed(format!("block {number} is {status}; only a failed block can be retried"))
             .next(format!(
@@ -117,12 +119,16 @@ pub async fn replace(args: &args::Replace, remote: &Remote, output: Output) -> a
     if let Some(block) = &before
         && block.block.hash == Some(submission.hash)
         && block.block.witness.as_ref() == Some(&submission.witness)
-        && !matches!(block.block.status, BlockStatus::Failed { .. } | BlockStatus::Skipped { .. })
+        && (is_abandoned(&block.block)
+            || !matches!(block.block.status, BlockStatus::Failed { .. } | BlockStatus::Skipped { .. }))
     {
         let what =
             format!("block {number} of {chain} is this very block already, from this very witness ({})", told(block));
         return Err(Trouble::failed(what)
-            .next(format!("see `push0 why {chain} {number}`"))
+            .next(match is_abandoned(&block.block) {
+                true => format!("it was abandoned, being late: `push0 retry {chain} {number}` proves it after all"),
+                false => format!("see `push0 why {chain} {number}`"),
+            })
             .coded(ErrorCode::AlreadySo)
             .into());
     }

@@ -66,6 +66,8 @@ pub fn task(file: &PipelineFile, node: Node, block: &Block) -> TaskMessage {
         progress_limit: policy.progress_limit,
         avoid: Vec::new(),
         barred: Vec::new(),
+        deadline: None,
+        demoted: false,
         check: None,
         copies: None,
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use push0_core::message::{ChainMessage, Submission, queue};
 use push0_core::record::{BlobRef, BlockStatus, Versioned as _};
-use push0_core::{BlockHash, ChainId, ErrorCode, Sha256};
+use push0_core::{BlockHash, ChainId, ErrorCode, Millis, Sha256};
 use push0_runtime::port::{BLOB_LIMIT, BlobInfo, Clock as _, ErrorKind, Outgoing, PutOutcome, SystemClock};
 use push0_runtime::snapshot::{self, BlockSnapshot};
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,9 @@ pub struct Candidate {
     pub parent_hash: Option<BlockHash>,
     #[serde(default)]
     pub fork_seq: Option<u64>,
+    /// How long after its admission it shall be final at the latest, milliseconds; the chain's default where nothing is said.
+    #[serde(default)]
+    pub deadline_ms: Option<u64>,
     /// Relative to the file that says so.
     pub witness: PathBuf,
 }
@@ -72,6 +75,7 @@ impl Candidate {
             for file in &args.files {
                 let mut candidate = Self::read(file)?;
                 candidate.fork_seq = args.fork_seq.or(candidate.fork_seq);
+                candidate.deadline_ms = args.deadline.map(|deadline| deadline.0).or(candidate.deadline_ms);
                 candidates.push(candidate);
             }
             return Ok(candidates);
@@ -82,7 +86,9 @@ impl Candidate {
                 .coded(ErrorCode::BadUsage));
         };
         let (parent_hash, fork_seq) = (args.parent_hash, args.fork_seq);
-        Ok(vec![Self { chain: chain.clone(), number, hash, parent_hash, fork_seq, witness: witness.clone() }])
+        let deadline_ms = args.deadline.map(|deadline| deadline.0);
+        let (chain, witness) = (chain.clone(), witness.clone());
+        Ok(vec![Self { chain, number, hash, parent_hash, fork_seq, deadline_ms, witness }])
     }
 
     /// The witness as it will be stored: its key carries its digest, so another witness is another blob.
@@ -222,6 +228,7 @@ pub async fn upload(remote: &Remote, candidate: &Candidate) -> anyhow::Result<Su
         parent_hash: candidate.parent_hash,
         witness,
         fork_seq: candidate.fork_seq,
+        deadline: candidate.deadline_ms.map(Millis),
     })
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use push0_core::block::kind_name;
-use push0_core::chain::ChainConfig;
+use push0_core::chain::{ChainConfig, is_abandoned};
 use push0_core::message::{FailureKind, work_queue};
 use push0_core::pipeline::StagePolicy;
 use push0_core::record::{BlockStatus, FailureNote, Halt, Promotion, Started};
@@ -14,6 +14,7 @@ use push0_runtime::port::QueueStats;
 use push0_runtime::snapshot::{AtFault, BlockSnapshot, ChainSnapshot, RunSnapshot, TaskSnapshot, Tried};
 use serde::Serialize;
 
+use crate::on_time;
 use crate::render::{ago, duration};
 
 /// All that is known.
@@ -193,6 +194,7 @@ fn about(block: &BlockSnapshot, now: Millis, why: &mut Why) {
     if let Some(hash) = row.hash {
         why.facts.push(format!("hash {hash}, epoch {}, submitted {}", row.epoch.0, ago(now, row.submitted_at)));
     }
+    why.facts.extend(on_time::of_block(row, now));
     if row.contenders_seen > 0 {
         let hashes: Vec<String> = row.contenders.iter().map(|contender| contender.hash.to_string()).collect();
         why.facts.push(format!(
@@ -330,9 +332,14 @@ fn skipped(facts: &Facts, block: &BlockSnapshot, reason: &str, why: &mut Why) {
         None => {
             why.answer =
                 format!("it was skipped ({reason}); its tombstone comes after block {}", facts.chain.chain.next_final);
+            if is_abandoned(&block.block) {
+                let (chain, number) = (chain_of(facts), facts.number);
+                why.next.push(format!("push0 retry {chain} {number}   proves it after all, late"));
+            }
             why.next.push("push0 replace FILE.json   proves a block under this number after all".to_owned());
         }
     }
+    pages(reason, why);
 }
 
 fn is_final(facts: &Facts, block: &BlockSnapshot, why: &mut Why) {

@@ -4,6 +4,7 @@
 //! (`push0_runtime::drive::block`) performs it. What is to be sent is always a function of the row, so a redelivered message that
 //! changes nothing still gets sent what a crash left unsent.
 
+mod demote;
 mod failure;
 mod hedge;
 mod ranges;
@@ -12,6 +13,7 @@ mod task;
 mod timer;
 mod urgency;
 
+pub use demote::waiting;
 pub use failure::{Decision, Failure, Revocation, late_at, on_checked, on_dead_letter, on_failure, on_late, revoke};
 pub use hedge::{
     COPIES, Harvest, HedgeLook, MOST_HEDGES, Part, Running, ask, copies, copy_of, first_look as first_hedge_look,

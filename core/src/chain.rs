@@ -7,6 +7,7 @@
 
 mod advance;
 mod batch;
+mod deadline;
 mod decide;
 mod lanes;
 mod provers;
@@ -20,10 +21,11 @@ use serde::{Deserialize, Serialize};
 use crate::error_code::ErrorCode;
 use crate::id::{BlockHash, ChainId, Class, Epoch, Millis, PipelineDigest, RunId, Sha256};
 use crate::message::{Command, Submission};
-use crate::record::{BatchRow, BlobRef, BlockRow, ChainRow, OutboxRow, PendingEffect, Suspect};
+use crate::record::{BatchRow, BlobRef, BlockRow, ChainRow, Late, OnTime, OutboxRow, PendingEffect, Suspect};
 
 pub use advance::advance;
 pub use batch::{Batch, Batching, Content, derive, hashes};
+pub use deadline::{is_abandoned, is_overdue};
 pub use decide::decide;
 pub use provers::{MAX_PIPELINES, Mode, NamedPipeline, Provers, Rest, is_left_over};
 
@@ -56,6 +58,12 @@ pub struct ChainConfig {
     /// The chains whose blocks are batches of this one's.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub derived: BTreeMap<ChainId, Batching>,
+    /// How long after its admission a block shall be final at the latest, where its submission says nothing else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Millis>,
+    /// What happens to a block whose deadline passes.
+    #[serde(default)]
+    pub late: Late,
 }
 
 impl ChainConfig {
@@ -72,6 +80,8 @@ impl ChainConfig {
             bad_proof_limit: 2,
             batch: None,
             derived: BTreeMap::new(),
+            deadline: None,
+            late: Late::Continue,
         }
     }
 
@@ -88,6 +98,7 @@ impl ChainConfig {
             window: None,
             paused: false,
             halt: None,
+            on_time: OnTime::default(),
             pending: Vec::new(),
             batches: Vec::new(),
             acknowledged: Vec::new(),
@@ -114,6 +125,10 @@ pub enum Event {
     Command(Command),
     /// A batch that was fixed in the source.
     Batched(Batch),
+    /// It is time to look whether the block's deadline has passed.
+    DeadlinePassed {
+        number: u64,
+    },
     /// Nothing happened; somebody wants to be sure that nothing is left to do.
     Tick,
 }
@@ -126,6 +141,7 @@ impl Event {
             Event::RunEnded { run, .. } => Some(run.number),
             Event::Command(command) => command.number(),
             Event::Batched(batch) => Some(batch.number),
+            Event::DeadlinePassed { number } => Some(*number),
             Event::Tick => None,
         }
     }
@@ -248,7 +264,12 @@ pub fn is_current(effect: PendingEffect, block: Option<&BlockRow>) -> bool {
         PendingEffect::Start { epoch, .. } => {
             block.is_some_and(|block| block.epoch == epoch && block.final_seq.is_none() && block.is_being_proven())
         }
+        PendingEffect::Demote { epoch, .. } => block
+            .is_some_and(|block| block.epoch == epoch && matches!(block.status, crate::record::BlockStatus::Proving)),
         PendingEffect::Stop { .. } => true,
+        PendingEffect::Arm { .. } => {
+            block.is_some_and(|block| block.deadline.is_some() && block.final_seq.is_none() && block.missed.is_none())
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The numbered invariants, as predicates. `docs/invariants.md` lists them; the drive loops, the simulator's auditor and the model
 //! checker use these same functions.
 
+use crate::chain::is_abandoned;
 use crate::record::{BatchRow, BlockRow, BlockStatus, ChainRow, NodeView, OutboxRow};
 
 /// A broken invariant.
@@ -41,12 +42,18 @@ pub fn chain(before: Option<&ChainRow>, after: &ChainRow) -> Check {
 /// I5: what is final never changes.
 /// I6: a proven or final block has its proof and header.
 /// I11: of several runs at least the quorum's have a verified root then.
+/// I14: a block is marked as late only after its deadline, and abandoned for that only before it is proven.
 pub fn block(before: Option<&BlockRow>, after: &BlockRow) -> Check {
     let proven = matches!(after.status, BlockStatus::Proven | BlockStatus::Final);
     hold(!proven || (after.proof.is_some() && after.header.is_some()), "I6", || format!("{after:?}"))?;
     let verified = after.proofs().count();
     hold(!proven || after.runs.is_empty() || verified >= usize::from(after.quorum), "I11", || format!("{after:?}"))?;
+    let was_late = after.missed.is_none_or(|missed| after.deadline.is_some_and(|deadline| missed.at > deadline));
+    hold(was_late, "I14", || format!("{after:?}"))?;
     let Some(before) = before else { return Ok(()) };
+    let is_abandoned_now = is_abandoned(after) && !is_abandoned(before);
+    let was_proven = matches!(before.status, BlockStatus::Proven | BlockStatus::Final);
+    hold(!is_abandoned_now || !was_proven, "I14", || format!("{before:?} became {after:?}"))?;
     let ended = matches!(before.status, BlockStatus::Failed { .. } | BlockStatus::Skipped { .. });
     let revived = ended && before.status.name() != after.status.name();
     hold(after.epoch >= before.epoch && (!revived || after.epoch > before.epoch), "I4", || {

@@ -18,13 +18,15 @@
 //! | hedge timer | same | `hedge/{piece:03}` | accept-first |
 //! | [`crate::block::Sketch`] | `sketch/{tag}` | `{stage:03}/{pool}` | accept-first |
 //!
-//! Blobs: `witnesses/…` (whatever the submitter chose), `artifacts/{pool}/{task}`, `control/{run}`, `control/{run}/{stage}/{node}/a{attempt}`,
+//! Blobs: `witnesses/…` (whatever the submitter chose), `artifacts/{pool}/{task}`, `control/{run}`, `control/{run}/demoted`,
+//! `control/{run}/{stage}/{node}/a{attempt}`,
 //! `proofs/{chain}/{number:020}`.
 
 mod batch;
 mod block;
 mod chain;
 pub(crate) mod codec;
+mod deadline;
 mod lane;
 mod manifest;
 mod outbox;
@@ -37,12 +39,13 @@ pub use batch::{BatchCursor, BatchManifest, BatchRange, BatchRow, BatchedBlock, 
 pub use block::{BlockRow, BlockStatus, Contender, EpochEnd, MAX_CONTENDERS, MAX_HISTORY, MAX_SUSPECTS};
 pub use chain::{ChainRow, Disagreement, Halt, MAX_ACKNOWLEDGED, PendingEffect, Says};
 pub use codec::{DecodeError, Versioned};
+pub use deadline::{Late, Missed, OnTime};
 pub use lane::{Lane, LaneProof, LaneState, MAX_LANES};
 pub use manifest::{MANIFEST_PAGE, Manifest, ManifestPage};
 pub use outbox::{Finality, OtherProof, OutboxRow, Timings};
 pub use run::{
-    Artifact, FailureNote, Hedges, ManifestSlot, NodeView, Promotion, Run, RunView, Started, Suspect, Try, Verdict,
-    VerdictSlot, attribute,
+    Artifact, Demoted, FailureNote, Hedges, ManifestSlot, NodeView, Promotion, Run, RunView, Started, Suspect, Try,
+    Verdict, VerdictSlot, attribute,
 };
 pub use watch::{HedgeWatch, Watch};
 
@@ -149,6 +152,11 @@ pub fn control_key(run: &RunId) -> String {
 /// revocation, is not meant.
 pub fn node_control_key(task: &TaskId, stage: &StageName) -> String {
     format!("{}/{stage}/{}/a{}", control_key(&task.run), task.node, task.attempt.0)
+}
+
+/// The blob that tells workers that the tasks of a run which still wait in a more urgent queue lie in that of `bulk`, too.
+pub fn demoted_key(run: &RunId) -> String {
+    format!("control/{run}/demoted")
 }
 
 /// The blob a finalized block is handed on as.

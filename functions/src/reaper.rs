@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use push0_core::chain::Event;
+use push0_core::chain::{Event, is_overdue};
 use push0_core::record::{BlockRow, BlockStatus, ChainRow, RowKey, RunView, Versioned as _};
 use push0_core::{ChainId, ErrorCode, Millis, RunId};
 use push0_runtime::drive::{Context, DriveError, block, chain};
@@ -77,10 +77,16 @@ impl Reaper {
         if let Some(waited_for) = self.waited_for.as_ref().filter(|_| !is_derived) {
             self.find_upload(chain, waited_for).await?;
         }
-        let unfinished = self.unfinished(chain).await?;
+        let blocks = self.blocks(chain).await?;
+        let now = self.context.clock.now();
+        for block in blocks.iter().filter(|block| is_overdue(block, now)) {
+            let _ = chain::drive(&self.context, chain, &Event::DeadlinePassed { number: block.number }).await?;
+        }
+        let is_going_on = |block: &&BlockRow| block.final_seq.is_none() && block.is_being_proven();
+        let unfinished: Vec<&BlockRow> = blocks.iter().filter(is_going_on).collect();
         let proving = unfinished.iter().filter(|block| block.status == BlockStatus::Proving).count();
         self.context.metrics.observe(Metric::BlocksUnfinished, &[chain.as_str()], proving as u64);
-        for run in unfinished.iter().flat_map(runs) {
+        for run in unfinished.iter().flat_map(|block| runs(block)) {
             let row = RowKey::run(&run);
             let row = self.context.table.get(&Key::new(row.partition, row.sort)).await?;
             let Some(view) = row.and_then(|row| RunView::read(&row.attributes)) else {
@@ -137,14 +143,13 @@ impl Reaper {
         Ok(row.and_then(|row| ChainRow::from_value(row.doc()?.clone()).ok()))
     }
 
-    /// Blocks being proven, by all of their provers or by those that the others left behind: they lie between the cursor and the release point.
-    async fn unfinished(&self, chain: &ChainId) -> Result<Vec<BlockRow>, DriveError> {
+    /// Blocks that are not final, from the cursor on: those being proven, proven or failed, and of those that wait the first.
+    async fn blocks(&self, chain: &ChainId) -> Result<Vec<BlockRow>, DriveError> {
         let Some(row) = self.row(chain).await? else { return Ok(Vec::new()) };
         let partition = RowKey::chain(chain).partition;
         let after = row.next_final.checked_sub(1).map(|before| RowKey::block(chain, before).sort);
         let rows = self.context.table.query(&partition, "block/", after.as_deref(), BLOCKS).await?;
-        let blocks = rows.iter().filter_map(|row| BlockRow::from_value(row.doc()?.clone()).ok());
-        Ok(blocks.filter(|block| block.final_seq.is_none() && block.is_being_proven()).collect())
+        Ok(rows.iter().filter_map(|row| BlockRow::from_value(row.doc()?.clone()).ok()).collect())
     }
 }
 

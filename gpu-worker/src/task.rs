@@ -6,7 +6,7 @@
 //! [`Store::Memory`] nothing touches the file system.
 //!
 //! Invariants:
-//! - A message is acknowledged only after its report was sent, or after its run was seen stopped.
+//! - A message is acknowledged only after its report was sent, or after its run was seen stopped, or demoted before it was ever delivered.
 //! - The artifact is stored before it is reported, under the task's own key, and never overwritten: what is reported is what is stored.
 //! - After [`End::Lost`] nothing more is sent about the task.
 
@@ -21,9 +21,9 @@ use std::sync::Arc;
 
 use push0_core::message::{FailureKind, Finding, ReportEvent, TaskMessage};
 use push0_core::record::{
-    BlobRef, MAX_BATCH, Manifest, Verdict, Versioned as _, clip_error, control_key, node_control_key,
+    BlobRef, MAX_BATCH, Manifest, Verdict, Versioned as _, clip_error, control_key, demoted_key, node_control_key,
 };
-use push0_core::{ErrorCode, Millis, Pool, Sha256, WorkerId, pipeline::Kind};
+use push0_core::{Class, ErrorCode, Millis, Pool, Sha256, WorkerId, pipeline::Kind};
 use push0_runtime::port::{BlobInfo, Blobs, Clock, Delivery, PortError, Queue};
 use tracing::{debug, error, info, warn};
 
@@ -154,6 +154,8 @@ pub enum Settled {
     Reported(ReportEvent),
     /// Its run was stopped: acknowledged.
     Stopped,
+    /// Its run was demoted, and it waits in the queue of `bulk`: acknowledged, silently.
+    LeftBehind,
     /// This worker shall not take it: released.
     Avoided,
     /// Handed back unproven.
@@ -227,6 +229,9 @@ pub async fn prepare(env: &Env, held: Held, delivery: &Delivery) -> Prepared {
         if is_stopped(env, &task, &held).await? || is_settled(env, &task, &held, delivery).await? {
             return Err(Turn::Ended(End::Stopped));
         }
+        if is_left_behind(env, &task, &held, delivery.receive_count).await? {
+            return Err(Turn::LeftBehind);
+        }
         // What is to be avoided may be taken in the end; a second copy never is, nor what this worker is barred from: where that keeps coming
         // back the collector learns of it from the dead letters.
         let is_avoided = task.avoid.contains(&env.worker) && delivery.receive_count < env.limits.avoid_bound;
@@ -277,6 +282,20 @@ async fn is_settled(env: &Env, task: &TaskMessage, held: &Hold, delivery: &Deliv
     let control = node_control_key(&task.id, &task.stage);
     let found = persist(&*env.clock, &env.health, held, || env.blobs.head(&control)).await?;
     Ok(found.is_some())
+}
+
+/// Whether the task's run was demoted and this is the message in the queue of before: there is another in that of `bulk`. One that was
+/// delivered before may have been started, and then there is none.
+async fn is_left_behind(env: &Env, task: &TaskMessage, held: &Hold, receive_count: u32) -> Result<bool, GaveUp> {
+    let is_late = task.deadline.is_some_and(|deadline| env.clock.now() > deadline);
+    let is_of_before = !task.demoted && task.class != Class::Bulk;
+    // Of several copies one that is out counts as being worked on: none may vanish.
+    let is_alone = task.id.copy == 0 && task.copies.is_none_or(|copies| copies == 1);
+    if !is_late || !is_of_before || !is_alone || task.check.is_some() || receive_count > 1 {
+        return Ok(false);
+    }
+    let marker = demoted_key(&task.id.run);
+    Ok(persist(&*env.clock, &env.health, held, || env.blobs.head(&marker)).await?.is_some())
 }
 
 fn decode(env: &Env, body: &str) -> Result<TaskMessage, String> {
@@ -427,6 +446,8 @@ pub(crate) async fn hand_back(env: &Env, ready: &Ready) -> Settled {
 /// What ends the work on a task early.
 enum Turn {
     Ended(End),
+    /// It waits elsewhere.
+    LeftBehind,
     /// Another worker shall take it, within this long.
     Avoid(Millis),
     Failed(Failure),
@@ -467,6 +488,11 @@ impl From<GaveUp> for Turn {
 async fn settle(env: &Env, task: &TaskMessage, held: &Hold, turn: Turn) -> Settled {
     match turn {
         Turn::Ended(end) => settle_end(env, task, held, end).await,
+        Turn::LeftBehind => {
+            debug!(task = %task.id, "its block was demoted: it waits in the bulk queue");
+            acknowledge(env, held).await;
+            Settled::LeftBehind
+        }
         Turn::Avoid(delay) => {
             debug!(task = %task.id, "another worker shall take it");
             release(env, held, delay).await;

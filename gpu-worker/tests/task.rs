@@ -14,8 +14,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use push0_core::message::{Check, FailureKind, Finding, ReportEvent, TaskMessage, queue};
 use push0_core::pipeline::Kind;
-use push0_core::record::{Manifest, ManifestPage, Verdict, Versioned as _, control_key, node_control_key};
-use push0_core::{BlockHash, Millis, Node, Sha256};
+use push0_core::record::{Manifest, ManifestPage, Verdict, Versioned as _, control_key, demoted_key, node_control_key};
+use push0_core::{BlockHash, Class, Millis, Node, Sha256};
 use push0_gpu_worker::lease::Leases;
 use push0_gpu_worker::{
     Data, Env, Failure, Health, Job, Limits, Outcome, Output, Prover, Settled, Store, Watch, task as life,
@@ -322,6 +322,43 @@ fn a_stopped_run_is_acknowledged_and_not_proven() {
     assert_eq!(world.run(&task), Settled::Stopped);
     assert_eq!((world.prover.calls, world.work_left()), (0, QueueStats::default()));
     assert!(world.reports(queue::RESULTS).is_empty());
+}
+
+#[test]
+fn a_demoted_runs_task_is_dropped_where_it_was_left_behind_and_nowhere_else() {
+    let late = Some(Millis(1));
+    let task = TaskMessage { deadline: late, ..task(Kind::Map, 0, vec![absent("in/0")]) };
+    let mut world = World::new();
+    world.put(&demoted_key(&task.id.run), "demoted");
+    assert_eq!(world.run(&task), Settled::LeftBehind);
+    assert_eq!((world.prover.calls, world.work_left()), (0, QueueStats::default()));
+    assert!(world.reports(queue::RESULTS).is_empty(), "silently");
+
+    // What is there only once is proven: sent after the demotion, in time, of a class that cannot fall, a copy among several.
+    let mut others = vec![
+        TaskMessage { demoted: true, class: Class::Bulk, ..task.clone() },
+        TaskMessage { deadline: None, ..task.clone() },
+        TaskMessage { class: Class::Bulk, ..task.clone() },
+        TaskMessage { copies: Some(2), ..task.clone() },
+    ];
+    others.iter_mut().for_each(|task| task.inputs.clear());
+    for other in others {
+        let mut world = World::new().artifact("proof");
+        world.put(&demoted_key(&other.id.run), "demoted");
+        let segment = world.put("in/0", "segment");
+        assert!(matches!(world.run(&TaskMessage { inputs: vec![segment], ..other }), Settled::Reported(_)));
+        assert_eq!(world.prover.calls, 1);
+    }
+    // Without the marker there may be no other.
+    let mut world = World::new().artifact("proof");
+    let segment = world.put("in/0", "segment");
+    assert!(matches!(world.run(&TaskMessage { inputs: vec![segment], ..task.clone() }), Settled::Reported(_)));
+    // Delivered before it may have been started, and then it was not sent again.
+    let mut world = World::new().artifact("proof");
+    world.put(&demoted_key(&task.id.run), "demoted");
+    let segment = world.put("in/0", "segment");
+    let again = Delivery { receive_count: 2, ..world.deliver(&TaskMessage { inputs: vec![segment], ..task }) };
+    assert!(matches!(world.handle(again), Settled::Reported(_)));
 }
 
 #[test]

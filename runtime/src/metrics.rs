@@ -87,6 +87,15 @@ metrics! {
     BlocksSkipped = "push0_blocks_skipped_count", Count, ["chain"], "numbers final as a tombstone";
     BlocksFailed = "push0_blocks_failed_count", Count, ["chain"], "blocks that failed: an operator retries, replaces or skips them";
     BlockTime = "push0_block_milliseconds", Milliseconds, ["chain"], "from a block's submission to its being final with a proof";
+    DeadlinesMet = "push0_deadlines_met_count", Count, ["chain"], "blocks with a deadline that were final in time";
+    DeadlinesMissed = "push0_deadlines_missed_count", Count, ["chain"],
+        "blocks with a deadline that were final later, or left out because it had passed";
+    DeadlineSlack = "push0_deadline_slack_milliseconds", Milliseconds, ["chain"],
+        "from a block's being final in time to its deadline";
+    DeadlineOverrun = "push0_deadline_overrun_milliseconds", Milliseconds, ["chain"],
+        "from a block's deadline to its being final with a proof, where that was later";
+    BlocksLate = "push0_blocks_late_count", Count, ["chain", "policy"],
+        "blocks whose deadline passed before they were final, by what was done: continue, demote, abandon";
     BlocksUnfinished = "push0_blocks_unfinished_count", Count, ["chain"],
         "blocks released and not final, as the reaper found them: the lag of finalization";
     Runs = "push0_runs_count", Count, ["chain", "outcome"],

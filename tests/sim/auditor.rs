@@ -1,6 +1,6 @@
 //! Judges a run by what a consumer sees: the finalized stream and the blobs it names. It shares no code with push0's decisions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -12,6 +12,10 @@ pub struct Auditor {
     /// Chain → finalized messages in order, duplicates dropped.
     stream: BTreeMap<String, Vec<Value>>,
     pub deliveries: u64,
+    /// Chains that leave out what is late.
+    abandoning: BTreeSet<String>,
+    /// Blocks that were left out for that.
+    pub abandoned: u64,
 }
 
 impl Auditor {
@@ -26,6 +30,25 @@ impl Auditor {
             .entry(hash)
             .or_default()
             .push(witness);
+    }
+
+    /// Lets the chain leave out what is late.
+    pub fn abandons(&mut self, chain: &str) {
+        self.abandoning.insert(chain.to_owned());
+    }
+
+    /// What the chain says of how it kept its deadlines is what came out.
+    pub fn kept(&self, chain: &str, met: u64, missed: u64) -> Result<(), String> {
+        let stream = self.stream.get(chain).map(Vec::as_slice).unwrap_or_default();
+        let count = |met: bool| stream.iter().filter(|message| message["timings"]["met"] == met).count() as u64;
+        let seen = (count(true), count(false));
+        // A block may be final that has not been handed on yet.
+        let holds = seen.0 <= met && seen.1 <= missed && seen.0 + seen.1 + 2 >= met + missed;
+        if holds {
+            Ok(())
+        } else {
+            Err(format!("{chain}: says ({met}, {missed}) of its deadlines, handed on were {seen:?}"))
+        }
     }
 
     /// A message of the finalized queue, by the consumer's rule: drop what has been seen.
@@ -52,6 +75,8 @@ impl Auditor {
         if expected.is_some_and(|expected| expected != number) {
             return Err(format!("{chain}: block {number} where {expected:?} was due"));
         }
+        self.abandoned += u64::from(is_abandoned(&message));
+        punctual(&message, self.abandoning.contains(&chain)).map_err(|what| format!("{chain}/{number}: {what}"))?;
         stream.push(message);
         Ok(())
     }
@@ -96,6 +121,27 @@ impl Auditor {
         }
         Ok(())
     }
+}
+
+fn is_abandoned(message: &Value) -> bool {
+    let reason = message["finality"]["reason"].as_str().unwrap_or_default();
+    message["finality"]["kind"] == "tombstone" && reason.starts_with("P0-037: ")
+}
+
+/// What is left out for being late was late, on a chain that does so; and what is said to be in time was.
+fn punctual(message: &Value, may_abandon: bool) -> Result<(), String> {
+    let timings = &message["timings"];
+    let at = |name: &str| timings[name].as_u64();
+    let (deadline, met) = (at("deadline"), timings["met"].as_bool());
+    if is_abandoned(message) {
+        let was_late = deadline.zip(at("settled_at")).is_some_and(|(deadline, settled)| settled > deadline);
+        return (may_abandon && was_late && met == Some(false)).then_some(()).ok_or(format!("was left out: {message}"));
+    }
+    if message["finality"]["kind"] == "proof" {
+        let in_time = deadline.zip(at("finalized_at")).map(|(deadline, final_at)| final_at <= deadline);
+        return (met == in_time).then_some(()).ok_or(format!("on time is {in_time:?}: {message}"));
+    }
+    Ok(())
 }
 
 /// The proof named by a finalized message is one of all segments of one of the witnesses, and has the digest it should have.

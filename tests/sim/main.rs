@@ -23,6 +23,9 @@ struct Args {
     /// Then only timers find their tasks, or only the reaper.
     #[arg(long, value_parser = ["timers", "reaper"])]
     healers: Option<String>,
+    /// Chains with deadlines; without this every third seed has them.
+    #[arg(long)]
+    deadlines: bool,
     /// Somebody who sends forged reports.
     #[arg(long)]
     intruder: bool,
@@ -54,6 +57,7 @@ fn main() {
             },
             intruder: args.intruder,
             poison: args.poison,
+            deadlines: args.deadlines || Scenario::of(seed).deadlines,
             keep_trace: args.trace,
             ..Scenario::of(seed)
         }) {

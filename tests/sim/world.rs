@@ -8,20 +8,21 @@ use futures::FutureExt as _;
 use push0_core::chain::ChainConfig;
 use push0_core::message::{ChainMessage, Command, FailureKind, Submission, TaskMessage, queue};
 use push0_core::message::{Report as WorkerReport, ReportEvent};
-use push0_core::record::{BlobRef, BlockStatus, Halt, Verdict, Versioned as _};
+use push0_core::record::{BlobRef, BlockStatus, Halt, Late, Verdict, Versioned as _};
 use push0_core::topology::Topology;
 use push0_core::{Attempt, BlockHash, ChainId, Class, Epoch, Millis, Node, Pool, RunId, Sha256, TaskId, pipeline};
 use push0_functions::{Collector, Dispatcher, Reaper};
 use push0_gpu_worker::Health;
 use push0_gpu_worker::lease::Leases;
-use push0_gpu_worker::task::{self, Env, Limits, Store};
+use push0_gpu_worker::task::{self, Env, Limits, Settled, Store};
 use push0_runtime::clock_manual::ManualClock;
 use push0_runtime::drive::{Catalog, Context};
 use push0_runtime::engine::{Engine, EngineConfig, Location};
 use push0_runtime::host::{self, Function, Mapping};
 use push0_runtime::port::{Blobs as _, Clock as _, Delivery, Outgoing, Queue};
 use push0_runtime::{snapshot, wiring};
-use rand::RngExt as _;
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 
 use super::auditor::Auditor;
@@ -60,6 +61,8 @@ pub struct Scenario {
     pub intruder: bool,
     /// A task of one block ends every worker that begins it.
     pub poison: bool,
+    /// Chains have deadlines, each its own policy.
+    pub deadlines: bool,
     /// Whether the trace is kept line by line, and printed when the run fails.
     pub keep_trace: bool,
 }
@@ -73,6 +76,7 @@ impl Scenario {
             healers: Healers::Both,
             intruder: false,
             poison: false,
+            deadlines: seed % 3 == 0,
             keep_trace: false,
         }
     }
@@ -95,6 +99,10 @@ pub struct Report {
     pub promoted: u64,
     /// Runs that ended because a task took its workers with it.
     pub quarantined: usize,
+    /// Tasks of demoted blocks that a worker dropped where they were left behind.
+    pub left_behind: u64,
+    /// Blocks left out because they were late.
+    pub abandoned: u64,
     pub virtual_ms: u64,
     pub trace: Vec<String>,
 }
@@ -173,6 +181,8 @@ pub(super) struct Shared {
     pub(super) ranks: bool,
     /// Tasks that a worker took from the queue of a more urgent class than their chain's.
     pub(super) promoted: Rc<Cell<u64>>,
+    /// Tasks of demoted blocks that a worker dropped where they were left behind.
+    pub(super) left_behind: Rc<Cell<u64>>,
     /// The first thing a consumer saw that it should not have.
     pub(super) complaint: Rc<RefCell<Option<String>>>,
 }
@@ -202,7 +212,11 @@ fn run_in(
     conduct: Conduct,
     kills: u32,
 ) -> Result<Report, String> {
-    let catalog = catalog(dice)?;
+    let mut catalog = catalog(dice)?;
+    // What is abandoned for being late is not quarantined.
+    if scenario.deadlines && !scenario.poison {
+        set_deadlines(scenario.seed, &mut catalog);
+    }
     let script = Script::new(scenario.seed, conduct, clock.clone());
     let shared = Shared {
         silent_workers: scenario.silent_workers,
@@ -210,6 +224,9 @@ fn run_in(
         ranks: scenario.seed % 2 == 0,
         ..shared(catalog, weather.clone(), script, clock, dice)?
     };
+    for config in shared.catalog.chains.values().filter(|config| config.late == Late::Abandon) {
+        shared.auditor.borrow_mut().abandons(config.chain.as_str());
+    }
     let blocks = plan_uploads(&shared);
     let mut executor = Executor::new(clock.clone(), dice.clone());
     executor.kill_per_million = kills;
@@ -241,6 +258,11 @@ fn run_in(
     let blob = |key: &str| engine.get(key).now_or_never()?.ok()?.map(|bytes| bytes.to_vec());
     shared.auditor.borrow().judge(blob)?;
     poison::no_barred_worker_ran(&shared)?;
+    for config in shared.catalog.chains.values() {
+        let found = snapshot::chain(engine, config, 0).now_or_never().and_then(Result::ok);
+        let kept = found.map(|found| found.chain.on_time).unwrap_or_default();
+        shared.auditor.borrow().kept(config.chain.as_str(), kept.met, kept.missed)?;
+    }
     let (fingerprint, events) = shared.weather.fingerprint();
     let invocations = shared.script.runs().len() as u64;
     Ok(Report {
@@ -253,6 +275,8 @@ fn run_in(
         silenced: shared.silenced.get(),
         promoted: shared.promoted.get(),
         quarantined: poison::quarantined(&shared),
+        left_behind: shared.left_behind.get(),
+        abandoned: shared.auditor.borrow().abandoned,
         virtual_ms: clock.now().since(START).0,
         trace: shared.weather.lines(),
     })
@@ -284,6 +308,7 @@ pub(super) fn shared(
         silenced: Rc::default(),
         ranks: true,
         promoted: Rc::default(),
+        left_behind: Rc::default(),
         complaint: Rc::default(),
     })
 }
@@ -327,6 +352,16 @@ pub(super) fn catalog(dice: &Dice) -> Result<Catalog, String> {
     }
     catalog.pipelines.insert(digest, file);
     Ok(catalog)
+}
+
+/// From hopelessly short to longer than most blocks take. Of dice of their own: whatever else happens is as without them.
+fn set_deadlines(seed: u64, catalog: &mut Catalog) {
+    let mut dice = ChaCha8Rng::seed_from_u64(seed ^ 0x0dea_d11e);
+    for chain in catalog.chains.values_mut() {
+        let longest = [3_000, 20_000, 200_000][dice.random_range(0..3)];
+        chain.deadline = Some(Millis(dice.random_range(500..longest)));
+        chain.late = Late::ALL[dice.random_range(0..3)];
+    }
 }
 
 /// Witnesses of all blocks, in random order; some numbers get a competing fork. Returns how many blocks a chain has.
@@ -378,8 +413,15 @@ pub(super) fn upload(
     let text = witness.to_string();
     let sha256 = Sha256::of(text.as_bytes());
     let blob = BlobRef { key: format!("witnesses/{chain}/{number}-{sha256}"), sha256, size: text.len() as u64 };
-    let submission =
-        Submission { chain: chain.clone(), number, hash, parent_hash: parent, witness: blob, fork_seq: None };
+    let submission = Submission {
+        chain: chain.clone(),
+        number,
+        hash,
+        parent_hash: parent,
+        witness: blob,
+        fork_seq: None,
+        deadline: None,
+    };
     Upload { submission, witness: text, as_replacement: false }
 }
 
@@ -706,7 +748,9 @@ async fn worker(shared: Shared, who: String, pool: &'static str) {
                             keep_silent(&shared, &port, &who, work, &delivery).await;
                             continue;
                         }
-                        task::handle(&env, work, delivery, &mut prover).await;
+                        if task::handle(&env, work, delivery, &mut prover).await == Settled::LeftBehind {
+                            shared.left_behind.set(shared.left_behind.get() + 1);
+                        }
                     }
                 }
                 Err(_) => pause(&shared, Millis(500)).await,
@@ -722,6 +766,8 @@ async fn worker(shared: Shared, who: String, pool: &'static str) {
 fn lies_where_it_should(shared: &Shared, work: &str, delivery: &Delivery) {
     let Ok(task) = TaskMessage::from_json(&delivery.body) else { return };
     let class = shared.catalog.chains.get(&task.id.run.chain).map_or(task.class, |chain| chain.class);
+    // What was demoted is exactly there.
+    let class = if task.demoted { Class::Bulk } else { class };
     let is_promoted = task.class < class;
     shared.promoted.set(shared.promoted.get() + u64::from(is_promoted));
     let lies = push0_core::message::work_queue(&task.pool, task.class);

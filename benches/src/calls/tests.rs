@@ -181,6 +181,8 @@ fn task(id: &str) -> TaskMessage {
         progress_limit: None,
         avoid: Vec::new(),
         barred: Vec::new(),
+        deadline: None,
+        demoted: false,
         check: None,
         copies: None,
     }

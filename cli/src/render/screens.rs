@@ -8,6 +8,7 @@ use push0_core::{ErrorCode, Millis};
 use push0_runtime::snapshot::{BlockSnapshot, ChainSnapshot};
 
 use super::{Paint, ago, columns, duration, first_line, stage};
+use crate::on_time;
 use crate::view::Overview;
 use crate::why::Why;
 
@@ -47,6 +48,16 @@ fn chain(snapshot: &ChainSnapshot, now: Millis, paint: Paint) -> String {
     );
     if snapshot.published < finals {
         text.push_str(&format!("  {} finalized blocks are still to be handed on\n", finals - snapshot.published));
+    }
+    let overdue = snapshot.blocks.iter().filter(|block| on_time::is_late(&block.block, now)).count();
+    let kept = on_time::of_chain(&row.on_time);
+    if kept.is_some() || overdue > 0 {
+        let overdue =
+            if overdue > 0 { paint.alarm(&format!("{overdue} late now")) } else { "none late now".to_owned() };
+        text.push_str(&format!(
+            "  {} · {overdue}\n",
+            kept.unwrap_or_else(|| "none that had a deadline is final".to_owned())
+        ));
     }
     if row.paused {
         text.push_str(&format!("  {}\n", paint.alarm(&format!("paused: push0 resume {}", row.chain))));
@@ -89,10 +100,11 @@ fn line(snapshot: &BlockSnapshot, now: Millis, paint: Paint) -> Vec<String> {
         BlockStatus::Final | BlockStatus::Skipped { .. } => ago(now, row.changed_at),
         _ => duration(now.since(row.changed_at)),
     };
+    let late = if on_time::is_late(row, now) { "late".to_owned() } else { String::new() };
     let contenders =
         if row.contenders_seen > 0 { format!("{} contenders", row.contenders_seen) } else { String::new() };
     let epoch = if row.epoch.0 > 1 { format!("epoch {}", row.epoch.0) } else { String::new() };
-    vec![format!("{}", row.number), paint.status(row.status.name()), since, detail, epoch, contenders]
+    vec![format!("{}", row.number), paint.status(row.status.name()), since, detail, epoch, late, contenders]
 }
 
 fn queues(overview: &Overview, all: bool, paint: Paint) -> String {
@@ -201,6 +213,7 @@ pub fn block(snapshot: &BlockSnapshot, now: Millis, paint: Paint) -> String {
     add("epoch", row.epoch.0.to_string());
     row.final_seq.iter().for_each(|seq| add("seq", seq.to_string()));
     add("submitted", ago(now, row.submitted_at));
+    on_time::of_block(row, now).into_iter().for_each(|line| add("deadline", line));
     row.released_at.iter().for_each(|at| add("released", ago(now, *at)));
     add("status since", ago(now, row.changed_at));
     row.witness.iter().for_each(|blob| add("witness", format!("{} ({} bytes)", blob.key, blob.size)));

@@ -19,6 +19,8 @@ pub(crate) fn block(number: u64, status: BlockStatus) -> BlockSnapshot {
         batch: None,
         fork_seq: None,
         submitted_at: Millis(990_000),
+        deadline: None,
+        missed: None,
         released_at: None,
         changed_at: Millis(995_000),
         pipeline: None,

@@ -786,6 +786,8 @@ mod tests {
             barred: vec![],
             check: None,
             copies: None,
+            deadline: None,
+            demoted: false,
         }
     }
 

@@ -108,6 +108,8 @@ fn task(run: &Run, node: Node, attempt: Attempt, inputs: Vec<BlobRef>, view: &No
         params: stage.params.clone(),
         block_hash: run.hash,
         time_limit: policy.time_limit,
+        deadline: run.deadline,
+        demoted: run.demoted,
         progress_limit: policy.progress_limit,
         avoid: avoid(run, node, view),
         barred: view.wanted.barred.clone(),

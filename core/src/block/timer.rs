@@ -118,9 +118,14 @@ fn open_task(view: &RunView, node: Node, row: &NodeView, sent: Millis, began: Op
     let asked = hedge::asked_at(row);
     let is_checked = !row.wanted.checks.is_empty();
     let is_trusted = is_checked || run.pipeline.stage(node.stage).kind.is_trusted();
-    let queue = match is_checked {
-        true => work_queue(&Pool::trusted(), run.class_of_checks()),
-        false => work_queue(row.pool(row.wanted.attempt, policy), run.class_of(node, row.wanted.attempt)),
+    // What was taken before its run was demoted is still where it was taken from.
+    let before = view.demoted.filter(|demoted| row.first_start().is_some_and(|at| at < demoted.at));
+    let queue = match (is_checked, before) {
+        (true, _) => work_queue(&Pool::trusted(), run.class_of_checks()),
+        (false, Some(demoted)) => {
+            work_queue(row.pool(row.wanted.attempt, policy), demoted.class_before(node, row.wanted.attempt))
+        }
+        (false, None) => work_queue(row.pool(row.wanted.attempt, policy), run.class_of(node, row.wanted.attempt)),
     };
     Open {
         node,

@@ -9,7 +9,7 @@
 
 use crate::id::{Attempt, Class, Node};
 use crate::message::TaskMessage;
-use crate::record::{Promotion, Run};
+use crate::record::{Demoted, Promotion, Run};
 
 /// Bits of the stage and of the layer in a rank. More stages or layers than they count (127, 255) are equals.
 const STAGE_BITS: u32 = 7;
@@ -41,29 +41,39 @@ impl Promotion {
             (false, false) => Self::Late,
         }
     }
+
+    fn raise(self, class: Class, is_under_way: bool) -> Class {
+        let is_promoted = match self {
+            Promotion::None => false,
+            Promotion::Late => is_under_way,
+            Promotion::All => true,
+        };
+        if is_promoted { class.more_urgent() } else { class }
+    }
 }
 
 impl Run {
     /// The class whose queue a node's task lies in. From the run's record and the task's identity alone: whoever looks for a task later
     /// looks where it was sent.
     pub fn class_of(&self, node: Node, attempt: Attempt) -> Class {
-        let is_under_way = attempt > Attempt::FIRST || node.stage > 1;
-        self.promoted(is_under_way)
+        self.promotion.raise(self.class, is_under_way(node, attempt))
     }
 
     /// The class of looking at what was accused: somebody waits for it.
     pub fn class_of_checks(&self) -> Class {
-        self.promoted(true)
+        self.promotion.raise(self.class, true)
     }
+}
 
-    fn promoted(&self, is_under_way: bool) -> Class {
-        let is_promoted = match self.promotion {
-            Promotion::None => false,
-            Promotion::Late => is_under_way,
-            Promotion::All => true,
-        };
-        if is_promoted { self.class.more_urgent() } else { self.class }
+impl Demoted {
+    /// The class whose queue a node's task lay in before.
+    pub fn class_before(&self, node: Node, attempt: Attempt) -> Class {
+        self.promotion.raise(self.from, is_under_way(node, attempt))
     }
+}
+
+fn is_under_way(node: Node, attempt: Attempt) -> bool {
+    attempt > Attempt::FIRST || node.stage > 1
 }
 
 #[cfg(test)]

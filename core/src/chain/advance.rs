@@ -1,6 +1,6 @@
 //! What a state of a chain asks for by itself: pending effects, publication, release, finality, batches, in this order.
 
-use super::{ChainConfig, Change, Now, Step, View, batch, lanes};
+use super::{ChainConfig, Change, Now, Step, View, batch, deadline, lanes};
 use crate::record::{BlockRow, BlockStatus, Finality, Halt, OtherProof, OutboxRow, PendingEffect, Timings};
 
 /// The next thing to do, or `None`: all is done until something happens.
@@ -109,6 +109,8 @@ const MAX_ORPHANS: usize = 64;
 /// what was built on it is not let through by skipping it.
 fn finalized(view: &View, block: &BlockRow, finality: Finality, now: Now) -> Change {
     let mut chain = view.chain.clone();
+    let met = deadline::met(block, now);
+    met.into_iter().for_each(|met| chain.on_time.count(met));
     let seq = chain.next_seq;
     chain.next_seq = seq + 1;
     chain.next_final = block.number + 1;
@@ -136,6 +138,8 @@ fn finalized(view: &View, block: &BlockRow, finality: Finality, now: Now) -> Cha
             released_at: block.released_at,
             settled_at: block.changed_at,
             finalized_at: now,
+            deadline: block.deadline,
+            met,
         }),
     };
     let mut block = block.clone();

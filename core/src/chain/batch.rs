@@ -152,6 +152,8 @@ pub(super) fn batched(view: &View, batch: &Batch, now: Now) -> Result<Change, Ig
         batch: Some(batch.range.clone()),
         fork_seq: None,
         submitted_at: now,
+        deadline: None,
+        missed: None,
         released_at: None,
         changed_at: now,
         pipeline: None,

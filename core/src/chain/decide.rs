@@ -1,5 +1,6 @@
 //! An event meets the state of its chain.
 
+use super::deadline::{self, is_abandoned};
 use super::lanes::lane_ended;
 use super::{ChainConfig, Change, Event, Ignored, Now, Outcome, View, WINDOW};
 use crate::error_code::ErrorCode;
@@ -16,6 +17,12 @@ pub fn decide(view: &View, event: &Event, now: Now, config: &ChainConfig) -> Res
     if let Some(batching) = config.batch.as_ref().filter(|_| replaces) {
         return Err(Ignored::Derived { of: batching.of.clone() });
     }
+    let mut change = decide_on(view, event, now, config)?;
+    deadline::pin(view, &mut change, event, now, config);
+    Ok(change)
+}
+
+fn decide_on(view: &View, event: &Event, now: Now, config: &ChainConfig) -> Result<Change, Ignored> {
     match event {
         Event::Batched(batch) => super::batch::batched(view, batch, now),
         Event::Submitted(submission) => submitted(view, submission, now, config),
@@ -26,6 +33,7 @@ pub fn decide(view: &View, event: &Event, now: Now, config: &ChainConfig) -> Res
         Event::Command(Command::Pause { .. }) => pause(view),
         Event::Command(Command::Resume { .. }) => resume(view),
         Event::Command(Command::Window { window, .. }) => set_window(view, *window),
+        Event::DeadlinePassed { number } => deadline::passed(view, *number, now, config),
         Event::Tick => Err(Ignored::Settled),
     }
 }
@@ -136,8 +144,9 @@ fn retry(view: &View, number: u64, epoch: Option<Epoch>, now: Now, config: &Chai
     if epoch.is_some_and(|epoch| epoch != block.epoch) {
         return Err(Ignored::Stale);
     }
-    // A run that is going on is given up only when it is named: the command may come twice.
-    let may_be_running = epoch.is_some() && block.status == BlockStatus::Proving;
+    // A run that is going on is given up, and a block that was abandoned taken up again, only when it is named: the command may come twice,
+    // the second time when its own run has been abandoned.
+    let may_be_running = epoch.is_some() && (block.status == BlockStatus::Proving || is_abandoned(block));
     // Of two proofs that say different things neither is handed on.
     let is_disputed = !is_final(block) && block.disagreement().is_some();
     if !may_be_running && !is_disputed && !matches!(block.status, BlockStatus::Failed { .. }) {
@@ -167,7 +176,8 @@ fn replace(view: &View, submission: &Submission, now: Now, config: &ChainConfig)
     if block.hash == Some(submission.hash)
         && block.witness.as_ref() == Some(&submission.witness)
         && (submission.parent_hash.is_none() || submission.parent_hash == block.parent_hash)
-        && !matches!(block.status, BlockStatus::Failed { .. } | BlockStatus::Skipped { .. })
+        // Nor may it take up again what was abandoned since: that is a retry's, which names the run.
+        && (is_abandoned(block) || !matches!(block.status, BlockStatus::Failed { .. } | BlockStatus::Skipped { .. }))
     {
         return Err(Ignored::Settled);
     }
@@ -264,6 +274,8 @@ fn admitted(submission: &Submission, now: Now) -> BlockRow {
         batch: None,
         fork_seq: submission.fork_seq,
         submitted_at: now,
+        deadline: None,
+        missed: None,
         released_at: None,
         changed_at: now,
         pipeline: None,
@@ -291,6 +303,7 @@ fn vacant(view: &View, number: u64, now: Now) -> BlockRow {
         parent_hash: None,
         witness: crate::record::BlobRef { key: String::new(), sha256: crate::id::Sha256([0; 32]), size: 0 },
         fork_seq: None,
+        deadline: None,
     };
     BlockRow { hash: None, witness: None, ..admitted(&nothing, now) }
 }

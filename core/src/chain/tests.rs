@@ -9,32 +9,32 @@ use crate::record::{BatchRange, BlockStatus, Finality, Halt, Suspect};
 
 mod quorum;
 
-struct World {
-    config: ChainConfig,
-    chain: ChainRow,
-    blocks: BTreeMap<u64, BlockRow>,
-    outbox: Vec<OutboxRow>,
-    performed: Vec<PendingEffect>,
+pub(super) struct World {
+    pub(super) config: ChainConfig,
+    pub(super) chain: ChainRow,
+    pub(super) blocks: BTreeMap<u64, BlockRow>,
+    pub(super) outbox: Vec<OutboxRow>,
+    pub(super) performed: Vec<PendingEffect>,
     batches: Vec<BatchRow>,
     /// Batch chain and number, as it was told.
     told: Vec<(String, u64)>,
-    now: Millis,
+    pub(super) now: Millis,
 }
 
-fn hash(byte: u8) -> BlockHash {
+pub(super) fn hash(byte: u8) -> BlockHash {
     BlockHash([byte; 32])
 }
 
-fn blob(name: &str) -> BlobRef {
+pub(super) fn blob(name: &str) -> BlobRef {
     BlobRef { key: name.to_owned(), sha256: Sha256::of(name.as_bytes()), size: 1 }
 }
 
-fn chain_id() -> ChainId {
+pub(super) fn chain_id() -> ChainId {
     "demo".parse().unwrap()
 }
 
 /// Block `number` with hash `number` and parent `number - 1`.
-fn submission(number: u64) -> Submission {
+pub(super) fn submission(number: u64) -> Submission {
     Submission {
         chain: chain_id(),
         number,
@@ -42,11 +42,12 @@ fn submission(number: u64) -> Submission {
         parent_hash: Some(hash(number as u8 - 1)),
         witness: blob("witness"),
         fork_seq: None,
+        deadline: None,
     }
 }
 
 impl World {
-    fn new(window: u32) -> Self {
+    pub(super) fn new(window: u32) -> Self {
         let digest = PipelineDigest([9; 32]);
         let config = ChainConfig { window, first_parent: Some(hash(0)), ..ChainConfig::new(chain_id(), digest) };
         let chain = config.new_row();
@@ -62,11 +63,11 @@ impl World {
         }
     }
 
-    fn view(&self) -> View {
+    pub(super) fn view(&self) -> View {
         View { chain: self.chain.clone(), blocks: self.blocks.clone(), published: self.chain.next_seq - 1 }
     }
 
-    fn write(&mut self, change: Change) {
+    pub(super) fn write(&mut self, change: Change) {
         if let Some(block) = change.block {
             invariant::block(self.blocks.get(&block.number), &block).unwrap();
             self.blocks.insert(block.number, block);
@@ -86,7 +87,7 @@ impl World {
     }
 
     /// Decides and then advances until nothing is left.
-    fn on(&mut self, event: Event) -> Result<(), Ignored> {
+    pub(super) fn on(&mut self, event: Event) -> Result<(), Ignored> {
         let answer = decide(&self.view(), &event, self.now, &self.config);
         let answer = answer.map(|change| self.write(change));
         while let Some(step) = advance(&self.view(), self.now, &self.config) {
@@ -107,16 +108,16 @@ impl World {
         answer
     }
 
-    fn submit(&mut self, number: u64) {
+    pub(super) fn submit(&mut self, number: u64) {
         self.on(Event::Submitted(submission(number))).unwrap();
     }
 
-    fn end(&mut self, number: u64, outcome: Outcome) -> Result<(), Ignored> {
+    pub(super) fn end(&mut self, number: u64, outcome: Outcome) -> Result<(), Ignored> {
         let epoch = self.blocks[&number].epoch;
         self.on(Event::RunEnded { run: RunId::new(chain_id(), number, epoch), outcome })
     }
 
-    fn prove(&mut self, number: u64) {
+    pub(super) fn prove(&mut self, number: u64) {
         let pipeline = self.config.pipeline;
         let parent_hash = self.blocks[&number].parent_hash;
         let outcome =
@@ -124,27 +125,27 @@ impl World {
         self.end(number, outcome).unwrap();
     }
 
-    fn fail(&mut self, number: u64) {
+    pub(super) fn fail(&mut self, number: u64) {
         self.end(number, Outcome::Failed { reason: "broken".to_owned() }).unwrap();
     }
 
-    fn command(&mut self, command: Command) -> Result<(), Ignored> {
+    pub(super) fn command(&mut self, command: Command) -> Result<(), Ignored> {
         self.on(Event::Command(command))
     }
 
-    fn status(&self, number: u64) -> &'static str {
+    pub(super) fn status(&self, number: u64) -> &'static str {
         self.blocks[&number].status.name()
     }
 
-    fn started(&self) -> Vec<(u64, u32)> {
+    pub(super) fn started(&self) -> Vec<(u64, u32)> {
         let starts = self.performed.iter().filter_map(|effect| match effect {
             PendingEffect::Start { number, epoch, .. } => Some((*number, epoch.0)),
-            PendingEffect::Stop { .. } => None,
+            PendingEffect::Stop { .. } | PendingEffect::Arm { .. } | PendingEffect::Demote { .. } => None,
         });
         starts.collect()
     }
 
-    fn finalized(&self) -> Vec<u64> {
+    pub(super) fn finalized(&self) -> Vec<u64> {
         self.outbox.iter().map(|row| row.number).collect()
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{BlockHash, ChainId, Epoch};
+use crate::id::{BlockHash, ChainId, Epoch, Millis};
 use crate::record::BlobRef;
 use crate::record::codec::versioned;
 
@@ -31,6 +31,9 @@ pub struct Submission {
     /// With `parent_hash`, and higher than that of the block already there: this one supersedes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fork_seq: Option<u64>,
+    /// How long after its admission it shall be final at the latest; the chain's default where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Millis>,
 }
 
 /// What an operator tells a chain.

@@ -1,4 +1,4 @@
-//! `ranges`: "send the leaf tasks of segments `from..to`".
+//! `ranges`: "send the leaf tasks of segments `from..to`", or move what is made from them to another class.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +11,9 @@ pub struct RangeMessage {
     pub run: RunId,
     pub from: u32,
     pub to: u32,
+    /// Not the first dispatch: send what waits in these segments' parts once more, to the queue of `bulk`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub demote: bool,
 }
 
 versioned! { RangeMessage = 1, "range message"; }

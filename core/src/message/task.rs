@@ -29,6 +29,12 @@ pub struct TaskMessage {
     pub params: Value,
     pub block_hash: BlockHash,
     pub time_limit: Millis,
+    /// When the block shall be final at the latest, where it has a deadline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Millis>,
+    /// Sent after the block's demotion: this one is not the copy that was left behind in a more urgent queue.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub demoted: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress_limit: Option<Millis>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -63,6 +69,11 @@ impl TaskMessage {
     /// The same task as another copy of its attempt.
     pub fn as_copy(&self, copy: u8) -> Self {
         Self { id: TaskId { copy, ..self.id.clone() }, ..self.clone() }
+    }
+
+    /// As it is sent once its run is demoted.
+    pub fn demoted(self) -> Self {
+        Self { class: Class::Bulk, demoted: true, ..self }
     }
 
     /// Whether only the trusted pool's word counts on it.

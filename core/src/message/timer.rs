@@ -1,4 +1,4 @@
-//! `timers`, delayed: "look after this part of the run".
+//! `timers`, delayed: "look after this part of the run", "the block's deadline has passed".
 
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +27,8 @@ pub enum TimerKind {
     Lost,
     /// Stragglers. Its time stands in a row of its own.
     Hedge,
+    /// Whether the deadline of the run's block has passed; the part says nothing.
+    Deadline,
 }
 
 impl TimerKind {

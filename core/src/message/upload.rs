@@ -168,6 +168,7 @@ impl Upload {
             parent_hash: None,
             witness,
             fork_seq: None,
+            deadline: None,
         }
     }
 }

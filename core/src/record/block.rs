@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::codec::versioned;
-use super::{BatchRange, BlobRef, Lane, Suspect};
+use super::{BatchRange, BlobRef, Lane, Missed, Suspect};
 use crate::id::{BlockHash, ChainId, Epoch, Millis, PipelineDigest};
 
 /// Contenders remembered a number; further ones are dropped, the count goes on.
@@ -39,6 +39,12 @@ pub struct BlockRow {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fork_seq: Option<u64>,
     pub submitted_at: Millis,
+    /// When it should be final at the latest: fixed when this block (or witness) was admitted under the number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Millis>,
+    /// The deadline passed before the block was final: set once, and with the deadline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missed: Option<Missed>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub released_at: Option<Millis>,
     /// When the block was proven, failed, skipped: the status is as it is since then.
@@ -97,7 +103,7 @@ pub enum BlockStatus {
     Failed {
         reason: String,
     },
-    /// Left out by an operator.
+    /// Left out: by an operator, or because its deadline had passed ([`crate::chain::is_abandoned`]).
     Skipped {
         reason: String,
     },

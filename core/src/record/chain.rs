@@ -3,12 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::codec::versioned;
-use super::{BatchCursor, BlockRow};
+use super::{BatchCursor, BlockRow, OnTime};
 use crate::id::{BlockHash, ChainId, Epoch, Sha256, StageName};
 
 /// Versioned; key `chain/{chain}`, `chain`.
 ///
-/// Invariants: `first <= next_final <= next_release`; `pending` is bounded by the window plus one an operator's command.
+/// Invariants: `first <= next_final <= next_release`; `pending` is bounded by the window plus one a message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChainRow {
     pub chain: ChainId,
@@ -34,6 +34,9 @@ pub struct ChainRow {
     /// Why the block at the cursor cannot become final although it is proven, or why nothing can.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub halt: Option<Halt>,
+    /// How the chain's blocks kept their deadlines; moves with the cursor.
+    #[serde(default, skip_serializing_if = "OnTime::is_empty")]
+    pub on_time: OnTime,
     /// Decided and not yet performed, oldest first. Performed before anything else is decided.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pending: Vec<PendingEffect>,
@@ -132,6 +135,10 @@ pub enum PendingEffect {
         #[serde(default = "one", skip_serializing_if = "is_one")]
         lanes: u16,
     },
+    /// Send the message that comes back when the block's deadline has passed.
+    Arm { number: u64 },
+    /// Move what is still to be done of the epoch's runs to the class `bulk`.
+    Demote { number: u64, epoch: Epoch },
 }
 
 fn is_zero(number: &u16) -> bool {
@@ -150,7 +157,10 @@ impl PendingEffect {
     /// The block it is about.
     pub fn number(&self) -> u64 {
         match self {
-            PendingEffect::Start { number, .. } | PendingEffect::Stop { number, .. } => *number,
+            PendingEffect::Start { number, .. }
+            | PendingEffect::Stop { number, .. }
+            | PendingEffect::Arm { number }
+            | PendingEffect::Demote { number, .. } => *number,
         }
     }
 

@@ -40,6 +40,12 @@ pub struct Timings {
     pub settled_at: Millis,
     /// Its predecessor was final, too.
     pub finalized_at: Millis,
+    /// When it should have been final at the latest, where it had a deadline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Millis>,
+    /// Whether it was. None: it had no deadline, or was skipped by an operator before that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub met: Option<bool>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,7 +59,8 @@ pub enum Finality {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         others: Vec<OtherProof>,
     },
-    /// The block was skipped: there is no proof, and no hole.
+    /// The block was left out: there is no proof, and no hole. The reason has code
+    /// [`DeadlineMissed`](crate::ErrorCode::DeadlineMissed) where that was because its deadline had passed.
     Tombstone { reason: String },
 }
 

@@ -9,8 +9,10 @@
 //! | run | `failed` | the reason, text | set-if, once |
 //! | run | `spoiled` | why what `split` stored cannot be used, text: another run makes it anew | set-if, once |
 //! | run | `stopped` | `true` | set-if, once: the dispatcher |
+//! | run | `demoted` | [`Demoted`] | set-if, once: the chain plane |
 //! | ranges | `opened` | `true`: the fan-out was sent on | set-if, once |
 //! | ranges | `piece.{k:03}` | when its tasks had been sent (0.1 wrote `true`) | set-if, once |
+//! | ranges | `demoted.{k:03}` | `true`: what waited in its part was sent to `bulk`, too | set-if, once |
 //! | timer | `watch` | [`super::Watch`] | set-if |
 //! | node | `slot.{i}` | [`Artifact`] accepted from child i | accept-first; cleared by a revocation |
 //! | node | `floor.{i}` | least attempt of child i that counts | a revocation |
@@ -40,6 +42,7 @@ pub mod attribute {
     pub const FAILED: &str = "failed";
     pub const SPOILED: &str = "spoiled";
     pub const STOPPED: &str = "stopped";
+    pub const DEMOTED: &str = "demoted";
     pub const OPENED: &str = "opened";
     pub const WATCH: &str = "watch";
     pub const TRY: &str = "try";
@@ -57,6 +60,10 @@ pub mod attribute {
 
     pub fn piece(piece: u32) -> String {
         format!("piece.{piece:03}")
+    }
+
+    pub fn demoted_piece(piece: u32) -> String {
+        format!("demoted.{piece:03}")
     }
 
     pub fn slot(slot: u32) -> String {
@@ -95,6 +102,12 @@ pub struct Run {
     /// As configured when the run began: a changed configuration changes no run.
     pub policy: Policy,
     pub class: Class,
+    /// When the block shall be final at the latest, where it has a deadline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Millis>,
+    /// The deadline passed and the chain demotes: the class is `bulk`, and stays that whatever else raises tasks.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub demoted: bool,
     /// Which of its tasks lie in the queue of a more urgent class; fixed when it is released. 0.1 wrote none.
     #[serde(default, skip_serializing_if = "Promotion::is_none")]
     pub promotion: Promotion,
@@ -103,6 +116,13 @@ pub struct Run {
     /// Who worked on earlier runs that ended in a bad proof.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub suspects: Vec<Suspect>,
+}
+
+impl Run {
+    /// As it is once it is demoted.
+    pub fn demoted(&self) -> Self {
+        Self { class: Class::Bulk, demoted: true, promotion: Promotion::None, ..self.clone() }
+    }
 }
 
 /// Which tasks of a run lie one class higher than its chain's: for queues that hand out in no order. Where queues rank, none do.
@@ -288,7 +308,17 @@ fn read<T: serde::de::DeserializeOwned>(attributes: &BTreeMap<String, Value>, na
     attributes.get(name).and_then(|value| T::deserialize(value).ok())
 }
 
-/// A run row as read.
+/// The run was demoted: everything sent from then on is of the class `bulk`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Demoted {
+    pub at: Millis,
+    /// What was started before lies in the queues of this class, or of the next above where the promotion says so.
+    pub from: Class,
+    #[serde(default, skip_serializing_if = "Promotion::is_none")]
+    pub promotion: Promotion,
+}
+
+/// A run row as read. The plan record of one that was demoted says so, too.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunView {
     pub run: Arc<Run>,
@@ -297,12 +327,19 @@ pub struct RunView {
     pub failed: Option<String>,
     pub spoiled: Option<String>,
     pub stopped: bool,
+    pub demoted: Option<Demoted>,
 }
 
 impl RunView {
     /// All of the row's attributes but the plan record, which never changes.
-    pub const CHANGING: [&str; 5] =
-        [attribute::MANIFEST, attribute::VERDICT, attribute::FAILED, attribute::SPOILED, attribute::STOPPED];
+    pub const CHANGING: [&str; 6] = [
+        attribute::MANIFEST,
+        attribute::VERDICT,
+        attribute::FAILED,
+        attribute::SPOILED,
+        attribute::STOPPED,
+        attribute::DEMOTED,
+    ];
 
     /// `None` where the row has no (readable) plan record: there is no such run.
     pub fn read(attributes: &BTreeMap<String, Value>) -> Option<Self> {
@@ -312,8 +349,14 @@ impl RunView {
 
     /// The view of a run whose plan record is known, from the row's [`Self::CHANGING`] attributes.
     pub fn of(run: Arc<Run>, attributes: &BTreeMap<String, Value>) -> Self {
+        let demoted: Option<Demoted> = read(attributes, attribute::DEMOTED);
+        let run = match demoted {
+            Some(_) if !run.demoted => Arc::new(run.demoted()),
+            _ => run,
+        };
         Self {
             run,
+            demoted,
             manifest: read(attributes, attribute::MANIFEST),
             verdict: read(attributes, attribute::VERDICT),
             failed: read(attributes, attribute::FAILED),
@@ -354,6 +397,12 @@ impl NodeView {
     /// The start of a copy of the attempt wanted now.
     pub fn start_now(&self, copy: u8) -> Option<&Started> {
         self.start_of(self.wanted.attempt, copy)
+    }
+
+    /// When the attempt wanted now was first started, by whichever copy.
+    pub fn first_start(&self) -> Option<Millis> {
+        let starts = self.started.iter().chain(self.copies_started.values());
+        starts.filter(|started| started.attempt == self.wanted.attempt).map(|started| started.at).min()
     }
 
     /// Further copies of the attempt wanted now.

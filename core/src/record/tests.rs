@@ -64,6 +64,7 @@ fn submission() -> impl Strategy<Value = Submission> {
             parent_hash,
             witness,
             fork_seq,
+            deadline: fork_seq.map(Millis),
         },
     )
 }
@@ -80,11 +81,11 @@ fn status() -> impl Strategy<Value = BlockStatus> {
 }
 
 fn effect() -> impl Strategy<Value = PendingEffect> {
-    (any::<u64>(), any::<u32>(), any::<bool>()).prop_map(|(number, epoch, start)| match start {
-        true => PendingEffect::Start { number, epoch: Epoch(epoch), from: (epoch % 3) as u16 },
-        false => {
-            PendingEffect::Stop { number, epoch: Epoch(epoch), from: (epoch % 3) as u16, lanes: (epoch % 5) as u16 }
-        }
+    (any::<u64>(), any::<u32>().prop_map(Epoch), 0..4).prop_map(|(number, epoch, kind)| match kind {
+        0 => PendingEffect::Start { number, epoch, from: (epoch.0 % 3) as u16 },
+        1 => PendingEffect::Stop { number, epoch, from: (epoch.0 % 3) as u16, lanes: (epoch.0 % 5) as u16 },
+        2 => PendingEffect::Arm { number },
+        _ => PendingEffect::Demote { number, epoch },
     })
 }
 
@@ -92,11 +93,13 @@ prop_compose! {
     fn chain_row()(
         chain in chain(), first in any::<u64>(), next_seq in any::<u64>(), last_hash in option::of(block_hash()),
         window in option::of(any::<u32>()), paused in any::<bool>(), names in option::of(block_hash()),
-        pending in prop::collection::vec(effect(), 0..4),
+        pending in prop::collection::vec(effect(), 0..4), met in prop::collection::vec(any::<bool>(), 0..70),
     ) -> ChainRow {
         let cursor = BatchCursor { since: Some(Millis(next_seq)), ..BatchCursor::new(chain.clone(), first) };
         let halt = names.map(|names| Halt::ParentMismatch { number: first, names, last: names });
-        ChainRow { chain, first, next_final: first, next_release: first, next_seq, last_hash, orphans: names.into_iter().collect(), window, paused, halt, pending, acknowledged: paused.then_some(first).into_iter().collect(), batches: vec![cursor] }
+        let mut on_time = OnTime::default();
+        met.into_iter().for_each(|met| on_time.count(met));
+        ChainRow { chain, on_time, first, next_final: first, next_release: first, next_seq, last_hash, orphans: names.into_iter().collect(), window, paused, halt, pending, acknowledged: paused.then_some(first).into_iter().collect(), batches: vec![cursor] }
     }
 }
 
@@ -132,7 +135,8 @@ prop_compose! {
             chain: submission.chain, number: submission.number, epoch: Epoch(epoch), status,
             hash: Some(submission.hash), parent_hash: submission.parent_hash, witness: Some(submission.witness),
             batch: Some(BatchRange { of: source, from: submission.number, to: submission.number }),
-            fork_seq: submission.fork_seq, submitted_at: at, released_at: proof.as_ref().map(|_| at), changed_at: at,
+            fork_seq: submission.fork_seq, submitted_at: at, deadline: submission.deadline,
+            missed: submission.deadline.map(|at| Missed { at, then: Late::Demote }), released_at: proof.as_ref().map(|_| at), changed_at: at,
             pipeline: digest.map(PipelineDigest), header: proof.clone(), proof, final_seq, bad_proofs: seen, spoiled_runs: seen,
             suspects: vec![Suspect { stage: 1, worker: "w".parse().unwrap() }],
             contenders: vec![contender], contenders_seen: seen,
@@ -154,7 +158,14 @@ fn outbox_row() -> impl Strategy<Value = OutboxRow> {
     ];
     let timings = option::of(any::<u64>()).prop_map(|at| {
         let at = Millis(at?);
-        Some(Timings { submitted_at: at, released_at: Some(at), settled_at: at, finalized_at: at })
+        Some(Timings {
+            submitted_at: at,
+            released_at: Some(at),
+            settled_at: at,
+            finalized_at: at,
+            deadline: Some(at),
+            met: Some(true),
+        })
     });
     let parts = (any::<u64>(), run_id(), option::of(block_hash()), finality, timings);
     parts.prop_map(|(seq, run, hash, finality, timings)| OutboxRow {
@@ -218,6 +229,8 @@ fn task_message() -> impl Strategy<Value = TaskMessage> {
             params: serde_json::json!({ "k": 8 }),
             block_hash,
             time_limit,
+            deadline: Some(time_limit),
+            demoted: true,
             progress_limit: Some(time_limit),
             barred: avoid.clone(),
             avoid,
@@ -275,8 +288,8 @@ proptest! {
         survives(&ChainMessage::Command(Command::Replace(submission.clone())));
         survives(&ChainMessage::Batch { chain: submission.chain.clone(), number: submission.number });
         survives(&ChainMessage::Submit(submission));
-        survives(&RangeMessage { run: id.run.clone(), from, to: from });
-        for kind in [TimerKind::Lost, TimerKind::Hedge] {
+        survives(&RangeMessage { run: id.run.clone(), from, to: from, demote: from % 2 == 1 });
+        for kind in [TimerKind::Lost, TimerKind::Hedge, TimerKind::Deadline] {
             survives(&TimerMessage { run: id.run.clone(), piece: from, due: at, kind });
         }
         survives(&Report { task: id, worker, by: Some("rack1".parse().unwrap()), at, event });

@@ -19,6 +19,7 @@ use push0_runtime::wiring;
 
 use super::*;
 
+mod deadlines;
 mod window;
 
 const PIPELINE: &str = r#"
@@ -47,6 +48,7 @@ struct Fixture {
     engine: Engine,
     context: Context,
     dispatcher: Dispatcher,
+    clock: Arc<ManualClock>,
 }
 
 fn fixture() -> Fixture {
@@ -58,17 +60,26 @@ fn with_blobs(blobs: impl FnOnce(&Engine) -> Arc<dyn Blobs>) -> Fixture {
 }
 
 fn with_ports(blobs: impl FnOnce(&Engine) -> Arc<dyn Blobs>, queue: impl FnOnce(&Engine) -> Arc<dyn Queue>) -> Fixture {
+    fixture_of(blobs, queue, |_| {})
+}
+
+fn fixture_of(
+    blobs: impl FnOnce(&Engine) -> Arc<dyn Blobs>,
+    queue: impl FnOnce(&Engine) -> Arc<dyn Queue>,
+    change: impl FnOnce(&mut ChainConfig),
+) -> Fixture {
     let file = pipeline::parse(PIPELINE).unwrap();
     let digest = file.pipeline.digest();
-    let chain = ChainConfig { distance: 100, ..ChainConfig::new("demo".parse().unwrap(), digest) };
+    let mut chain = ChainConfig { distance: 100, ..ChainConfig::new("demo".parse().unwrap(), digest) };
+    change(&mut chain);
     let catalog = Catalog { chains: [(chain.chain.clone(), chain)].into(), pipelines: [(digest, file)].into() };
     let clock = Arc::new(ManualClock::starting_at(Millis(1_700_000_000_000)));
     let queues = wiring::engine_queues(&Topology::built_in(), &catalog.pools());
     let config = EngineConfig { clock: clock.clone(), ..EngineConfig::new(Location::Memory, queues) };
     let engine = Engine::open(config).unwrap();
     let ports = Arc::new(engine.clone());
-    let context = Context::new(queue(&engine), ports, blobs(&engine), clock, Arc::new(catalog));
-    Fixture { dispatcher: Dispatcher::new(context.clone()), context, engine }
+    let context = Context::new(queue(&engine), ports, blobs(&engine), clock.clone(), Arc::new(catalog));
+    Fixture { dispatcher: Dispatcher::new(context.clone()), context, engine, clock }
 }
 
 fn hash(digit: char) -> String {
@@ -131,6 +142,7 @@ impl Fixture {
             parent_hash: None,
             witness,
             fork_seq: None,
+            deadline: None,
         };
         let body = ChainMessage::Submit(submission).to_json();
         assert_eq!(self.dispatcher.handle(queue::SUBMISSIONS, &delivery(body, 1)).await, Ok(()));

@@ -359,7 +359,15 @@ fn a_submissions_event_releases_the_block() {
         let host = Host::new("dispatcher", Arc::new(Dispatcher::new(context.clone())), context, settings.aws);
         let witness = BlobRef { key: "witnesses/x".to_owned(), sha256: Sha256::of(b"x"), size: 1 };
         let (number, hash) = (config.first, BlockHash([7; 32]));
-        let submission = Submission { chain: chain.clone(), number, hash, parent_hash: None, witness, fork_seq: None };
+        let submission = Submission {
+            chain: chain.clone(),
+            number,
+            hash,
+            parent_hash: None,
+            witness,
+            fork_seq: None,
+            deadline: None,
+        };
         let message = Outgoing {
             body: ChainMessage::Submit(submission).to_json(),
             group: Some(chain.to_string()),

@@ -47,6 +47,8 @@ pub fn self_tests<'p>(pipelines: impl IntoIterator<Item = &'p PipelineFile>, poo
                 progress_limit: file.policy.stage(position).progress_limit,
                 avoid: Vec::new(),
                 barred: Vec::new(),
+                deadline: None,
+                demoted: false,
                 check: None,
                 copies: None,
             };

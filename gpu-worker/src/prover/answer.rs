@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use push0_core::ErrorCode;
 use push0_core::message::{FailureKind, TaskMessage};
 use push0_core::pipeline::{Kind, MAX_SEGMENTS};
 use push0_core::record::Verdict;
+use push0_core::{ErrorCode, Millis};
 use push0_prover::wire;
 use serde_json::{Map, Value};
 
@@ -17,7 +17,8 @@ pub(super) fn output_path(dir: &Path) -> PathBuf {
 }
 
 /// The task as the prover is told it.
-pub(super) fn task(job: &Job) -> Result<(wire::Task, PathBuf), Failure> {
+/// What is told of its deadline counts from `now`.
+pub(super) fn task(job: &Job, now: Millis) -> Result<(wire::Task, PathBuf), Failure> {
     let in_files: Option<Vec<PathBuf>> = job.inputs.iter().map(|data| data.path().map(Path::to_owned)).collect();
     let (Some(inputs), Some(dir)) = (in_files, &job.dir) else {
         let what = "this prover reads and writes files, and the task's inputs are in memory";
@@ -33,6 +34,7 @@ pub(super) fn task(job: &Job) -> Result<(wire::Task, PathBuf), Failure> {
         output: output.clone(),
         params: params.clone(),
         check: job.task.check.is_some(),
+        deadline_ms: job.task.deadline.map(|deadline| deadline.since(now).0),
         block: wire::BlockRef { chain: id.run.chain.to_string(), number: id.run.number, hash: block_hash.to_string() },
     };
     Ok((task, output))

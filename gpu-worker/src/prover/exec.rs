@@ -4,7 +4,7 @@ use std::path::Path;
 
 use push0_core::ErrorCode;
 use push0_core::pipeline::ProverCommand;
-use push0_prover::wire::{self, EXIT_OUT_OF_MEMORY, EXIT_RETRYABLE, FromProver, TASK_ENV};
+use push0_prover::wire::{self, DEADLINE_ENV, EXIT_OUT_OF_MEMORY, EXIT_RETRYABLE, FromProver, TASK_ENV};
 
 use super::memory::{self, Kills};
 use super::process::{Log, describe};
@@ -24,7 +24,7 @@ pub(super) async fn prove(
     watch: &Watch,
     started: impl FnOnce(Log),
 ) -> Outcome {
-    let told = answer::task(job).and_then(|(task, output)| {
+    let told = answer::task(job, watch.clock().now()).and_then(|(task, output)| {
         let described = output.with_file_name("task.json");
         let further = launcher.onlooker().map(|onlooker| onlooker.further_fields()).unwrap_or_default();
         std::fs::write(&described, answer::message(task.clone(), further).to_string()).map_err(|error| {
@@ -43,6 +43,10 @@ pub(super) async fn prove(
             command.arg("--input-path").arg(input);
         });
         command.arg("--output-path").arg(&output).env(TASK_ENV, &described);
+        match task.deadline_ms {
+            Some(left) => command.env(DEADLINE_ENV, left.to_string()),
+            None => command.env_remove(DEADLINE_ENV),
+        };
         if task.check {
             command.arg("--check");
         }

@@ -126,7 +126,7 @@ impl Session {
 
     /// Proves one task. The session comes back where it can take another.
     pub(super) async fn prove(mut self, job: &Job, watch: &Watch) -> (Outcome, Option<Self>) {
-        let (task, output) = match answer::task(job) {
+        let (task, output) = match answer::task(job, watch.clock().now()) {
             Ok(told) => told,
             Err(failure) => return (failure.into(), Some(self)),
         };

@@ -49,6 +49,8 @@ pub(crate) fn task(kind: Kind, index: u32, inputs: Vec<BlobRef>) -> TaskMessage 
         progress_limit: None,
         avoid: Vec::new(),
         barred: Vec::new(),
+        deadline: None,
+        demoted: false,
         check: None,
         copies: None,
     }

@@ -30,6 +30,7 @@ impl Bench {
             output: self.path(output),
             params: self.params.clone(),
             check: false,
+            deadline_ms: None,
             block: BlockRef { chain: "demo".to_owned(), number: 1, hash: "ab".repeat(32) },
         };
         Echo.run(&task, &Ctx::detached())

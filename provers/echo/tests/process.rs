@@ -53,6 +53,7 @@ fn task(dir: &Path, id: &str, params: Value) -> ToProver {
         output: dir.join("out"),
         params,
         check: false,
+        deadline_ms: None,
         block: BlockRef { chain: "c".to_owned(), number: 1, hash: "b".to_owned() },
     })
 }

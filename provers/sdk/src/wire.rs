@@ -19,6 +19,9 @@ pub const EXIT_OUT_OF_MEMORY: i32 = 79;
 /// Environment variable naming the file that holds the task, for exec-form provers.
 pub const TASK_ENV: &str = "PUSH0_TASK";
 
+/// Environment variable with [`Task::deadline_ms`], for exec-form provers; absent where there is no deadline.
+pub const DEADLINE_ENV: &str = "PUSH0_DEADLINE_MS";
+
 /// From the prover to the worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -97,6 +100,10 @@ pub struct Task {
     /// file twice where it covers one). Answer with a verdict.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub check: bool,
+    /// Milliseconds until the block should be final, when the task is handed over; 0: that has passed. Nothing ends a task that is late; it
+    /// is for provers that can trade something for time. None: the block has no deadline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
     pub block: BlockRef,
 }
 

@@ -3,6 +3,8 @@
 //! The load is the row that the accept-first write returns; marks are set after the send. A report of a run that is over only makes
 //! sure that the chain knows.
 
+mod deadline;
+mod demote;
 mod fail;
 mod fan_out;
 mod hedge;
@@ -26,6 +28,8 @@ use super::{Context, DriveError, chain, enforce};
 use crate::metrics::Metric;
 use crate::port::{BlobInfo, PortResult};
 
+pub(super) use deadline::arm as arm_deadline;
+pub(super) use demote::demote;
 pub use fail::on_dead_letter;
 pub use fan_out::on_range;
 pub use recall::{Accepted, RecallError, Recalled, latest, recall, segments};
@@ -402,9 +406,14 @@ pub(super) async fn send(
     run: &push0_core::record::Run,
     fire: block::Fire,
 ) -> Result<NodeView, DriveError> {
+    let (mut task, mut run) = (fire.task, run);
+    let latest = demote::latest(context, run).await?;
+    if let Some(demoted) = &latest {
+        (task, run) = (task.demoted(), demoted);
+    }
     let copies = 0..run.policy.stage(fire.node.stage).copies;
-    let outgoing = copies.map(|copy| task_message(&fire.task.as_copy(copy), run, fire.delay)).collect();
-    context.queue.send(&work_queue(&fire.task.pool, fire.task.class), outgoing).await?;
+    let outgoing = copies.map(|copy| task_message(&task.as_copy(copy), run, fire.delay)).collect();
+    context.queue.send(&work_queue(&task.pool, task.class), outgoing).await?;
     let at = key(RowKey::node(&run.id, fire.node));
     let (from, to) = (fire.from.map(|attempt| attempt.0.into()), Some(fire.to.0.into()));
     let set = context.table.set_if(&at, attribute::FIRED, from, to).await?;

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use push0_core::chain::{self, ChainConfig, Change, Event, Ignored, Step, View};
 use push0_core::message::{queue, work_queue};
 use push0_core::record::{
-    BlockRow, BlockStatus, ChainRow, Halt, Lane, LaneState, OutboxRow, PendingEffect, Promotion, RowKey, Run,
+    BlockRow, BlockStatus, ChainRow, Halt, Lane, LaneState, Late, OutboxRow, PendingEffect, Promotion, RowKey, Run,
     Versioned, attribute, control_key, proof_key,
 };
-use push0_core::{ChainId, ErrorCode, PipelineDigest, RunId, invariant};
+use push0_core::{ChainId, Class, ErrorCode, PipelineDigest, RunId, invariant};
 
 use super::store::{Loaded, key, load, put_blob};
 use super::{Context, DriveError, batch, block, enforce, meter};
@@ -90,6 +90,10 @@ impl Alarm {
         let alarm = |code, number, what: String| Some(Self { code, chain: chain.clone(), number, what });
         if let Some(block) = &change.block {
             let before = view.blocks.get(&block.number);
+            if let Some(missed) = block.missed.filter(|_| before.is_none_or(|before| before.missed.is_none())) {
+                let what = format!("the block's deadline has passed; policy: {}", missed.then.as_str());
+                return alarm(ErrorCode::DeadlineMissed, block.number, what);
+            }
             if let BlockStatus::Failed { reason } = &block.status {
                 let code = ErrorCode::find(reason).unwrap_or(ErrorCode::BadBlock);
                 return alarm(code, block.number, format!("block failed: {reason}"));
@@ -232,7 +236,15 @@ async fn perform(
             let promotion = Promotion::at_release(number, next_final, context.queue.ranks());
             start(context, config, &block, from, promotion).await
         }
-        (PendingEffect::Start { .. }, None) => Ok(()),
+        (PendingEffect::Arm { .. }, Some(block)) => block::arm_deadline(context, &block).await,
+        (PendingEffect::Demote { .. }, Some(block)) => {
+            let run = RunId::new(config.chain.clone(), block.number, block.epoch);
+            for lane in 0..block.lanes() {
+                block::demote(context, &run.clone().in_lane(lane)).await?;
+            }
+            Ok(())
+        }
+        (PendingEffect::Start { .. } | PendingEffect::Arm { .. } | PendingEffect::Demote { .. }, None) => Ok(()),
         (PendingEffect::Stop { number, epoch, from, lanes }, _) => {
             let run = RunId::new(config.chain.clone(), number, epoch);
             for lane in from..from.saturating_add(lanes) {
@@ -280,6 +292,7 @@ async fn start_run(
         let what = format!("pipeline {pipeline} is not configured");
         PortError::transient(ErrorCode::BadConfiguration.says(what))
     })?;
+    let demoted = block.missed.is_some_and(|missed| missed.then == Late::Demote);
     let run = Run {
         id,
         hash,
@@ -289,8 +302,10 @@ async fn start_run(
         pipeline: file.pipeline.clone(),
         digest: pipeline,
         policy: file.policy.clone(),
-        class: config.class,
-        promotion,
+        promotion: if demoted { Promotion::None } else { promotion },
+        class: if demoted { Class::Bulk } else { config.class },
+        deadline: block.deadline,
+        demoted,
         released_at: block.released_at.unwrap_or(block.changed_at),
         suspects: block.suspects.clone(),
     };

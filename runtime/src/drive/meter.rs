@@ -1,7 +1,7 @@
 //! What a chain's write tells the metrics: once, since it was one transaction.
 
 use push0_core::chain::{Change, View};
-use push0_core::record::{BlockStatus, Finality, LaneState};
+use push0_core::record::{BlockStatus, Finality, LaneState, OutboxRow};
 
 use super::Context;
 use crate::metrics::Metric;
@@ -16,6 +16,7 @@ pub(super) fn chain_written(context: &Context, before: &View, change: &Change) {
         metrics.count(Metric::Halts, chain, u64::from(halted));
     }
     if let Some(row) = &change.outbox {
+        deadline(context, chain, row);
         match row.finality {
             Finality::Proof { .. } => {
                 metrics.count(Metric::BlocksFinalized, chain, 1);
@@ -49,7 +50,26 @@ pub(super) fn chain_written(context: &Context, before: &View, change: &Change) {
             let was_so = known.and_then(|known| known.lane(at)).is_some_and(|known| known.state == lane.state);
             metrics.count(Metric::Runs, &[before.chain.chain.as_str(), outcome], u64::from(!was_so));
         }
+        if let Some(missed) = block.missed.filter(|_| earlier.is_some_and(|earlier| earlier.missed.is_none())) {
+            metrics.count(Metric::BlocksLate, &[chain[0], missed.then.as_str()], 1);
+        }
         let contenders = earlier.map_or(0, |earlier| earlier.contenders_seen);
         metrics.count(Metric::Contenders, chain, u64::from(block.contenders_seen.saturating_sub(contenders)));
+    }
+}
+
+fn deadline(context: &Context, chain: &[&str], row: &OutboxRow) {
+    let metrics = &context.metrics;
+    let Some(timings) = &row.timings else { return };
+    let (Some(deadline), Some(met)) = (timings.deadline, timings.met) else { return };
+    metrics.count(if met { Metric::DeadlinesMet } else { Metric::DeadlinesMissed }, chain, 1);
+    match row.finality {
+        Finality::Proof { .. } if met => {
+            metrics.observe(Metric::DeadlineSlack, chain, deadline.since(timings.finalized_at).0);
+        }
+        Finality::Proof { .. } => {
+            metrics.observe(Metric::DeadlineOverrun, chain, timings.finalized_at.since(deadline).0);
+        }
+        Finality::Tombstone { .. } => {}
     }
 }

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use crate::drive::Catalog;
 use push0_core::chain::{Batching, ChainConfig, NamedPipeline, WINDOW};
 use push0_core::pipeline::{self, Mistakes, PipelineFile, ProverCommand};
-use push0_core::record::MAX_BATCH;
+use push0_core::record::{Late, MAX_BATCH};
 use push0_core::{ChainId, Class, Millis, ProverName};
 use toml::Table;
 
 use super::layers::Reader;
 
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 18] = [
     "id",
     "first",
     "first_parent",
@@ -29,7 +29,12 @@ const KEYS: [&str; 16] = [
     "of",
     "batch",
     "batch_wait_ms",
+    "deadline_ms",
+    "late",
 ];
+
+/// Longest deadline, milliseconds: 30 days.
+const LONGEST_DEADLINE: u64 = 30 * 24 * 60 * 60 * 1000;
 
 pub(super) fn read(
     reader: &mut Reader,
@@ -95,6 +100,18 @@ fn chain(
             class
         }
     };
+    let deadline = reader.number(table, &at, "deadline_ms", 1..=LONGEST_DEADLINE);
+    let late = match reader.optional::<String>(table, &at, "late") {
+        None => Some(Late::default()),
+        Some(name) => {
+            let late = Late::ALL.into_iter().find(|late| late.as_str() == name);
+            if late.is_none() {
+                let policies = Late::ALL.map(Late::as_str).join(", ");
+                reader.mistake(&at, format_args!("`late`: {name:?} is not one of {policies}"));
+            }
+            late
+        }
+    };
     let mut config = ChainConfig::new(id?, found?.first()?.digest);
     config.provers = provers;
     config.first = first.unwrap_or(config.first);
@@ -104,6 +121,8 @@ fn chain(
     config.bad_proof_limit = limit.map_or(config.bad_proof_limit, |limit| limit as u32);
     config.class = class?;
     config.batch = batch;
+    config.deadline = deadline.map(Millis);
+    config.late = late?;
     Some(config)
 }
 

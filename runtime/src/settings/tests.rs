@@ -68,6 +68,7 @@ fn every_mistake_is_listed_with_its_place() {
          [functions]\nconcurrency = 0\n\
          [[chain]]\nid = \"Demo\"\npipeline = \"p.toml\"\nwindow = 257\n\
          [[chain]]\nid = \"two\"\npipeline = \"missing.toml\"\nclass = \"soon\"\nfirst_parent = \"12\"\ncolour = 1\n\
+         deadline_ms = 0\nlate = \"never\"\n\
          [[token]]\nrole = \"worker\"\nvalue = \"0123456789abcdef\"\n[[token]]\nrole = \"king\"\nvalue = \"short\"\n",
     );
     let mistakes = dir.mistakes();
@@ -87,6 +88,8 @@ fn every_mistake_is_listed_with_its_place() {
         "`class`: \"soon\" is not one of realtime, standard, bulk",
         "`first_parent`: \"12\" is not a block hash",
         "[[chain]] two: unknown key `colour`",
+        "`deadline_ms` must be a whole number from 1 to 2592000000",
+        "`late`: \"never\" is not one of continue, demote, abandon",
         "[[token]] 1: `pool` is missing",
         "`role` is operator, trusted or worker",
         "at least 16 characters",

@@ -126,6 +126,8 @@ pub(crate) fn task(attempt: u32, avoid: &[&str]) -> TaskMessage {
         progress_limit: None,
         barred: Vec::new(),
         avoid: avoid.iter().map(|name| name.parse().unwrap()).collect(),
+        deadline: None,
+        demoted: false,
         check: None,
         copies: None,
     }

@@ -53,7 +53,7 @@ impl World {
     fn stopped(&self) -> Vec<(u16, u16)> {
         let stops = self.performed.iter().filter_map(|effect| match effect {
             PendingEffect::Stop { from, lanes, .. } => Some((*from, *lanes)),
-            PendingEffect::Start { .. } => None,
+            PendingEffect::Start { .. } | PendingEffect::Arm { .. } | PendingEffect::Demote { .. } => None,
         });
         stops.collect()
     }

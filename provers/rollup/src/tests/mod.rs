@@ -55,6 +55,7 @@ impl Bench {
             output: self.path(output),
             params: self.params.clone(),
             check: false,
+            deadline_ms: None,
             block: self.block.clone(),
         };
         PROVER.lock().unwrap_or_else(PoisonError::into_inner).run(&task, &Ctx::detached())

@@ -139,6 +139,7 @@ impl Blocks {
             output: self.bench.path("none"),
             params: Value::Null,
             check,
+            deadline_ms: None,
             block,
         };
         let mut prover = PROVER.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

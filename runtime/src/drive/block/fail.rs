@@ -196,7 +196,9 @@ async fn handle_dead_letter(context: &Context, task: &TaskMessage) -> Result<Han
     let decide = |node: &NodeView, policy: &_| block::on_dead_letter(node, task, policy, context.began, now);
     let handled = apply(context, &view, task.id.node, decide).await?;
     if handled == Handled::Noted {
-        let outgoing = task_message(task, &view.run, Millis(0));
+        // As a message of its own it could be taken for one that was left behind.
+        let task = if view.run.demoted { task.clone().demoted() } else { task.clone() };
+        let outgoing = task_message(&task, &view.run, Millis(0));
         context.queue.send(&work_queue(&task.pool, task.class), vec![outgoing]).await?;
     }
     Ok(handled)

@@ -7,7 +7,7 @@ use push0_core::record::{
 };
 use push0_core::{ErrorCode, Millis, RunId};
 
-use super::{fail, load_run, timer};
+use super::{demote, fail, load_run, timer};
 use crate::drive::chain::task_message;
 use crate::drive::store::{key, read_blob};
 use crate::drive::{Context, DriveError};
@@ -20,7 +20,7 @@ pub(super) async fn open(context: &Context, run: &RunId, segments: u32) -> Resul
     if is_marked(row.as_ref(), attribute::OPENED) {
         return Ok(());
     }
-    send_ranges(context, run, &[(0, segments)]).await?;
+    send_ranges(context, run, &[(0, segments)], false).await?;
     context.table.set_if(&at, attribute::OPENED, None, Some(true.into())).await?;
     Ok(())
 }
@@ -35,8 +35,8 @@ pub async fn on_range(context: &Context, message: &RangeMessage) -> Result<(), D
         return Err(DriveError::poison(ErrorCode::Poison, format!("{} has not been split yet", message.run)));
     };
     match block::range_step(message.from, message.to, manifest.segments) {
-        Some(RangeStep::Divide(parts)) => send_ranges(context, &message.run, &parts).await,
-        Some(RangeStep::Send(piece)) => match send_piece(context, &view, manifest, piece).await {
+        Some(RangeStep::Divide(parts)) => send_ranges(context, &message.run, &parts, message.demote).await,
+        Some(RangeStep::Send(piece)) => match send_or_demote(context, &view, manifest, piece, message.demote).await {
             // Its bytes are those that were accepted, so no time will mend it.
             Err(error @ DriveError::Stored { .. }) => {
                 let reason = ErrorCode::SplitDamaged.says(error.to_string());
@@ -53,12 +53,23 @@ pub async fn on_range(context: &Context, message: &RangeMessage) -> Result<(), D
     }
 }
 
+async fn send_or_demote(
+    context: &Context,
+    view: &RunView,
+    manifest: &ManifestSlot,
+    piece: Piece,
+    demote: bool,
+) -> Result<(), DriveError> {
+    let is_fresh = send_piece(context, view, manifest, piece).await?;
+    if demote { demote::piece(context, view, piece.number, is_fresh).await } else { Ok(()) }
+}
+
 /// Sends the ranges of unmarked pieces again. Returns how many.
 pub(super) async fn reopen(context: &Context, view: &RunView) -> Result<usize, DriveError> {
     let row = context.table.get(&key(RowKey::ranges(&view.run.id))).await?;
     let pieces = unsent(view, row.as_ref());
     let ranges: Vec<(u32, u32)> = pieces.iter().map(|piece| (piece.from, piece.to)).collect();
-    send_ranges(context, &view.run.id, &ranges).await?;
+    send_ranges(context, &view.run.id, &ranges, false).await?;
     Ok(ranges.len())
 }
 
@@ -75,16 +86,21 @@ pub(super) fn sent_at(ranges: Option<&Row>, piece: u32) -> Option<Millis> {
     Some(Millis(mark.as_u64().unwrap_or(0)))
 }
 
-fn is_marked(row: Option<&Row>, name: &str) -> bool {
+pub(super) fn is_marked(row: Option<&Row>, name: &str) -> bool {
     row.is_some_and(|row| row.attribute(name).is_some())
 }
 
-async fn send_ranges(context: &Context, run: &RunId, ranges: &[(u32, u32)]) -> Result<(), DriveError> {
+pub(super) async fn send_ranges(
+    context: &Context,
+    run: &RunId,
+    ranges: &[(u32, u32)],
+    demote: bool,
+) -> Result<(), DriveError> {
     if ranges.is_empty() {
         return Ok(());
     }
     let message = |&(from, to): &(u32, u32)| Outgoing {
-        body: RangeMessage { run: run.clone(), from, to }.to_json(),
+        body: RangeMessage { run: run.clone(), from, to, demote }.to_json(),
         group: Some(run.chain.to_string()),
         ..Outgoing::default()
     };
@@ -92,25 +108,28 @@ async fn send_ranges(context: &Context, run: &RunId, ranges: &[(u32, u32)]) -> R
     Ok(())
 }
 
+/// Sends a piece's leaves and marks it, unless it is marked. Returns whether it did.
 async fn send_piece(
     context: &Context,
     view: &RunView,
     manifest: &ManifestSlot,
     piece: Piece,
-) -> Result<(), DriveError> {
+) -> Result<bool, DriveError> {
     let at = key(RowKey::ranges(&view.run.id));
     let mark = attribute::piece(piece.number);
     if is_marked(context.table.get(&at).await?.as_ref(), &mark) {
-        return Ok(());
+        return Ok(false);
     }
     let page = page(context, manifest, piece.number).await?;
+    let latest = demote::latest(context, &view.run).await?;
+    let run = latest.as_ref().unwrap_or(&view.run);
     let tasks = (piece.from..piece.to).zip(page.segments);
-    let tasks: Vec<_> = tasks.map(|(segment, blob)| view.run.leaf_task(segment, blob)).collect();
-    let Some(first) = tasks.first() else { return Ok(()) };
+    let tasks: Vec<_> = tasks.map(|(segment, blob)| run.leaf_task(segment, blob)).collect();
+    let Some(first) = tasks.first() else { return Ok(false) };
     let queue = work_queue(&first.pool, first.class);
-    let copies = view.run.policy.stage(first.id.node.stage).copies;
+    let copies = run.policy.stage(first.id.node.stage).copies;
     let copied = tasks.iter().flat_map(|task| (0..copies).map(|copy| task.as_copy(copy)));
-    let outgoing = copied.map(|task| task_message(&task, &view.run, Millis(0))).collect();
+    let outgoing = copied.map(|task| task_message(&task, run, Millis(0))).collect();
     context.queue.send(&queue, outgoing).await?;
     let now = context.clock.now();
     // The first piece has a timer since the run began.
@@ -118,10 +137,10 @@ async fn send_piece(
         timer::arm(context, &view.run.id, piece.number, now).await?;
     }
     context.table.set_if(&at, &mark, None, Some(now.0.into())).await?;
-    Ok(())
+    Ok(true)
 }
 
-async fn page(context: &Context, slot: &ManifestSlot, number: u32) -> Result<ManifestPage, DriveError> {
+pub(super) async fn page(context: &Context, slot: &ManifestSlot, number: u32) -> Result<ManifestPage, DriveError> {
     let manifest: Manifest = read_blob(context, &slot.manifest).await?;
     let blob = manifest.pages.get(number as usize);
     let blob = blob.ok_or_else(|| not_whole(slot, number))?;

@@ -16,7 +16,7 @@ use push0_core::message::{TimerKind, TimerMessage, queue};
 use push0_core::record::{BlockRow, NodeView, RowKey, RunView, Versioned as _, Watch, attribute};
 use push0_core::{ErrorCode, Millis, Node, RunId};
 
-use super::{fail, fan_out, graph};
+use super::{deadline, fail, fan_out, graph};
 use crate::drive::store::{key, load};
 use crate::drive::{Context, DriveError, chain};
 use crate::port::{Key, Outgoing, Row, Value};
@@ -48,11 +48,12 @@ pub(in crate::drive) async fn arm(context: &Context, run: &RunId, piece: u32, se
     send(context, &TimerMessage { run: run.clone(), piece, due, kind: TimerKind::Lost }).await
 }
 
-async fn send(context: &Context, timer: &TimerMessage) -> Result<(), DriveError> {
+pub(super) async fn send(context: &Context, timer: &TimerMessage) -> Result<(), DriveError> {
     let TimerMessage { run, piece, due, kind } = timer;
     let name = match kind {
         TimerKind::Lost => "timer",
         TimerKind::Hedge => "hedge",
+        TimerKind::Deadline => "deadline",
     };
     let outgoing = Outgoing {
         body: timer.to_json(),
@@ -67,6 +68,9 @@ async fn send(context: &Context, timer: &TimerMessage) -> Result<(), DriveError>
 
 /// A message of `timers`.
 pub async fn on_timer(context: &Context, timer: &TimerMessage) -> Result<Looked, DriveError> {
+    if timer.kind == TimerKind::Deadline {
+        return deadline::on_timer(context, timer).await;
+    }
     let Some(quiet) = context.quiet else { return Ok(Looked::Dropped) };
     // The rows of a run that ended long ago may be gone, those of one that is to be looked after are not.
     let row = context.table.get(&key(RowKey::run(&timer.run))).await?;
@@ -191,7 +195,7 @@ async fn look(context: &Context, part: &Part<'_>, watch: Option<&Watch>, quiet: 
 }
 
 /// The rows of a part's nodes, and of the nodes that read what these make.
-async fn rows(
+pub(super) async fn rows(
     context: &Context,
     run: &RunId,
     graph: Option<&Graph<'_>>,
