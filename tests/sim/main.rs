@@ -29,6 +29,9 @@ struct Args {
     /// A task of one block that ends every worker that begins it.
     #[arg(long)]
     poison: bool,
+    /// A chain of batches of another, whatever the seed says.
+    #[arg(long)]
+    batches: bool,
     /// Put the bug "acknowledge before effects" in.
     #[arg(long)]
     bug: bool,
@@ -55,6 +58,7 @@ fn main() {
             intruder: args.intruder,
             poison: args.poison,
             keep_trace: args.trace,
+            batches: args.batches || Scenario::of(seed).batches,
             ..Scenario::of(seed)
         }) {
             Ok(report) => {

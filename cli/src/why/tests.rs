@@ -281,6 +281,7 @@ fn a_task_says_who_is_barred_from_it_that_it_moved_and_that_nobody_else_is_here(
     facts.here = Some(vec![worker("gpu-8"), worker("gpu-9")]);
     let why = explain(&facts);
     assert!(!why.facts.iter().any(|fact| fact.contains("waits for another worker")), "{:?}", why.facts);
+}
 
 /// A batch chain of which batch 3 comes next, made of blocks 17 to 24 of `payments`, which is final up to 20.
 fn batches(number: u64, blocks: Vec<BlockSnapshot>) -> Facts {
