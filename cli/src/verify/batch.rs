@@ -129,7 +129,7 @@ mod tests {
             hash: hash(number),
             parent_hash: hash(number - 1),
             batch: None,
-            finality: Finality::Proof { pipeline: PipelineDigest([0; 32]), proof, header },
+            finality: Finality::Proof { pipeline: PipelineDigest([0; 32]), proof, header, others: Vec::new() },
             timings: None,
         }
     }

@@ -117,7 +117,7 @@ impl Fixture {
         // What nobody needs once the block is final.
         self.blob(format!("artifacts/cpu/{run}/segment")).await;
         let pipeline = self.context.catalog.chains[&id(chain)].pipeline;
-        let outcome = Outcome::Proven { pipeline, proof, header, parent_hash: block.parent_hash };
+        let outcome = Outcome::Proven { pipeline, proof, header, parent_hash: block.parent_hash, outputs: None };
         let event = Event::RunEnded { run, outcome };
         assert_eq!(chain::drive(&self.context, &id(chain), &event).await.unwrap(), Ok(()));
     }
