@@ -96,6 +96,14 @@ async fn retry_one(args: &args::Retry, number: u64, remote: &Remote, output: Out
             .coded(ErrorCode::NotFailed)
             .into());
     }
+    if before.block.witness.is_none() {
+        return Err(Trouble::failed(format!(
+            "block {number} of {chain} is a batch with a hole: there is nothing to prove it from"
+        ))
+        .next(format!("push0 skip {chain} {number} --reason TEXT"))
+        .coded(ErrorCode::BatchHole)
+        .into());
+    }
     let epoch = before.block.epoch;
     send(
         remote,

@@ -1,12 +1,16 @@
 //! `push0 verify`: what was finalized, checked from outside. The finalized stream is read, and nothing else of push0's state believed:
 //! every blob is compared with its digest, every proof given to the pipeline's own prover, every link of the chain followed.
 
+mod batch;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use push0_core::chain::ChainConfig;
 use push0_core::pipeline::PipelineFile;
-use push0_core::record::{BlobRef, BlockRow, Finality, OutboxRow, RowKey, RunView, Verdict, Versioned as _, proof_key};
+use push0_core::record::{
+    BatchRange, BlobRef, BlockRow, Finality, OutboxRow, RowKey, RunView, Verdict, Versioned as _, proof_key,
+};
 use push0_core::{BlockHash, ErrorCode, Node, PipelineDigest, RunId};
 use push0_gpu_worker::prover::Output as Made;
 use push0_gpu_worker::{Limits, Outcome, Proved, Rig};
@@ -32,6 +36,9 @@ pub struct Checked {
     pub hash: Option<BlockHash>,
     /// `proof` or `tombstone`.
     pub kind: &'static str,
+    /// Of a batch chain: what it is made of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch: Option<BatchRange>,
     pub problems: Vec<String>,
 }
 
@@ -119,16 +126,25 @@ pub async fn chain(remote: &Remote, config: &ChainConfig, only: Option<u64>) -> 
     let dir = tempfile::tempdir()?;
     let mut proofs = Proofs { remote, dir: dir.path(), rigs: BTreeMap::new() };
     let mut links = Links::new(config);
+    let mut batches = batch::Batches::new(remote, config)?;
     let mut rows = Vec::new();
     let mut from = 1;
     loop {
         let page = snapshot::finalized(&*remote.table, &config.chain, from, PAGE).await?;
         for row in &page {
             let mut problems = links.follow(row);
+            let range = batches.as_mut().and_then(|batches| {
+                let (found, range) = batches.follow(row);
+                problems.extend(found);
+                range
+            });
             if only.is_some_and(|number| number != row.number) {
                 continue;
             }
             problems.extend(handed_on(remote, row).await);
+            if let (Some(batches), Some(range)) = (&batches, &range) {
+                problems.extend(batches.check(remote, row, range).await);
+            }
             let kind = match &row.finality {
                 Finality::Tombstone { .. } => "tombstone",
                 Finality::Proof { pipeline, proof, header, others } => {
@@ -139,7 +155,8 @@ pub async fn chain(remote: &Remote, config: &ChainConfig, only: Option<u64>) -> 
                     "proof"
                 }
             };
-            rows.push(Checked { seq: row.seq, number: row.number, hash: row.hash, kind, problems });
+            let (seq, number, hash, batch) = (row.seq, row.number, row.hash, row.batch.clone());
+            rows.push(Checked { seq, number, hash, kind, batch, problems });
         }
         match page.last() {
             Some(last) if page.len() == PAGE => from = last.seq + 1,
@@ -167,7 +184,8 @@ pub fn text(findings: &Findings) -> String {
             (false, _) if row.is_bad() => "BAD",
             (false, _) => "not checked",
         };
-        text.push_str(&format!("seq {}  block {}  {verdict}  {hash}\n", row.seq, row.number));
+        let made_of = row.batch.as_ref().map_or(String::new(), |range| format!("  = {range}"));
+        text.push_str(&format!("seq {}  block {}{made_of}  {verdict}  {hash}\n", row.seq, row.number));
         row.problems.iter().for_each(|problem| text.push_str(&format!("    {problem}\n")));
     }
     let Findings { chain, verified, tombstones, bad, unchecked, .. } = findings;

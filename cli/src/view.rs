@@ -160,7 +160,13 @@ pub async fn find(remote: &Remote, chain: &ChainId, number: u64) -> anyhow::Resu
 
 pub async fn why(args: &args::BlockArgs, remote: &Remote, output: Output) -> anyhow::Result<()> {
     let config = remote.chain(&args.chain)?;
+    let source = config.batch.as_ref().and_then(|batching| remote.catalog.chains.get(&batching.of));
+    let source = match source {
+        Some(source) => Some(snapshot::chain(&*remote.table, source, 0).await?.chain),
+        None => None,
+    };
     let facts = why::Facts {
+        source,
         config: config.clone(),
         catalog: remote.catalog.clone(),
         chain: snapshot::chain(&*remote.table, config, 1).await?,

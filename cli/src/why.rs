@@ -6,7 +6,7 @@ use push0_core::block::kind_name;
 use push0_core::chain::{ChainConfig, is_abandoned};
 use push0_core::message::{FailureKind, work_queue};
 use push0_core::pipeline::StagePolicy;
-use push0_core::record::{BlockStatus, FailureNote, Halt, Promotion, Started};
+use push0_core::record::{BlockStatus, ChainRow, FailureNote, Halt, Promotion, Started};
 use push0_core::{Attempt, ChainId, Class, ErrorCode, Millis, Node, Pool, TaskId, WorkerId};
 use push0_runtime::drive::Catalog;
 use push0_runtime::http::WorkerHere;
@@ -23,6 +23,8 @@ pub struct Facts {
     pub config: ChainConfig,
     pub catalog: Catalog,
     pub chain: ChainSnapshot,
+    /// Of a batch chain: its source's row.
+    pub source: Option<ChainRow>,
     /// `None`: nothing was submitted under the number.
     pub block: Option<BlockSnapshot>,
     pub number: u64,
@@ -125,6 +127,7 @@ pub fn explain(facts: &Facts) -> Why {
             }
         }
     }
+    batch::only_what_is_possible(facts, &mut why);
     why
 }
 
@@ -161,6 +164,9 @@ fn chain_of(facts: &Facts) -> &ChainId {
 }
 
 fn absent(facts: &Facts, why: &mut Why) {
+    if let Some(batching) = &facts.config.batch {
+        return batch::absent(facts, batching, why);
+    }
     let (chain, number, row) = (chain_of(facts), facts.number, &facts.chain.chain);
     if number < row.first {
         why.answer = format!("the chain begins with block {}; there is no block {number}", row.first);
@@ -191,6 +197,9 @@ fn row(facts: &Facts, number: u64) -> Option<&BlockSnapshot> {
 /// What is said of any block.
 fn about(block: &BlockSnapshot, now: Millis, why: &mut Why) {
     let row = &block.block;
+    why.facts.extend(
+        row.batch.iter().map(|range| format!("it is made of blocks {}..{} of {}", range.from, range.to, range.of)),
+    );
     if let Some(hash) = row.hash {
         why.facts.push(format!("hash {hash}, epoch {}, submitted {}", row.epoch.0, ago(now, row.submitted_at)));
     }
@@ -566,6 +575,7 @@ fn lonely_pools(facts: &Facts, tasks: &[Task], why: &mut Why) {
     }
 }
 
+mod batch;
 mod provers;
 
 #[cfg(test)]

@@ -116,4 +116,6 @@ fn settled(chain: &ChainId, event: &Event, ignored: Ignored) -> Result<(), Failu
 }
 
 #[cfg(test)]
+mod batches;
+#[cfg(test)]
 mod tests;

@@ -71,12 +71,19 @@ struct Scripted {
     clock: ManualClock,
     acts: VecDeque<Act>,
     calls: u32,
+    /// What it was given last.
+    inputs: Vec<String>,
 }
 
 #[async_trait]
 impl Prover for Scripted {
-    async fn prove(&mut self, _: &Job, watch: &Watch) -> Outcome {
+    async fn prove(&mut self, job: &Job, watch: &Watch) -> Outcome {
         self.calls += 1;
+        let text = |data: &Data| match data {
+            Data::Memory(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+            Data::File(path) => std::fs::read_to_string(path).unwrap(),
+        };
+        self.inputs = job.inputs.iter().map(text).collect();
         match self.acts.pop_front().expect("an act is scripted") {
             Act::Answer(outcome) => outcome,
             Act::UntilCancelled => {
@@ -129,7 +136,7 @@ impl World {
             limits: Limits::default(),
             health: Health::new("test"),
         };
-        let prover = Scripted { clock: clock.clone(), acts: VecDeque::new(), calls: 0 };
+        let prover = Scripted { clock: clock.clone(), acts: VecDeque::new(), calls: 0, inputs: Vec::new() };
         Self { clock, engine, env, prover }
     }
 
@@ -720,4 +727,92 @@ fn a_worker_that_is_refused_what_it_needs_costs_no_task_an_attempt() {
     assert_eq!(settled, Settled::Released);
     assert_eq!(world.reports(queue::RESULTS), [], "nobody is told that it failed");
     assert!(world.env.clock.now() > begun, "and it is in no hurry to take the next one");
+}
+
+/// The split task of a batch of blocks 1 to `blocks`, and the texts of what it names.
+fn batch(world: &World, blocks: u64) -> (TaskMessage, Vec<String>) {
+    let mut named = Vec::new();
+    let mut batched = |number: u64| {
+        let mut blob = |what: &str| {
+            let text = format!("{what} of {number}");
+            named.push(text.clone());
+            world.put(&format!("artifacts/other/{number}/{what}"), &text)
+        };
+        let (proof, header) = (blob("proof"), blob("header"));
+        let (hash, pipeline) = (BlockHash([number as u8; 32]), push0_core::PipelineDigest([0; 32]));
+        push0_core::record::BatchedBlock { number, hash, parent_hash: None, proof, header, pipeline }
+    };
+    let blocks_named = (1..=blocks).map(&mut batched).collect();
+    let manifest = push0_core::record::BatchManifest {
+        chain: "payments".parse().unwrap(),
+        from: 1,
+        to: blocks,
+        blocks: blocks_named,
+    };
+    let manifest = world.put("witnesses/batches/1", &manifest.to_json());
+    (TaskMessage { expand: true, ..task(Kind::Split, 0, vec![manifest]) }, named)
+}
+
+fn split_in_one() -> Act {
+    Act::Answer(Outcome::Done(Output::Split {
+        segments: vec![memory("segment")],
+        header: memory("header"),
+        hash: BlockHash([7; 32]),
+        parent_hash: None,
+    }))
+}
+
+#[test]
+fn the_split_of_a_batch_gets_what_its_manifest_names_from_memory_as_from_disk() {
+    let scratch = tempfile::tempdir().unwrap();
+    for store in [Store::Memory, Store::Disk(scratch.path().to_owned())] {
+        let mut world = World::new().act(split_in_one());
+        world.env.store = store;
+        let (task, named) = batch(&world, 3);
+        let settled = world.run(&task);
+        assert!(matches!(settled, Settled::Reported(ReportEvent::Split { segments: 1, .. })), "{settled:?}");
+        assert_eq!(world.prover.inputs[1..], named);
+        assert!(world.prover.inputs[0].contains("\"from\":1"), "the manifest comes first");
+    }
+}
+
+#[test]
+fn without_the_flag_a_manifest_is_only_a_file_and_with_it_anything_else_is_refused() {
+    let mut world = World::new().act(split_in_one());
+    let (task, _) = batch(&world, 2);
+    world.run(&TaskMessage { expand: false, ..task.clone() });
+    assert_eq!(world.prover.inputs.len(), 1);
+    let mut world = World::new();
+    let junk = world.put("witnesses/batches/2", "no manifest");
+    let settled = world.run(&TaskMessage { inputs: vec![junk], ..task });
+    let (kind, message, _) = failed(&settled);
+    assert!(kind == FailureKind::Permanent && message.contains("the batch's manifest"), "{message}");
+    assert_eq!(world.prover.calls, 0);
+}
+
+#[test]
+fn a_batch_beyond_the_limits_or_with_a_missing_or_another_proof_is_not_split() {
+    let refused = |world: &mut World, task: &TaskMessage, kind: FailureKind, wanted: &str| {
+        let settled = world.run(task);
+        let (found, message, _) = failed(&settled);
+        assert!(found == kind && message.contains(wanted), "{message}");
+        assert_eq!(world.prover.calls, 0);
+    };
+    let mut world = World::new();
+    world.env.limits.batch_blocks = 2;
+    let (task, _) = batch(&world, 3);
+    refused(&mut world, &task, FailureKind::Permanent, "3 blocks; at most 2");
+    let mut world = World::new();
+    world.env.limits.batch_bytes = 20;
+    let (task, _) = batch(&world, 3);
+    refused(&mut world, &task, FailureKind::Permanent, "at most 20 are possible");
+
+    // It may be a bad read, so it is tried again.
+    let mut world = World::new();
+    let (task, _) = batch(&world, 3);
+    world.wait(world.engine.delete("artifacts/other/2/header")).unwrap();
+    refused(&mut world, &task, FailureKind::Retryable, "input 4 is not stored any more");
+    world.put("artifacts/other/2/header", "another header");
+    let again = TaskMessage { id: task.id.to_string().replace("a1c0", "a2c0").parse().unwrap(), ..task };
+    refused(&mut world, &again, FailureKind::Retryable, "P0-009: input 4 (artifacts/other/2/header)");
 }

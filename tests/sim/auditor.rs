@@ -86,18 +86,53 @@ impl Auditor {
         self.stream.get(chain).map_or(0, Vec::len)
     }
 
+    /// Up to which block of its source a batch chain has come out.
+    pub fn batched(&self, chain: &str) -> u64 {
+        let last = self.stream.get(chain).and_then(|stream| stream.last());
+        last.and_then(|message| message["batch"]["to"].as_u64()).unwrap_or(0)
+    }
+
+    /// The one witness that a batch can have: of just the final blocks of its range, which begins at `next`. None: one of them was left out.
+    fn batch(&self, at: &str, message: &Value, next: &mut u64) -> Result<Option<Value>, String> {
+        let range = &message["batch"];
+        let (from, to) = (range["from"].as_u64().unwrap_or(0), range["to"].as_u64().unwrap_or(0));
+        if from != *next || to < from {
+            return Err(format!("{at}: its range is {range}, but block {next} was due"));
+        }
+        *next = to + 1;
+        let source = self.stream.get(range["of"].as_str().unwrap_or_default());
+        let is_of_range = |block: &&Value| (from..=to).contains(&block["number"].as_u64().unwrap_or(0));
+        let blocks: Vec<&Value> = source.into_iter().flatten().filter(is_of_range).collect();
+        if blocks.len() as u64 != to - from + 1 {
+            return Err(format!("{at}: of {range} only {} blocks are final", blocks.len()));
+        }
+        if blocks.iter().any(|block| block["finality"]["kind"] != "proof") {
+            return Ok(None);
+        }
+        let (first, last) = (blocks[0], blocks[blocks.len() - 1]);
+        Ok(Some(
+            serde_json::json!({ "hash": last["hash"], "parent_hash": first["parent_hash"], "segments": blocks.len() }),
+        ))
+    }
+
     /// Looks at every finalized proof; `blob` fetches.
     pub fn judge(&self, blob: impl Fn(&str) -> Option<Vec<u8>>) -> Result<(), String> {
         for (chain, stream) in &self.stream {
             let mut parent: Option<String> = None;
             let mut orphans: Vec<String> = Vec::new();
+            let mut next = 1;
             for message in stream {
                 let number = message["number"].as_u64().unwrap_or(0);
                 let at = format!("{chain}/{number}");
                 let hash = message["hash"].as_str().map(str::to_owned);
+                let batch = match message["batch"].is_object() {
+                    true => self.batch(&at, message, &mut next)?.map(|witness| vec![witness]),
+                    false => None,
+                };
                 if message["finality"]["kind"] == "proof" {
                     let hash = hash.clone().ok_or_else(|| format!("{at}: no hash"))?;
                     let witnesses = self.allowed.get(chain).and_then(|numbers| numbers.get(&number)?.get(&hash));
+                    let witnesses = batch.as_ref().filter(|batch| batch[0]["hash"] == hash.as_str()).or(witnesses);
                     let witnesses = witnesses.ok_or_else(|| format!("{at}: {hash} was never submitted"))?;
                     // All witnesses of a hash name the same parent.
                     if let (Some(parent), Some(named)) = (&parent, witnesses[0]["parent_hash"].as_str())

@@ -32,6 +32,9 @@ struct Args {
     /// A task of one block that ends every worker that begins it.
     #[arg(long)]
     poison: bool,
+    /// A chain of batches of another, whatever the seed says.
+    #[arg(long)]
+    batches: bool,
     /// Put the bug "acknowledge before effects" in.
     #[arg(long)]
     bug: bool,
@@ -59,6 +62,7 @@ fn main() {
             poison: args.poison,
             deadlines: args.deadlines || Scenario::of(seed).deadlines,
             keep_trace: args.trace,
+            batches: args.batches || Scenario::of(seed).batches,
             ..Scenario::of(seed)
         }) {
             Ok(report) => {

@@ -164,6 +164,7 @@ fn prove(task: &TaskMessage, inputs: &[Data], noise: u64, lies: bool) -> Outcome
         return check(&inputs);
     }
     match task.kind {
+        Kind::Split if inputs[0]["blocks"].is_array() => split_batch(&inputs),
         Kind::Split => split(&inputs[0]),
         Kind::Map | Kind::Single => artifact(&inputs[0], noise, lies),
         Kind::Join => join(&inputs, noise, lies),
@@ -196,6 +197,20 @@ fn split(witness: &Value) -> Outcome {
         hash,
         parent_hash: witness["parent_hash"].as_str().and_then(|parent| parent.parse().ok()),
     })
+}
+
+/// A batch: the manifest, then each block's proof and header. One segment a block; what does not belong to it fails the block for good.
+fn split_batch(inputs: &[Value]) -> Outcome {
+    let blocks = inputs[0]["blocks"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let (Some(first), Some(last)) = (blocks.first(), blocks.last()) else {
+        return Failure::permanent("the batch is empty").into();
+    };
+    let is_whole =
+        |(block, files): (&Value, &[Value])| files[1]["hash"] == block["hash"] && covers_all(&files[0], &files[1]);
+    if inputs.len() != 1 + 2 * blocks.len() || !blocks.iter().zip(inputs[1..].chunks(2)).all(is_whole) {
+        return Failure::permanent("the batch is given other proofs than its manifest names").into();
+    }
+    split(&json!({ "hash": last["hash"], "parent_hash": first["parent_hash"], "segments": blocks.len() }))
 }
 
 fn artifact(covers: &Value, noise: u64, lies: bool) -> Outcome {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use futures::FutureExt as _;
-use push0_core::chain::ChainConfig;
+use push0_core::chain::{Batching, ChainConfig};
 use push0_core::message::{ChainMessage, Command, FailureKind, Submission, TaskMessage, queue};
 use push0_core::message::{Report as WorkerReport, ReportEvent};
 use push0_core::record::{BlobRef, BlockStatus, Halt, Late, Verdict, Versioned as _};
@@ -63,6 +63,8 @@ pub struct Scenario {
     pub poison: bool,
     /// Chains have deadlines, each its own policy.
     pub deadlines: bool,
+    /// A batch chain is derived from the first chain: two of its blocks are one there, or one that has waited for long.
+    pub batches: bool,
     /// Whether the trace is kept line by line, and printed when the run fails.
     pub keep_trace: bool,
 }
@@ -77,6 +79,7 @@ impl Scenario {
             intruder: false,
             poison: false,
             deadlines: seed % 3 == 0,
+            batches: seed % 3 == 1,
             keep_trace: false,
         }
     }
@@ -118,6 +121,9 @@ const QUIET: Millis = Millis(10_000);
 pub const LEASE: Millis = Millis(15_000);
 
 pub(super) const CHAINS: [&str; 2] = ["alpha", "beta"];
+
+/// Derived from the first of them, in runs that have it.
+const BATCHES: &str = "alpha-batch";
 
 const PIPELINE: &str = r#"
     name = "sim"
@@ -216,6 +222,9 @@ fn run_in(
     // What is abandoned for being late is not quarantined.
     if scenario.deadlines && !scenario.poison {
         set_deadlines(scenario.seed, &mut catalog);
+    }
+    if scenario.batches {
+        derive(&mut catalog)?;
     }
     let script = Script::new(scenario.seed, conduct, clock.clone());
     let shared = Shared {
@@ -364,11 +373,25 @@ fn set_deadlines(seed: u64, catalog: &mut Catalog) {
     }
 }
 
+/// Adds the batch chain. Its blocks are proven with the same pipeline.
+fn derive(catalog: &mut Catalog) -> Result<(), String> {
+    let id = |name: &str| name.parse().map_err(|error: push0_core::InvalidId| error.to_string());
+    let (of, chain): (ChainId, ChainId) = (id(CHAINS[0])?, id(BATCHES)?);
+    let source = catalog.chains.get_mut(&of).ok_or("the source is there")?;
+    let batching = Batching { of, size: 2, wait: Some(Millis(60_000)) };
+    source.derived.insert(chain.clone(), batching.clone());
+    let config =
+        ChainConfig { batch: Some(batching), chain: chain.clone(), derived: Default::default(), ..source.clone() };
+    catalog.chains.insert(chain, config);
+    Ok(())
+}
+
 /// Witnesses of all blocks, in random order; some numbers get a competing fork. Returns how many blocks a chain has.
 fn plan_uploads(shared: &Shared) -> usize {
     let blocks = shared.dice.borrow_mut().random_range(2..6);
     let mut uploads = Vec::new();
-    for chain in shared.catalog.chains.keys() {
+    for config in shared.catalog.chains.values().filter(|config| config.batch.is_none()) {
+        let chain = &config.chain;
         let mut parent = None;
         for number in 1..=blocks as u64 {
             let segments = shared.dice.borrow_mut().random_range(1..8);
@@ -427,7 +450,12 @@ pub(super) fn upload(
 
 /// Runs until every chain has all its blocks in the finalized stream. A consumer's complaint ends the run.
 fn course(executor: &mut Executor, shared: &Shared, blocks: usize, until: Millis) -> Result<bool, String> {
-    let done = || CHAINS.iter().all(|chain| shared.auditor.borrow().finalized(chain) >= blocks);
+    let has_batches = shared.catalog.chains.values().any(|config| config.batch.is_some());
+    let done = || {
+        let auditor = shared.auditor.borrow();
+        let are_batched = !has_batches || auditor.batched(BATCHES) >= blocks as u64;
+        are_batched && CHAINS.iter().all(|chain| auditor.finalized(chain) >= blocks)
+    };
     let check = || shared.complaint.borrow().clone().map_or(Ok(()), Err);
     executor.run(until, done, check)
 }
@@ -556,6 +584,11 @@ async fn operator(shared: Shared) {
             if found.chain.paused {
                 commands.push(Command::Resume { chain: chain.clone() });
             }
+            // Batches are bound to their source, which has them in order: nothing is to be mended there.
+            if let (Some(halt), true) = (&found.chain.halt, config.batch.is_some()) {
+                shared.complaint.borrow_mut().get_or_insert(format!("a batch chain halted: {halt:?}"));
+                continue;
+            }
             // A block that was built on a fork that is not: another one in its place, built on what is final.
             match &found.chain.halt {
                 Some(Halt::ParentMismatch { number, last, .. }) => {
@@ -588,10 +621,13 @@ async fn operator(shared: Shared) {
 /// For a failed block: retry, replace by another witness of the same block, or skip.
 fn remedy(shared: &Shared, chain: &ChainId, block: &snapshot::BlockSnapshot) -> Option<Command> {
     let number = block.block.number;
+    if block.block.witness.is_none() {
+        return Some(Command::Skip { chain: chain.clone(), number, reason: "it has a hole".to_owned() });
+    }
     let choice = shared.dice.borrow_mut().random_range(0..6);
     match choice {
         0 => Some(Command::Skip { chain: chain.clone(), number, reason: "given up".to_owned() }),
-        1 => {
+        1 if block.block.batch.is_none() => {
             let salt = shared.dice.borrow_mut().random_range(1..1 << 30);
             let segments = shared.dice.borrow_mut().random_range(1..8);
             let (parent, hash) = (block.block.parent_hash, block.block.hash);

@@ -46,6 +46,13 @@ fn chain(snapshot: &ChainSnapshot, now: Millis, paint: Paint) -> String {
         row.next_release,
         snapshot.window
     );
+    for batches in &row.batches {
+        let waiting = row.next_final.saturating_sub(batches.next);
+        text.push_str(&format!(
+            "  {}: batch {} begins with block {}, {waiting} final blocks wait for it\n",
+            batches.chain, batches.number, batches.next
+        ));
+    }
     if snapshot.published < finals {
         text.push_str(&format!("  {} finalized blocks are still to be handed on\n", finals - snapshot.published));
     }
@@ -95,6 +102,10 @@ fn line(snapshot: &BlockSnapshot, now: Millis, paint: Paint) -> Vec<String> {
         BlockStatus::Skipped { reason } => first_line(reason),
         BlockStatus::Final => row.final_seq.map_or(String::new(), |seq| format!("seq {seq}")),
         BlockStatus::Parked | BlockStatus::Proven | BlockStatus::Proving => super::stages(snapshot),
+    };
+    let detail = match &row.batch {
+        Some(range) => format!("= {range}  {detail}"),
+        None => detail,
     };
     let since = match row.status {
         BlockStatus::Final | BlockStatus::Skipped { .. } => ago(now, row.changed_at),
@@ -208,6 +219,7 @@ pub fn block(snapshot: &BlockSnapshot, now: Millis, paint: Paint) -> String {
         BlockStatus::Failed { reason } | BlockStatus::Skipped { reason } => add("reason", reason.clone()),
         BlockStatus::Parked | BlockStatus::Proving | BlockStatus::Proven | BlockStatus::Final => {}
     }
+    row.batch.iter().for_each(|range| add("blocks", range.to_string()));
     row.hash.iter().for_each(|hash| add("hash", hash.to_string()));
     row.parent_hash.iter().for_each(|hash| add("parent", hash.to_string()));
     add("epoch", row.epoch.0.to_string());

@@ -1,7 +1,8 @@
 use super::fixtures::{NOW, block, proving};
 use super::*;
 use crate::render::{self, Paint};
-use push0_core::record::{Contender, EpochEnd, Lane, LaneProof, LaneState};
+use push0_core::chain::Batching;
+use push0_core::record::{BatchCursor, BatchRange, Contender, EpochEnd, Lane, LaneProof, LaneState};
 use push0_core::{BlockHash, PipelineDigest, Sha256};
 
 fn facts(number: u64, blocks: Vec<BlockSnapshot>) -> Facts {
@@ -13,6 +14,7 @@ fn facts(number: u64, blocks: Vec<BlockSnapshot>) -> Facts {
         catalog: Catalog { chains: BTreeMap::new(), pipelines: [(digest, file)].into() },
         chain: ChainSnapshot { chain: config.new_row(), window: 4, published: 0, blocks },
         config,
+        source: None,
         block,
         number,
         queues: BTreeMap::new(),
@@ -279,4 +281,58 @@ fn a_task_says_who_is_barred_from_it_that_it_moved_and_that_nobody_else_is_here(
     facts.here = Some(vec![worker("gpu-8"), worker("gpu-9")]);
     let why = explain(&facts);
     assert!(!why.facts.iter().any(|fact| fact.contains("waits for another worker")), "{:?}", why.facts);
+}
+
+/// A batch chain of which batch 3 comes next, made of blocks 17 to 24 of `payments`, which is final up to 20.
+fn batches(number: u64, blocks: Vec<BlockSnapshot>) -> Facts {
+    let mut facts = facts(number, blocks);
+    let of: ChainId = "payments".parse().unwrap();
+    let mut source = ChainConfig::new(of.clone(), facts.config.pipeline).new_row();
+    source.next_final = 21;
+    let cursor = BatchCursor {
+        next: 17,
+        number: 3,
+        since: Some(Millis(NOW.0 - 1_000)),
+        told: 1,
+        chain: "demo".parse().unwrap(),
+    };
+    source.batches.push(cursor);
+    facts.source = Some(source);
+    facts.config.batch = Some(Batching { of, size: 8, wait: Some(Millis(31_000)) });
+    facts
+}
+
+#[test]
+fn a_batch_that_is_not_there_says_what_it_lacks_and_until_when_it_waits() {
+    let why =
+        check(&batches(3, vec![]), "blocks 17..24 of payments: 4 are final, 4 are lacking", &["push0 why payments 21"]);
+    assert!(why.facts.iter().any(|fact| fact.contains("what is final in 30 s")), "{:?}", why.facts);
+    let why = check(
+        &batches(4, vec![]),
+        "blocks 25..32 of payments, if those before it are full; none",
+        &["push0 why payments 21"],
+    );
+    assert!(why.facts.iter().any(|fact| fact.contains("batch 3 of demo comes first")), "{:?}", why.facts);
+    check(&batches(2, vec![]), "its blocks are fixed", &[]);
+    for number in [2, 3, 4] {
+        let why = explain(&batches(number, vec![]));
+        assert!(!why.next.iter().any(|next| next.starts_with("push0 submit")), "nobody submits to it: {:?}", why.next);
+    }
+}
+
+#[test]
+fn a_batch_with_a_hole_is_only_to_be_skipped_and_a_failed_one_may_be_retried() {
+    let reason = ErrorCode::BatchHole.says("block 19 of payments was left out (lost): there is no proof of it");
+    let mut holed = block(3, BlockStatus::Failed { reason });
+    holed.block.batch = Some(BatchRange { of: "payments".parse().unwrap(), from: 17, to: 24 });
+    let why = check(&batches(3, vec![holed.clone()]), "block 19 of payments", &["push0 skip demo 3"]);
+    assert_eq!(why.code, Some(ErrorCode::BatchHole));
+    assert!(why.facts.iter().any(|fact| fact.contains("blocks 17..24 of payments")), "{:?}", why.facts);
+    let is_refused = |next: &String| next.starts_with("push0 retry") || next.starts_with("push0 replace");
+    assert!(!why.next.iter().any(is_refused), "{:?}", why.next);
+
+    holed.block.witness =
+        Some(push0_core::record::BlobRef { key: "w".to_owned(), sha256: push0_core::Sha256([0; 32]), size: 1 });
+    let why = check(&batches(3, vec![holed]), "", &["push0 skip demo 3", "push0 retry demo 3"]);
+    assert!(!why.next.iter().any(|next| next.starts_with("push0 replace")), "{:?}", why.next);
 }

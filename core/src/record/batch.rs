@@ -64,6 +64,8 @@ impl BatchCursor {
 
 /// The witness of a block of a batch chain. Blob `witnesses/{chain}/{number}-{sha256}` of the batch chain.
 ///
+/// Its bytes are pinned when the batch is admitted, and `push0 verify` makes them anew from the source's stream to compare them.
+///
 /// `split` is given this, then of each block in order its proof and its header: `2n` more files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BatchManifest {
