@@ -29,6 +29,9 @@ struct Args {
     /// A task of one block that ends every worker that begins it.
     #[arg(long)]
     poison: bool,
+    /// Three pipelines prove each block, and two of them must.
+    #[arg(long)]
+    provers: bool,
     /// Put the bug "acknowledge before effects" in.
     #[arg(long)]
     bug: bool,
@@ -54,6 +57,7 @@ fn main() {
             },
             intruder: args.intruder,
             poison: args.poison,
+            provers: args.provers,
             keep_trace: args.trace,
             ..Scenario::of(seed)
         }) {

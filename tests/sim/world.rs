@@ -29,6 +29,7 @@ use super::executor::{Dice, Executor};
 use super::faulty::{Faults, Faulty, START, Weather, dice};
 use super::poison;
 use super::prover::{Conduct, LARGE, Script, Scripted};
+use super::provers;
 
 /// A deliberate bug, to see that the simulator finds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +61,8 @@ pub struct Scenario {
     pub intruder: bool,
     /// A task of one block ends every worker that begins it.
     pub poison: bool,
+    /// Three pipelines prove each block, and two of them must.
+    pub provers: bool,
     /// Whether the trace is kept line by line, and printed when the run fails.
     pub keep_trace: bool,
 }
@@ -73,6 +76,7 @@ impl Scenario {
             healers: Healers::Both,
             intruder: false,
             poison: false,
+            provers: false,
             keep_trace: false,
         }
     }
@@ -95,6 +99,8 @@ pub struct Report {
     pub promoted: u64,
     /// Runs that ended because a task took its workers with it.
     pub quarantined: usize,
+    /// Proofs that were said to state something else.
+    pub disputed: u64,
     pub virtual_ms: u64,
     pub trace: Vec<String>,
 }
@@ -202,7 +208,10 @@ fn run_in(
     conduct: Conduct,
     kills: u32,
 ) -> Result<Report, String> {
-    let catalog = catalog(dice)?;
+    let mut catalog = catalog(dice)?;
+    if scenario.provers {
+        provers::several(&mut catalog, PIPELINE, dice)?;
+    }
     let script = Script::new(scenario.seed, conduct, clock.clone());
     let shared = Shared {
         silent_workers: scenario.silent_workers,
@@ -241,6 +250,10 @@ fn run_in(
     let blob = |key: &str| engine.get(key).now_or_never()?.ok()?.map(|bytes| bytes.to_vec());
     shared.auditor.borrow().judge(blob)?;
     poison::no_barred_worker_ran(&shared)?;
+    if scenario.provers {
+        let script = &shared.script;
+        shared.auditor.borrow().quorums(provers::QUORUM.into(), |root| script.stated(root), blob)?;
+    }
     let (fingerprint, events) = shared.weather.fingerprint();
     let invocations = shared.script.runs().len() as u64;
     Ok(Report {
@@ -253,6 +266,7 @@ fn run_in(
         silenced: shared.silenced.get(),
         promoted: shared.promoted.get(),
         quarantined: poison::quarantined(&shared),
+        disputed: shared.script.disputed(),
         virtual_ms: clock.now().since(START).0,
         trace: shared.weather.lines(),
     })
@@ -303,8 +317,14 @@ fn severity(dice: &Dice) -> (Faults, Conduct, u32) {
         late: rate(150),
         blind: 0,
     };
-    let conduct =
-        Conduct { retryable: rate(80), permanent: rate(20), lie: rate(30), slow: rate(60), out_of_memory: rate(100) };
+    let conduct = Conduct {
+        retryable: rate(80),
+        permanent: rate(20),
+        lie: rate(30),
+        slow: rate(60),
+        out_of_memory: rate(100),
+        dispute: 150,
+    };
     (faults, conduct, rate(4_000))
 }
 
