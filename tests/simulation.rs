@@ -128,3 +128,13 @@ fn a_task_that_ran_out_of_memory_is_run_once_more_in_the_larger_pool_at_once() {
         assert!(runs.values().all(|runs| *runs == (1, 1)), "seed {seed}: {runs:?}");
     }
 }
+
+#[test]
+fn two_of_three_provers_carry_a_chain_whose_third_fails_or_states_something_else() {
+    let scenario = |seed| Scenario { provers: true, ..Scenario::of(seed) };
+    let disputed: u64 = (0..60).map(|seed| run(&scenario(seed)).unwrap().disputed).sum();
+    assert!(disputed > 10, "{disputed} proofs stated something else: there was nothing to halt for");
+    for seed in 60..68 {
+        run(&Scenario { silent_workers: true, ..scenario(seed) }).unwrap();
+    }
+}

@@ -162,3 +162,6 @@ fn runs(block: &BlockRow) -> Vec<RunId> {
     let going_on = (0..).zip(&block.runs).filter(|(_, lane)| lane.is_proving());
     going_on.map(|(lane, _)| run.clone().in_lane(lane)).collect()
 }
+
+#[cfg(test)]
+mod tests;

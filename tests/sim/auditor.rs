@@ -179,6 +179,52 @@ fn punctual(message: &Value, may_abandon: bool) -> Result<(), String> {
     Ok(())
 }
 
+impl Auditor {
+    /// Looks at every finalized block of chains whose quorum this is: so many proofs are handed on, of different pipelines, of the block's
+    /// epoch, each of the whole block, and none that was said to state something else than the others. `stated`: what was said of a root.
+    pub fn quorums<S: Ord + Clone>(
+        &self,
+        quorum: usize,
+        stated: impl Fn(&str) -> BTreeSet<S>,
+        blob: impl Fn(&str) -> Option<Vec<u8>>,
+    ) -> Result<(), String> {
+        let messages =
+            self.stream.iter().flat_map(|(chain, stream)| stream.iter().map(move |message| (chain, message)));
+        for (chain, message) in messages.filter(|(_, message)| message["finality"]["kind"] == "proof") {
+            let (number, epoch) = (message["number"].as_u64().unwrap_or(0), message["epoch"].as_u64().unwrap_or(0));
+            let at = format!("{chain}/{number}");
+            let hash = message["hash"].as_str().unwrap_or_default();
+            let witnesses = self.allowed.get(chain).and_then(|numbers| numbers.get(&number)?.get(hash));
+            let others = message["finality"]["others"].as_array().cloned().unwrap_or_default();
+            let proofs: Vec<&Value> = [&message["finality"]].into_iter().chain(&others).collect();
+            let pipelines: BTreeSet<&str> = proofs.iter().filter_map(|proof| proof["pipeline"].as_str()).collect();
+            if pipelines.len() != proofs.len() || pipelines.len() < quorum {
+                return Err(format!(
+                    "{at}: proofs of {} pipelines are handed on, {quorum} are needed",
+                    pipelines.len()
+                ));
+            }
+            let mut common: Option<BTreeSet<S>> = None;
+            for proof in proofs {
+                whole(&at, proof, witnesses.map(Vec::as_slice).unwrap_or_default(), &blob)?;
+                let key = proof["proof"]["key"].as_str().unwrap_or_default();
+                let of_epoch = format!("/{chain}/{number}/e{epoch}");
+                let is_of_epoch =
+                    key.split_once(&of_epoch).is_some_and(|(_, rest)| rest.starts_with('/') || rest.starts_with('.'));
+                if !is_of_epoch {
+                    return Err(format!("{at}: {key} is not of epoch {epoch}"));
+                }
+                let stated = stated(proof["proof"]["sha256"].as_str().unwrap_or_default());
+                common = Some(common.map_or(stated.clone(), |common| common.intersection(&stated).cloned().collect()));
+            }
+            if common.is_none_or(|common| common.is_empty()) {
+                return Err(format!("{at}: proofs are handed on that state different things: {message}"));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// The proof named by a finalized message is one of all segments of one of the witnesses, and has the digest it should have.
 fn whole(
     at: &str,

@@ -35,6 +35,9 @@ struct Args {
     /// A chain of batches of another, whatever the seed says.
     #[arg(long)]
     batches: bool,
+    /// Three pipelines prove each block, and two of them must.
+    #[arg(long)]
+    provers: bool,
     /// Put the bug "acknowledge before effects" in.
     #[arg(long)]
     bug: bool,
@@ -61,6 +64,7 @@ fn main() {
             intruder: args.intruder,
             poison: args.poison,
             deadlines: args.deadlines || Scenario::of(seed).deadlines,
+            provers: args.provers,
             keep_trace: args.trace,
             batches: args.batches || Scenario::of(seed).batches,
             ..Scenario::of(seed)

@@ -15,6 +15,7 @@ pub mod executor;
 pub mod faulty;
 pub mod poison;
 pub mod prover;
+mod provers;
 pub mod world;
 
 pub use faulty::Faults;

@@ -1,7 +1,8 @@
 //! A scripted prover: its proofs say what they cover, so that the auditor can tell a whole one from a wrong one. Its bytes differ from
 //! run to run, as those of real provers do. At times it fails, and at times it lies.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -9,7 +10,7 @@ use bytes::Bytes;
 use push0_core::message::TaskMessage;
 use push0_core::pipeline::Kind;
 use push0_core::record::Verdict;
-use push0_core::{Millis, Node, RunId, TaskId};
+use push0_core::{Millis, Node, RunId, Sha256, TaskId};
 use push0_gpu_worker::{Data, Failure, Job, Outcome, Output, Prover, Watch};
 use push0_runtime::clock_manual::ManualClock;
 use push0_runtime::port::Clock as _;
@@ -27,6 +28,8 @@ pub struct Conduct {
     pub slow: u32,
     /// Runs out of memory, but for in the larger pool.
     pub out_of_memory: u32,
+    /// Roots of a thousand (by their digests) that `verify` says to state something else, where its stage has the parameter `disputes`.
+    pub dispute: u32,
 }
 
 /// One run of a prover.
@@ -49,6 +52,9 @@ pub struct Script {
     poison: Mutex<BTreeSet<RunId>>,
     dying: Mutex<BTreeSet<String>>,
     clock: ManualClock,
+    /// Root → what `verify` said it states.
+    stated: Mutex<BTreeMap<Sha256, BTreeSet<Sha256>>>,
+    disputed: AtomicU64,
 }
 
 /// The pool that tasks move to after they ran out of memory.
@@ -64,6 +70,8 @@ impl Script {
             poison: Mutex::default(),
             dying: Mutex::default(),
             clock,
+            stated: Mutex::default(),
+            disputed: AtomicU64::new(0),
         })
     }
 
@@ -92,6 +100,30 @@ impl Script {
             self.dying.lock().unwrap_or_else(PoisonError::into_inner).insert(worker.to_owned());
         }
         is_poison
+    }
+
+    /// What was said of a root, whenever it was verified.
+    pub fn stated(&self, root: &str) -> BTreeSet<Sha256> {
+        let stated = self.stated.lock().unwrap_or_else(PoisonError::into_inner);
+        root.parse().ok().and_then(|root: Sha256| stated.get(&root).cloned()).unwrap_or_default()
+    }
+
+    /// How many proofs were said to state something else.
+    pub fn disputed(&self) -> u64 {
+        self.disputed.load(Ordering::Relaxed)
+    }
+
+    /// A verified root with what it states: the block's hash, but for some of those of a prover that is no good.
+    fn stating(&self, task: &TaskMessage, outcome: Outcome) -> Outcome {
+        let Outcome::Done(Output::Verdict { verdict: Verdict::Ok, message, .. }) = outcome else { return outcome };
+        let root = task.inputs[0].sha256;
+        let rate = self.conduct.lock().unwrap_or_else(PoisonError::into_inner).dispute;
+        let is_among = u32::from(u16::from_le_bytes([root.0[0], root.0[1]])) % 1000 < rate;
+        let disputes = task.check.is_none() && task.params["disputes"] == json!(true) && is_among;
+        self.disputed.fetch_add(u64::from(disputes), Ordering::Relaxed);
+        let outputs = Sha256::of(format!("{} {disputes}", task.block_hash).as_bytes());
+        self.stated.lock().unwrap_or_else(PoisonError::into_inner).entry(root).or_default().insert(outputs);
+        Outcome::Done(Output::Verdict { verdict: Verdict::Ok, message, outputs: Some(outputs) })
     }
 
     fn begin(&self, worker: &str, task: &TaskId) -> usize {
@@ -141,6 +173,9 @@ impl Prover for Scripted {
         if script.strikes(|conduct| conduct.retryable) {
             return Failure::retryable("scripted").into();
         }
+        if job.task.params["fails"] == json!(true) {
+            return Failure::permanent("it always fails").into();
+        }
         let trusted = job.task.is_trusted();
         if !trusted && script.strikes(|conduct| conduct.permanent) {
             return Failure::permanent("scripted").into();
@@ -150,7 +185,7 @@ impl Prover for Scripted {
         }
         let lies = !trusted && script.strikes(|conduct| conduct.lie);
         let noise = script.roll(0..1 << 40);
-        prove(&job.task, &job.inputs, noise, lies)
+        script.stating(&job.task, prove(&job.task, &job.inputs, noise, lies))
     }
 }
 

@@ -30,6 +30,7 @@ use super::executor::{Dice, Executor};
 use super::faulty::{Faults, Faulty, START, Weather, dice};
 use super::poison;
 use super::prover::{Conduct, LARGE, Script, Scripted};
+use super::provers;
 
 /// A deliberate bug, to see that the simulator finds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +66,8 @@ pub struct Scenario {
     pub deadlines: bool,
     /// A batch chain is derived from the first chain: two of its blocks are one there, or one that has waited for long.
     pub batches: bool,
+    /// Three pipelines prove each block, and two of them must.
+    pub provers: bool,
     /// Whether the trace is kept line by line, and printed when the run fails.
     pub keep_trace: bool,
 }
@@ -80,6 +83,7 @@ impl Scenario {
             poison: false,
             deadlines: seed % 3 == 0,
             batches: seed % 3 == 1,
+            provers: false,
             keep_trace: false,
         }
     }
@@ -106,6 +110,8 @@ pub struct Report {
     pub left_behind: u64,
     /// Blocks left out because they were late.
     pub abandoned: u64,
+    /// Proofs that were said to state something else.
+    pub disputed: u64,
     pub virtual_ms: u64,
     pub trace: Vec<String>,
 }
@@ -226,6 +232,9 @@ fn run_in(
     if scenario.batches {
         derive(&mut catalog)?;
     }
+    if scenario.provers {
+        provers::several(&mut catalog, PIPELINE, dice)?;
+    }
     let script = Script::new(scenario.seed, conduct, clock.clone());
     let shared = Shared {
         silent_workers: scenario.silent_workers,
@@ -272,6 +281,10 @@ fn run_in(
         let kept = found.map(|found| found.chain.on_time).unwrap_or_default();
         shared.auditor.borrow().kept(config.chain.as_str(), kept.met, kept.missed)?;
     }
+    if scenario.provers {
+        let script = &shared.script;
+        shared.auditor.borrow().quorums(provers::QUORUM.into(), |root| script.stated(root), blob)?;
+    }
     let (fingerprint, events) = shared.weather.fingerprint();
     let invocations = shared.script.runs().len() as u64;
     Ok(Report {
@@ -286,6 +299,7 @@ fn run_in(
         quarantined: poison::quarantined(&shared),
         left_behind: shared.left_behind.get(),
         abandoned: shared.auditor.borrow().abandoned,
+        disputed: shared.script.disputed(),
         virtual_ms: clock.now().since(START).0,
         trace: shared.weather.lines(),
     })
@@ -337,8 +351,14 @@ fn severity(dice: &Dice) -> (Faults, Conduct, u32) {
         late: rate(150),
         blind: 0,
     };
-    let conduct =
-        Conduct { retryable: rate(80), permanent: rate(20), lie: rate(30), slow: rate(60), out_of_memory: rate(100) };
+    let conduct = Conduct {
+        retryable: rate(80),
+        permanent: rate(20),
+        lie: rate(30),
+        slow: rate(60),
+        out_of_memory: rate(100),
+        dispute: 150,
+    };
     (faults, conduct, rate(4_000))
 }
 
