@@ -14,7 +14,7 @@ use crate::id::Millis;
 const MANY: u64 = 512;
 
 /// With fewer samples than this nothing is known.
-pub const FEW: u64 = 20;
+pub(super) const FEW: u64 = 20;
 
 /// Longer than any task may take, milliseconds.
 const LONGEST: u64 = 48 * 60 * 60 * 1000;

@@ -103,6 +103,7 @@ impl Fixture {
             parent_hash: Some(hash(number - 1)),
             witness,
             fork_seq: None,
+            deadline: None,
         };
         assert_eq!(self.tell(ChainMessage::Submit(submission)).await, Ok(()));
         self.prove("payments", number).await;
@@ -326,7 +327,8 @@ async fn what_comes_from_outside_is_put_aside_with_its_page() {
     let fixture = fixture(&[("batches", "payments", 2, None)]);
     let witness = fixture.blob("witnesses/batches/1-w".to_owned()).await;
     let chain = id("batches");
-    let submission = Submission { chain, number: 1, hash: hash(1), parent_hash: None, witness, fork_seq: None };
+    let submission =
+        Submission { chain, number: 1, hash: hash(1), parent_hash: None, witness, fork_seq: None, deadline: None };
     let code = |handled: Result<(), Failure>| match handled {
         Err(Failure::Poison { reason }) => ErrorCode::find(&reason),
         other => panic!("{other:?} is not put aside"),

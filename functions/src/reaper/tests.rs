@@ -70,6 +70,7 @@ async fn fixture() -> Fixture {
         parent_hash: None,
         witness: blob("witness"),
         fork_seq: None,
+        deadline: None,
     };
     chain::drive(&fixture.context, &fixture.chain, &Event::Submitted(submission)).await.unwrap().unwrap();
     fixture
