@@ -77,6 +77,8 @@ catalogue! {
     NobodyMayTake = 32, "nobody is left to take a task that its workers were lost with";
     Disagreement = 35, "the chain has halted: provers say different things of a block";
     QuorumLost = 36, "too few of the chain's pipelines can prove the block";
+    ParentAway = 37, "a block waits for its parent";
+    Overtaken = 38, "a later fork or an operator has overtaken this block";
 
     ProverMissing = 101, "the prover's program is not there";
     ProverCrashed = 102, "the prover ended without an answer";

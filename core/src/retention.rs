@@ -114,6 +114,9 @@ mod tests {
             window: None,
             paused: false,
             halt: None,
+            walk: None,
+            fork: None,
+            dropped: None,
             pending: Vec::new(),
             batches: Vec::new(),
             acknowledged: Vec::new(),
@@ -148,6 +151,8 @@ mod tests {
             runs: Vec::new(),
             quorum: 0,
             lanes_seen: 0,
+            unfit: false,
+            past: Vec::new(),
         }
     }
 
@@ -164,6 +169,7 @@ mod tests {
             BlockStatus::Proven,
             BlockStatus::Failed { reason: reason() },
             BlockStatus::Skipped { reason: reason() },
+            BlockStatus::Dropped { reason: reason() },
         ];
         for status in live {
             assert_eq!(decide(&block(status, None), 4, 100, u64::MAX), Err(Kept::Live));

@@ -77,9 +77,10 @@ impl Reaper {
         if let Some(waited_for) = self.waited_for.as_ref().filter(|_| !is_derived) {
             self.find_upload(chain, waited_for).await?;
         }
-        let unfinished = self.unfinished(chain).await?;
+        let (unfinished, parentless) = self.unfinished(chain).await?;
         let proving = unfinished.iter().filter(|block| block.status == BlockStatus::Proving).count();
         self.context.metrics.observe(Metric::BlocksUnfinished, &[chain.as_str()], proving as u64);
+        self.context.metrics.observe(Metric::BlocksParentless, &[chain.as_str()], parentless);
         for run in unfinished.iter().flat_map(runs) {
             let row = RowKey::run(&run);
             let row = self.context.table.get(&Key::new(row.partition, row.sort)).await?;
@@ -101,11 +102,8 @@ impl Reaper {
     /// Submits what lies uploaded under the number that the chain waits for, if it waited for it at the last turn, too: an upload on whose
     /// heels its announcement follows is its announcement's.
     async fn find_upload(&self, chain: &ChainId, waited_for: &Mutex<BTreeMap<ChainId, u64>>) -> Result<(), DriveError> {
-        let row = self.row(chain).await?;
-        let first = self.context.catalog.chains.get(chain).map_or(0, |config| config.first);
-        let number = row.map_or(first, |row| row.next_release);
-        let at = RowKey::block(chain, number);
-        let is_known = self.context.table.get(&Key::new(at.partition, at.sort)).await?.is_some();
+        let number = self.waits_for(chain).await?;
+        let is_known = !self.is_vacant(chain, number).await?;
         let before = {
             let mut waited_for = waited_for.lock().unwrap_or_else(PoisonError::into_inner);
             if is_known { waited_for.remove(chain) } else { waited_for.insert(chain.clone(), number) }
@@ -115,8 +113,7 @@ impl Reaper {
         }
         // Where one was lost those after it may be, too: they are looked for at once.
         for number in number..number.saturating_add(UPLOADS) {
-            let at = RowKey::block(chain, number);
-            if self.context.table.get(&Key::new(at.partition, at.sort)).await?.is_some() {
+            if !self.is_vacant(chain, number).await? {
                 continue;
             }
             let found = uploads::find(&self.context, chain, number, READING).await?;
@@ -131,20 +128,46 @@ impl Reaper {
         Ok(())
     }
 
+    /// The number that a chain waits for: the first whose block was dropped, or the one to be released next.
+    async fn waits_for(&self, chain: &ChainId) -> Result<u64, DriveError> {
+        let Some(row) = self.row(chain).await? else {
+            return Ok(self.context.catalog.chains.get(chain).map_or(0, |config| config.first));
+        };
+        let is_dropped = |block: &&BlockRow| matches!(block.status, BlockStatus::Dropped { .. });
+        let blocks = self.blocks(chain, &row).await?;
+        let dropped = blocks.iter().find(is_dropped).map(|block| block.number);
+        Ok(dropped.map_or(row.next_release, |dropped| dropped.min(row.next_release)))
+    }
+
+    async fn is_vacant(&self, chain: &ChainId, number: u64) -> Result<bool, DriveError> {
+        let at = RowKey::block(chain, number);
+        let row = self.context.table.get(&Key::new(at.partition, at.sort)).await?;
+        let block = row.and_then(|row| BlockRow::from_value(row.doc()?.clone()).ok());
+        Ok(block.is_none_or(|block| matches!(block.status, BlockStatus::Dropped { .. })))
+    }
+
     async fn row(&self, chain: &ChainId) -> Result<Option<ChainRow>, DriveError> {
         let at = RowKey::chain(chain);
         let row = self.context.table.get(&Key::new(at.partition, at.sort)).await?;
         Ok(row.and_then(|row| ChainRow::from_value(row.doc()?.clone()).ok()))
     }
 
-    /// Blocks being proven, by all of their provers or by those that the others left behind: they lie between the cursor and the release point.
-    async fn unfinished(&self, chain: &ChainId) -> Result<Vec<BlockRow>, DriveError> {
-        let Some(row) = self.row(chain).await? else { return Ok(Vec::new()) };
+    /// Blocks being proven, by all of their provers or by those that the others left behind, and how many of those that were released wait
+    /// for their parent: they lie between the cursor and the release point.
+    async fn unfinished(&self, chain: &ChainId) -> Result<(Vec<BlockRow>, u64), DriveError> {
+        let Some(row) = self.row(chain).await? else { return Ok((Vec::new(), 0)) };
+        let blocks = self.blocks(chain, &row).await?;
+        let parentless = blocks.iter().filter(|block| block.status == BlockStatus::Parked && block.unfit).count();
+        let proving = blocks.into_iter().filter(|block| block.final_seq.is_none() && block.is_being_proven());
+        Ok((proving.collect(), parentless as u64))
+    }
+
+    /// The first blocks from the cursor on.
+    async fn blocks(&self, chain: &ChainId, row: &ChainRow) -> Result<Vec<BlockRow>, DriveError> {
         let partition = RowKey::chain(chain).partition;
         let after = row.next_final.checked_sub(1).map(|before| RowKey::block(chain, before).sort);
         let rows = self.context.table.query(&partition, "block/", after.as_deref(), BLOCKS).await?;
-        let blocks = rows.iter().filter_map(|row| BlockRow::from_value(row.doc()?.clone()).ok());
-        Ok(blocks.filter(|block| block.final_seq.is_none() && block.is_being_proven()).collect())
+        Ok(rows.iter().filter_map(|row| BlockRow::from_value(row.doc()?.clone()).ok()).collect())
     }
 }
 

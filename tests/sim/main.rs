@@ -29,6 +29,9 @@ struct Args {
     /// A task of one block that ends every worker that begins it.
     #[arg(long)]
     poison: bool,
+    /// Chains are reorganised.
+    #[arg(long)]
+    reorgs: bool,
     /// Put the bug "acknowledge before effects" in.
     #[arg(long)]
     bug: bool,
@@ -54,6 +57,7 @@ fn main() {
             },
             intruder: args.intruder,
             poison: args.poison,
+            reorgs: args.reorgs,
             keep_trace: args.trace,
             ..Scenario::of(seed)
         }) {

@@ -29,6 +29,7 @@ use super::executor::{Dice, Executor};
 use super::faulty::{Faults, Faulty, START, Weather, dice};
 use super::poison;
 use super::prover::{Conduct, LARGE, Script, Scripted};
+use super::reorg;
 
 /// A deliberate bug, to see that the simulator finds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +61,8 @@ pub struct Scenario {
     pub intruder: bool,
     /// A task of one block ends every worker that begins it.
     pub poison: bool,
+    /// Chains are reorganised, by their submitters and by an operator, and the operator does nothing else to blocks than retry them.
+    pub reorgs: bool,
     /// Whether the trace is kept line by line, and printed when the run fails.
     pub keep_trace: bool,
 }
@@ -73,6 +76,7 @@ impl Scenario {
             healers: Healers::Both,
             intruder: false,
             poison: false,
+            reorgs: false,
             keep_trace: false,
         }
     }
@@ -102,6 +106,9 @@ pub struct Report {
 /// How long faults go on, and how long the system then has to finish.
 const STORM: Millis = Millis(8 * 60_000);
 const CALM: Millis = Millis(90 * 60_000);
+
+/// Blocks of a chain that is reorganised.
+const REORG_BLOCKS: u64 = 6;
 
 /// How far apart two looks are that must see the same.
 const QUIET: Millis = Millis(10_000);
@@ -146,9 +153,11 @@ const PIPELINE: &str = r#"
 /// A block to be submitted.
 #[derive(Debug, Clone)]
 pub(super) struct Upload {
-    submission: Submission,
+    pub(super) submission: Submission,
     witness: String,
     as_replacement: bool,
+    /// Tells one telling of it from another.
+    pub(super) again: u64,
 }
 
 /// What all actors share.
@@ -168,6 +177,7 @@ pub(super) struct Shared {
     pub(super) healers: Healers,
     /// When everything last began anew, where it says so.
     pub(super) began: Rc<Cell<Option<Millis>>>,
+    reorgs: bool,
     pub(super) silenced: Rc<Cell<u64>>,
     /// Whether queues are said to rank; in every other run they are not, and tasks are promoted.
     pub(super) ranks: bool,
@@ -202,15 +212,20 @@ fn run_in(
     conduct: Conduct,
     kills: u32,
 ) -> Result<Report, String> {
-    let catalog = catalog(dice)?;
+    let mut catalog = catalog(dice)?;
+    if scenario.reorgs {
+        catalog.chains.values_mut().for_each(|config| config.window += 3);
+    }
     let script = Script::new(scenario.seed, conduct, clock.clone());
     let shared = Shared {
         silent_workers: scenario.silent_workers,
         healers: scenario.healers,
         ranks: scenario.seed % 2 == 0,
+        reorgs: scenario.reorgs,
         ..shared(catalog, weather.clone(), script, clock, dice)?
     };
-    let blocks = plan_uploads(&shared);
+    let stories = if scenario.reorgs { reorg::plan(&shared, REORG_BLOCKS) } else { Vec::new() };
+    let blocks = if scenario.reorgs { REORG_BLOCKS as usize } else { plan_uploads(&shared) };
     let mut executor = Executor::new(clock.clone(), dice.clone());
     executor.kill_per_million = kills;
     populate(&mut executor, &shared, scenario.bug);
@@ -220,6 +235,10 @@ fn run_in(
     if scenario.intruder {
         let world = shared.clone();
         executor.spawn("intruder", false, move || intruder(world.clone()).boxed_local());
+    }
+    for story in stories.clone() {
+        let world = shared.clone();
+        executor.spawn("narrator", false, move || reorg::narrator(world.clone(), story.clone()).boxed_local());
     }
 
     let mut finished = course(&mut executor, &shared, blocks, START.plus(STORM))?;
@@ -241,6 +260,7 @@ fn run_in(
     let blob = |key: &str| engine.get(key).now_or_never()?.ok()?.map(|bytes| bytes.to_vec());
     shared.auditor.borrow().judge(blob)?;
     poison::no_barred_worker_ran(&shared)?;
+    stories.iter().try_for_each(|story| story.judge(&shared))?;
     let (fingerprint, events) = shared.weather.fingerprint();
     let invocations = shared.script.runs().len() as u64;
     Ok(Report {
@@ -281,6 +301,7 @@ pub(super) fn shared(
         silent_workers: false,
         healers: Healers::Both,
         began: Rc::default(),
+        reorgs: false,
         silenced: Rc::default(),
         ranks: true,
         promoted: Rc::default(),
@@ -329,19 +350,22 @@ pub(super) fn catalog(dice: &Dice) -> Result<Catalog, String> {
     Ok(catalog)
 }
 
-/// Witnesses of all blocks, in random order; some numbers get a competing fork. Returns how many blocks a chain has.
+/// Witnesses of all blocks, in random order; some numbers get a competing block, and some chains a fork. Returns how many blocks a chain has.
 fn plan_uploads(shared: &Shared) -> usize {
     let blocks = shared.dice.borrow_mut().random_range(2..6);
     let mut uploads = Vec::new();
     for chain in shared.catalog.chains.keys() {
         let mut parent = None;
+        let mut fork_of_parent: Option<BlockHash> = None;
         for number in 1..=blocks as u64 {
             let segments = shared.dice.borrow_mut().random_range(1..8);
             let own = upload(shared, chain, number, segments, parent, None, 0);
-            if shared.dice.borrow_mut().random_range(0..6) == 0 {
-                let mut fork = upload(shared, chain, number, segments, parent, None, 1);
-                let counts = shared.dice.borrow_mut().random_range(0..2) == 1;
+            // A fork that its submitter counts goes on to the end; another block of the number that nobody counts stands alone.
+            if fork_of_parent.is_some() || shared.dice.borrow_mut().random_range(0..6) == 0 {
+                let mut fork = upload(shared, chain, number, segments, fork_of_parent.or(parent), None, 1);
+                let counts = fork_of_parent.is_some() || shared.dice.borrow_mut().random_range(0..2) == 1;
                 fork.submission.fork_seq = counts.then_some(1);
+                fork_of_parent = counts.then_some(fork.submission.hash);
                 insert(&mut uploads, &shared.dice, fork);
             }
             parent = Some(own.submission.hash);
@@ -352,7 +376,7 @@ fn plan_uploads(shared: &Shared) -> usize {
     blocks
 }
 
-fn insert(uploads: &mut Vec<Upload>, dice: &Dice, upload: Upload) {
+pub(super) fn insert(uploads: &mut Vec<Upload>, dice: &Dice, upload: Upload) {
     let position = dice.borrow_mut().random_range(0..=uploads.len());
     uploads.insert(position, upload);
 }
@@ -380,12 +404,13 @@ pub(super) fn upload(
     let blob = BlobRef { key: format!("witnesses/{chain}/{number}-{sha256}"), sha256, size: text.len() as u64 };
     let submission =
         Submission { chain: chain.clone(), number, hash, parent_hash: parent, witness: blob, fork_seq: None };
-    Upload { submission, witness: text, as_replacement: false }
+    Upload { submission, witness: text, as_replacement: false, again: 0 }
 }
 
 /// Runs until every chain has all its blocks in the finalized stream. A consumer's complaint ends the run.
 fn course(executor: &mut Executor, shared: &Shared, blocks: usize, until: Millis) -> Result<bool, String> {
-    let done = || CHAINS.iter().all(|chain| shared.auditor.borrow().finalized(chain) >= blocks);
+    let is_told = || !shared.reorgs || shared.uploads.borrow().is_empty();
+    let done = || is_told() && CHAINS.iter().all(|chain| shared.auditor.borrow().finalized(chain) >= blocks);
     let check = || shared.complaint.borrow().clone().map_or(Ok(()), Err);
     executor.run(until, done, check)
 }
@@ -430,7 +455,7 @@ pub(super) fn populate(executor: &mut Executor, shared: &Shared, bug: Option<Bug
     }
 }
 
-fn faulty(shared: &Shared, who: &str) -> Faulty {
+pub(super) fn faulty(shared: &Shared, who: &str) -> Faulty {
     Faulty::new(shared.engine.clone(), shared.weather.clone(), who).ranking(shared.ranks)
 }
 
@@ -441,7 +466,7 @@ fn context(shared: &Shared, who: &str) -> Context {
     context.with_quiet(shared.silent_workers.then_some(QUIET)).with_began(shared.began.get())
 }
 
-async fn pause(shared: &Shared, length: Millis) {
+pub(super) async fn pause(shared: &Shared, length: Millis) {
     shared.clock.sleep_until(shared.clock.now().plus(length)).await;
 }
 
@@ -455,7 +480,7 @@ async fn submitter(shared: Shared) {
         };
         if submit(&port, &upload).await.is_ok() {
             let mut uploads = shared.uploads.borrow_mut();
-            uploads.retain(|other| other.submission != upload.submission);
+            uploads.retain(|other| (&other.submission, other.again) != (&upload.submission, upload.again));
         }
         let rest = shared.dice.borrow_mut().random_range(0..3_000);
         pause(&shared, Millis(rest)).await;
@@ -465,7 +490,8 @@ async fn submitter(shared: Shared) {
 async fn submit(port: &Faulty, upload: &Upload) -> Result<(), push0_runtime::port::PortError> {
     let submission = upload.submission.clone();
     port.put_new(&submission.witness.key, upload.witness.clone().into(), "submitter").await?;
-    let id = format!("{}/{}/{}", submission.chain, submission.number, submission.witness.sha256);
+    let again = upload.again;
+    let id = format!("{}/{}/{}/{again}", submission.chain, submission.number, submission.witness.sha256);
     let message = match upload.as_replacement {
         true => ChainMessage::Command(Command::Replace(submission)),
         false => ChainMessage::Submit(submission),
@@ -473,7 +499,11 @@ async fn submit(port: &Faulty, upload: &Upload) -> Result<(), push0_runtime::por
     tell(port, &message, id).await
 }
 
-async fn tell(port: &Faulty, message: &ChainMessage, dedup: String) -> Result<(), push0_runtime::port::PortError> {
+pub(super) async fn tell(
+    port: &Faulty,
+    message: &ChainMessage,
+    dedup: String,
+) -> Result<(), push0_runtime::port::PortError> {
     let outgoing = Outgoing {
         body: message.to_json(),
         group: Some(message.chain().to_string()),
@@ -516,6 +546,7 @@ async fn operator(shared: Shared) {
             }
             // A block that was built on a fork that is not: another one in its place, built on what is final.
             match &found.chain.halt {
+                _ if shared.reorgs => {}
                 Some(Halt::ParentMismatch { number, last, .. }) => {
                     replace(&shared, chain, *number, 3, Some(*last), None, nonce);
                 }
@@ -548,6 +579,7 @@ fn remedy(shared: &Shared, chain: &ChainId, block: &snapshot::BlockSnapshot) -> 
     let number = block.block.number;
     let choice = shared.dice.borrow_mut().random_range(0..6);
     match choice {
+        _ if shared.reorgs => Some(Command::Retry { chain: chain.clone(), number, epoch: None }),
         0 => Some(Command::Skip { chain: chain.clone(), number, reason: "given up".to_owned() }),
         1 => {
             let salt = shared.dice.borrow_mut().random_range(1..1 << 30);
@@ -576,7 +608,7 @@ fn replace(
 fn whim(shared: &Shared, chain: &ChainId, cursor: u64) -> Command {
     let mut dice = shared.dice.borrow_mut();
     let chain = chain.clone();
-    match dice.random_range(0..4) {
+    match dice.random_range(0..if shared.reorgs { 3 } else { 4 }) {
         0 => Command::Pause { chain },
         1 => Command::Window { chain, window: dice.random_range(1..6) },
         2 => Command::Retry { chain, number: cursor, epoch: Some(Epoch(dice.random_range(1..4))) },
