@@ -143,7 +143,8 @@ pub async fn three_deep(site: &dyn Site, queue: &dyn Queue, blobs: &dyn Blobs, l
     workers.iter().for_each(|worker| signal(*worker, Signal::SIGSTOP));
     let status = site.json(&["status"]);
     assert!(is_in_hand(&status, 2), "it was frozen in the middle of block 2: {status:#}");
-    assert_eq!(status["chains"][0]["chain"]["next_final"], 2, "only block 1 is final: {status:#}");
+    let cursor = status["chains"][0]["chain"]["next_final"].as_u64();
+    assert!(cursor <= Some(2), "nothing of what gives way is final: {status:#}");
     let before = old_runs(site, 2..=4);
 
     // The last of them first: until its parent is there, each waits.
