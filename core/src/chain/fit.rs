@@ -54,7 +54,10 @@ pub(super) fn misfit(chain: &ChainRow, block: &BlockRow) -> Option<Unfit> {
     (wants != there).then_some(Unfit::OtherParent { wants, there: Some(there) })
 }
 
-/// A block of a fork that a later one has overtaken, submitted before that: its successor is on its way, so that it is there is no alarm.
+/// A block that stands above the first of a later fork's and was submitted before that: its successor is on its way, so that it is there is
+/// no alarm.
 pub fn was_left_behind(chain: &ChainRow, block: &BlockRow) -> bool {
-    chain.fork.is_some_and(|fork| block.fork_seq < Some(fork.seq) && block.submitted_at <= fork.at)
+    chain.fork.is_some_and(|fork| {
+        block.number > fork.from && block.fork_seq < Some(fork.seq) && block.submitted_at <= fork.at
+    })
 }

@@ -131,6 +131,16 @@ fn what_a_later_fork_left_behind_waits_without_an_alarm() {
 }
 
 #[test]
+fn what_stands_below_a_fork_and_does_not_fit_is_an_alarm() {
+    let mut world = World::new(8);
+    world.told(Submission { hash: hash(77), ..submission(1) }).unwrap();
+    (2..=3).for_each(|number| world.submit(number));
+    world.told(of_fork(3, 3, 1)).unwrap();
+    world.prove(1);
+    assert!(matches!(world.chain.halt, Some(Halt::ParentMismatch { number: 2, .. })), "no fork brings another 2");
+}
+
+#[test]
 fn what_is_final_is_no_longer_superseded_nor_dropped() {
     let mut world = World::new(8);
     (1..=3).for_each(|number| world.submit(number));
