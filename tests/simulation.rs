@@ -86,6 +86,13 @@ fn blocks_with_deadlines_go_on_are_demoted_or_left_out_and_every_chain_gets_on()
 }
 
 #[test]
+fn reorganised_chains_end_as_the_last_fork_and_nothing_of_the_others_is_finalized() {
+    let scenario = |seed| Scenario { reorgs: true, ..Scenario::of(seed) };
+    let kills: u64 = (0..100).map(|seed| run(&scenario(seed)).unwrap().kills).sum();
+    assert!(kills > 100, "{kills} kills: the storm was a breeze");
+}
+
+#[test]
 fn forged_reports_get_nothing_wrong_finalized_and_stop_no_chain_for_good() {
     for seed in 0..30 {
         run(&Scenario { intruder: true, ..Scenario::of(seed) }).unwrap();

@@ -100,6 +100,8 @@ pub enum Command {
     Replace(Replace),
     /// Leave a number out: a tombstone takes its place in the stream.
     Skip(Skip),
+    /// Drop every block from a number on that is not final, so that another fork's blocks can be submitted.
+    Reorg(Reorg),
     /// Release no more blocks of a chain; those being proven go on.
     Pause(ChainArg),
     /// Go on after a pause.
@@ -579,6 +581,24 @@ pub struct Skip {
     /// Why; it goes into the finalized stream.
     #[arg(long, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub reason: String,
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+#[derive(Debug, Args)]
+pub struct Reorg {
+    pub chain: ChainId,
+    /// The first block to go; all behind it go, too.
+    pub number: u64,
+    /// Why, for whoever asks later.
+    #[arg(long, default_value = "reorg")]
+    pub reason: String,
+    /// Say what would be dropped, and drop nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask.
+    #[arg(long)]
+    pub yes: bool,
     #[command(flatten)]
     pub wait: Wait,
 }

@@ -103,6 +103,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Retry(args) => operate::retry(args, &location.open().await?, output).await,
         Command::Replace(args) => operate::replace(args, &location.open().await?, output).await,
         Command::Skip(args) => operate::skip(args, &location.open().await?, output).await,
+        Command::Reorg(args) => operate::reorg::run(args, &location.open().await?, output).await,
         Command::Pause(args) => operate::pause(args, &location.open().await?, output).await,
         Command::Resume(args) => operate::resume(args, &location.open().await?, output).await,
         Command::Window(args) => operate::window(args, &location.open().await?, output).await,

@@ -2,6 +2,8 @@
 //!
 //! What may be done is decided by `push0_core::chain`; the look before only spares the operator a command that changes nothing.
 
+pub mod reorg;
+
 use std::time::Duration;
 
 use push0_core::chain::is_abandoned;
@@ -18,6 +20,9 @@ use crate::error::{Code, Trouble};
 use crate::output::Output;
 use crate::submit::{self, Candidate};
 use crate::view;
+
+/// Between two looks for a command's effect.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// What a command changed.
 #[derive(Debug, Serialize)]
@@ -252,7 +257,7 @@ async fn on_chain(
             .coded(ErrorCode::NotInTime)
             .into());
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(LOOK).await;
     }
 }
 

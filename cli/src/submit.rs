@@ -39,6 +39,9 @@ pub struct Candidate {
     pub witness: PathBuf,
 }
 
+/// The status of a submission that the chain has gone past.
+const OVERTAKEN: &str = "overtaken";
+
 /// What became of a submission.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Receipt {
@@ -46,7 +49,8 @@ pub struct Receipt {
     pub number: u64,
     pub hash: BlockHash,
     pub witness: BlobRef,
-    /// The block's status, `sent` where it was not waited for, `contender` where another block has the number.
+    /// The block's status, `sent` where it was not waited for, `contender` where another block has the number,
+    /// `overtaken` where this one had it before.
     pub status: String,
 }
 
@@ -150,6 +154,15 @@ pub async fn run(args: &args::Submit, remote: &Remote, output: Output) -> anyhow
     }
     let receipts: Vec<Receipt> = receipts.into_iter().map(|(submission, status)| receipt(submission, status)).collect();
     output.show(&receipts, || receipts.iter().map(line).collect::<Vec<_>>().join("\n"));
+    if let Some(Receipt { chain, number, .. }) = receipts.iter().find(|receipt| receipt.status == OVERTAKEN) {
+        let what = format!(
+            "block {number} of {chain} was there before, or is of an earlier fork: it does not come back by itself"
+        );
+        return Err(Trouble::failed(what)
+            .next("if it is the right one after all: --fork-seq with a higher number, or push0 replace FILE.json")
+            .coded(ErrorCode::Overtaken)
+            .into());
+    }
     match receipts.iter().find(|receipt| receipt.status == "contender") {
         None => Ok(()),
         Some(Receipt { chain, number, .. }) => Err(Trouble::failed(format!(
@@ -284,7 +297,14 @@ async fn admitted(remote: &Remote, submission: &Submission) -> anyhow::Result<St
     let is_contender = |block: &BlockSnapshot| {
         block.block.contenders.iter().any(|contender| contender.hash == *hash) || block.block.contenders_seen > 8
     };
-    let is_known = |block: &BlockSnapshot| block.block.hash == Some(*hash) || is_contender(block);
+    let is_overtaken = |block: &BlockSnapshot| {
+        let row = &block.block;
+        let is_later = submission.parent_hash.is_some() && submission.fork_seq > row.fork_seq;
+        let is_earlier = submission.fork_seq.is_some() && submission.fork_seq < row.fork_seq;
+        row.hash != Some(*hash) && !is_later && (is_earlier || row.past.contains(hash))
+    };
+    let is_known =
+        |block: &BlockSnapshot| block.block.hash == Some(*hash) || is_contender(block) || is_overtaken(block);
     let block = view::wait_for_block(remote, chain, *number, ADMISSION, is_known).await.map_err(|error| match error
         .downcast::<Trouble>(
     ) {
@@ -298,6 +318,9 @@ async fn admitted(remote: &Remote, submission: &Submission) -> anyhow::Result<St
         Ok(trouble) => trouble.into(),
         Err(error) => error,
     })?;
+    if is_overtaken(&block) {
+        return Ok(OVERTAKEN.to_owned());
+    }
     if block.block.hash != Some(*hash) {
         return Ok("contender".to_owned());
     }

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use push0_core::block::kind_name;
-use push0_core::chain::{ChainConfig, is_abandoned};
+use push0_core::chain::{self, ChainConfig, Unfit, is_abandoned};
 use push0_core::message::{FailureKind, work_queue};
 use push0_core::pipeline::StagePolicy;
-use push0_core::record::{BlockStatus, ChainRow, FailureNote, Halt, Promotion, Started};
+use push0_core::record::{BlockRow, BlockStatus, ChainRow, FailureNote, Halt, Promotion, Started, Walk};
 use push0_core::{Attempt, ChainId, Class, ErrorCode, Millis, Node, Pool, TaskId, WorkerId};
 use push0_runtime::drive::Catalog;
 use push0_runtime::http::WorkerHere;
@@ -118,11 +118,12 @@ pub fn explain(facts: &Facts) -> Why {
             provers::about(block, &mut why);
             why.failures = failures(block);
             match &block.block.status {
-                BlockStatus::Parked => parked(facts, &mut why),
+                BlockStatus::Parked => parked(facts, block, &mut why),
                 BlockStatus::Proving => proving(facts, block, &mut why),
                 BlockStatus::Proven => proven(facts, block, &mut why),
                 BlockStatus::Failed { reason } => failed(facts, reason, &mut why),
                 BlockStatus::Skipped { reason } => skipped(facts, block, reason, &mut why),
+                BlockStatus::Dropped { reason } => dropped(facts, reason, &mut why),
                 BlockStatus::Final => is_final(facts, block, &mut why),
             }
         }
@@ -224,9 +225,19 @@ fn about(block: &BlockSnapshot, now: Millis, why: &mut Why) {
     }
 }
 
-fn parked(facts: &Facts, why: &mut Why) {
+fn parked(facts: &Facts, block: &BlockSnapshot, why: &mut Why) {
     let (chain, number, row_of_chain) = (chain_of(facts), facts.number, &facts.chain.chain);
     let next = row_of_chain.next_release;
+    if let Some(halt) = row_of_chain.halt.as_ref().filter(|halt| halt.number() == number) {
+        halted(facts, halt, "it cannot be proven:", why);
+        return;
+    }
+    if number <= next
+        && let Some(unfit) = unfit(facts, &block.block)
+    {
+        waits_for_parent(facts, &block.block, unfit, why);
+        return;
+    }
     if next != number
         && let Some(missing) = wanted(facts)
     {
@@ -256,6 +267,78 @@ fn parked(facts: &Facts, why: &mut Why) {
     why.next.push("if it stays so for more than a few seconds: look at the log of `push0 up`".to_owned());
 }
 
+/// Why a block does not follow what stands before it.
+fn unfit(facts: &Facts, block: &BlockRow) -> Option<Unfit> {
+    let before = block.number.checked_sub(1).and_then(|before| row(facts, before));
+    chain::unfit(&facts.chain.chain, before.map(|before| &before.block), block)
+}
+
+fn waits_for_parent(facts: &Facts, block: &BlockRow, unfit: Unfit, why: &mut Why) {
+    let (chain, number) = (chain_of(facts), facts.number);
+    why.code = Some(ErrorCode::ParentAway);
+    let before = number.saturating_sub(1);
+    match unfit {
+        Unfit::OtherParent { wants, there } => {
+            why.answer = format!(
+                "it waits for its parent: another block than the one it names stands before it, as block {before}"
+            );
+            let there =
+                there.map_or("a block that was skipped, being of another branch".to_owned(), |there| there.to_string());
+            why.facts.push(format!("it wants {wants}; there is {there}"));
+        }
+        Unfit::NoPredecessor { wants, before } => {
+            let status = row(facts, before).map_or("not submitted", |block| block.block.status.name());
+            why.answer = format!("it waits for its parent: block {before} is {status}");
+            why.facts.extend(wants.map(|wants| format!("it wants {wants}")));
+            why.next.push(format!("push0 why {chain} {before}"));
+        }
+    }
+    if chain::was_left_behind(&facts.chain.chain, block) {
+        why.facts
+            .push("it is of an earlier fork: the later one's block takes its place when it is submitted".to_owned());
+    }
+    why.next.push("nothing, if its parent or another block in its place is on the way: it starts by itself".to_owned());
+    why.next.push("push0 submit FILE.json --fork-seq N   puts a later fork's block in the place of another".to_owned());
+    why.next.push(format!("push0 reorg {chain} {number}   drops it and all behind it"));
+}
+
+fn dropped(facts: &Facts, reason: &str, why: &mut Why) {
+    let row = &facts.chain.chain;
+    why.answer = format!("what stood here was dropped ({reason}); another block is waited for");
+    if let (Some(Walk::Drop { at }), Some(range)) = (&row.walk, &row.dropped) {
+        why.facts.push(format!("blocks from {} on are being dropped; {at} is next", range.from));
+    }
+    let past = facts.block.iter().flat_map(|block| &block.block.past);
+    why.facts.extend(past.map(|hash| format!("{hash} stood here, and does not come back by being submitted again")));
+    why.next.push("push0 submit FILE.json   with the block that belongs here".to_owned());
+    why.next.push("push0 replace FILE.json   if that is one that stood here before".to_owned());
+    why.next.push(format!("push0 skip {} {} --reason TEXT   if there will be none", chain_of(facts), facts.number));
+}
+
+/// The block at the cursor does not follow what is final, and cannot any more.
+fn halted(facts: &Facts, halt: &Halt, how: &str, why: &mut Why) {
+    let (chain, number) = (chain_of(facts), facts.number);
+    match halt {
+        Halt::Disagreement(found) => provers::disagree(facts, found, why),
+        Halt::ParentMismatch { names, last, .. } => {
+            why.answer = format!("{how} it names another parent than the block that is final before it");
+            why.code = Some(ErrorCode::ParentMismatch);
+            why.facts.push(format!("it names {names}; final is {last}"));
+            why.next.push("push0 replace FILE.json   with the block that follows the final one".to_owned());
+            why.next.push(format!("push0 skip {chain} {number} --reason TEXT   leaves the number out"));
+            why.next.push(format!("push0 explain {}", ErrorCode::ParentMismatch));
+        }
+        Halt::OrphanParent { names, .. } => {
+            why.answer = format!("{how} it is built on a block that was skipped for being of another branch");
+            why.code = Some(ErrorCode::OrphanParent);
+            why.facts.push(format!("it names {names}"));
+            why.next.push("push0 replace FILE.json   with the block that belongs here".to_owned());
+            why.next.push(format!("push0 skip {chain} {number} --reason TEXT   leaves the number out, too"));
+            why.next.push(format!("push0 explain {}", ErrorCode::OrphanParent));
+        }
+    }
+}
+
 /// Says how the block at the cursor is, which this one waits for.
 fn stuck_behind(facts: &Facts, cursor: u64, why: &mut Why) {
     let chain = chain_of(facts);
@@ -265,29 +348,13 @@ fn stuck_behind(facts: &Facts, cursor: u64, why: &mut Why) {
 }
 
 fn proven(facts: &Facts, block: &BlockSnapshot, why: &mut Why) {
-    let (chain, number, row) = (chain_of(facts), facts.number, &facts.chain.chain);
+    let (number, row) = (facts.number, &facts.chain.chain);
     if let Some(found) = block.block.disagreement() {
         return provers::disagree(facts, &found, why);
     }
     match &row.halt {
         Some(Halt::Disagreement(found)) if found.number < row.next_final => provers::held_up(facts, found.number, why),
-        Some(Halt::ParentMismatch { number: halted, names, last }) if *halted == number => {
-            why.answer = "it is proven, but it names another parent than the block that is final before it".to_owned();
-            why.code = Some(ErrorCode::ParentMismatch);
-            why.facts.push(format!("it names {names}; final is {last}"));
-            why.next.push("push0 replace FILE.json   with the block that follows the final one".to_owned());
-            why.next.push(format!("push0 skip {chain} {number} --reason TEXT   leaves the number out"));
-            why.next.push(format!("push0 explain {}", ErrorCode::ParentMismatch));
-        }
-        Some(Halt::OrphanParent { number: halted, names }) if *halted == number => {
-            why.answer =
-                "it is proven, but it is built on a block that was skipped for being of another branch".to_owned();
-            why.code = Some(ErrorCode::OrphanParent);
-            why.facts.push(format!("it names {names}"));
-            why.next.push("push0 replace FILE.json   with the block that belongs here".to_owned());
-            why.next.push(format!("push0 skip {chain} {number} --reason TEXT   leaves the number out, too"));
-            why.next.push(format!("push0 explain {}", ErrorCode::OrphanParent));
-        }
+        Some(halt) if row.next_final == number => halted(facts, halt, "it is proven, but", why),
         _ if row.next_final == number => {
             why.answer = "it is proven and about to become final".to_owned();
         }

@@ -9,10 +9,12 @@ mod advance;
 mod batch;
 mod deadline;
 mod decide;
+mod fit;
 mod lanes;
 mod provers;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 use std::collections::BTreeMap;
 
@@ -21,13 +23,17 @@ use serde::{Deserialize, Serialize};
 use crate::error_code::ErrorCode;
 use crate::id::{BlockHash, ChainId, Class, Epoch, Millis, PipelineDigest, RunId, Sha256};
 use crate::message::{Command, Submission};
-use crate::record::{BatchRow, BlobRef, BlockRow, ChainRow, Late, OnTime, OutboxRow, PendingEffect, Suspect};
+use crate::record::{
+    BatchRow, BlobRef, BlockRow, BlockStatus, ChainRow, Late, OnTime, OutboxRow, PendingEffect, Suspect, Walk,
+};
 
 pub use advance::advance;
 pub use batch::{Batch, Batching, Content, derive, hashes};
 pub use deadline::{is_abandoned, is_overdue};
 pub use decide::decide;
+pub use fit::{Unfit, unfit, was_left_behind};
 pub use provers::{MAX_PIPELINES, Mode, NamedPipeline, Provers, Rest, is_left_over};
+pub use walk::DROPPED_AT_ONCE;
 
 /// Bounds of the window.
 pub const WINDOW: std::ops::RangeInclusive<u32> = 1..=256;
@@ -99,6 +105,9 @@ impl ChainConfig {
             paused: false,
             halt: None,
             on_time: OnTime::default(),
+            walk: None,
+            fork: None,
+            dropped: None,
             pending: Vec::new(),
             batches: Vec::new(),
             acknowledged: Vec::new(),
@@ -106,7 +115,7 @@ impl ChainConfig {
     }
 }
 
-/// What a decision reads: the chain's row, and the rows of the blocks at its cursor, at its release point and of the event.
+/// What a decision reads: the chain's row, and the rows of the blocks that it [wants](View::wants).
 #[derive(Debug, Clone, PartialEq)]
 pub struct View {
     pub chain: ChainRow,
@@ -173,6 +182,8 @@ pub enum Outcome {
 pub struct Change {
     pub chain: Option<ChainRow>,
     pub block: Option<BlockRow>,
+    /// Further rows, where a walk changes several at once; each of another number.
+    pub more: Vec<BlockRow>,
     pub outbox: Option<OutboxRow>,
     pub batch: Option<BatchRow>,
 }
@@ -227,6 +238,8 @@ pub enum Ignored {
     Derived { of: ChainId },
     #[error("block {number} has no witness to be proven from, being a batch with a hole: skip it")]
     Hole { number: u64 },
+    #[error("another drop came between: look at what stands there now, and drop again if it is still wanted")]
+    OtherDrop,
     #[error("a window is 1 to 256 blocks, not {0}")]
     Window(u32),
 }
@@ -235,7 +248,7 @@ impl Ignored {
     /// Its page, where its sender has something to do about it.
     pub fn code(&self) -> Option<ErrorCode> {
         match self {
-            Ignored::Settled | Ignored::Stale | Ignored::Late => None,
+            Ignored::Settled | Ignored::Stale | Ignored::Late | Ignored::OtherDrop => None,
             Ignored::Unknown => Some(ErrorCode::UnknownBlock),
             Ignored::BelowFirst { .. } | Ignored::TooFar { .. } => Some(ErrorCode::OutOfReach),
             Ignored::Final { .. } => Some(ErrorCode::AlreadyFinal),
@@ -247,7 +260,67 @@ impl Ignored {
     }
 }
 
+/// Rows of blocks that are to be in a view.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wants {
+    /// These numbers, where there are such rows.
+    Numbers(Vec<u64>),
+    /// So many rows, the first from this number on.
+    From(u64, usize),
+}
+
 impl View {
+    /// The rows to be read for whatever is next: `event`, or once that is decided (`None`) what the state asks for by itself.
+    ///
+    /// While a walk is under way it is what is next.
+    pub fn wants(chain: &ChainRow, event: Option<&Event>) -> Wants {
+        let pending = chain.pending.first().map(PendingEffect::number);
+        match chain.walk {
+            Some(_) if pending.is_some() => Wants::Numbers(pending.into_iter().collect()),
+            Some(Walk::Fit { at, .. }) if at > chain.next_final => Wants::Numbers(vec![at - 1, at]),
+            Some(Walk::Fit { at, .. }) => Wants::Numbers(vec![at]),
+            Some(Walk::Drop { at }) => Wants::From(at, DROPPED_AT_ONCE),
+            None => {
+                let numbers = [chain.next_final, chain.next_release].into_iter();
+                let numbers = numbers.chain(event.and_then(Event::number)).chain(pending);
+                let mut numbers: Vec<u64> = numbers.collect();
+                numbers.sort_unstable();
+                numbers.dedup();
+                Wants::Numbers(numbers)
+            }
+        }
+    }
+
+    /// A further row that is to be read, since what has been read so far depends on it: the one before a block that may be released or is
+    /// found to name its parent.
+    pub fn lacks(&self, event: Option<&Event>, config: &ChainConfig) -> Option<u64> {
+        let chain = &self.chain;
+        if chain.walk.is_some() {
+            return None;
+        }
+        let number = match event {
+            Some(Event::RunEnded { run, outcome: Outcome::Proven { parent_hash: Some(_), .. } }) => {
+                self.blocks.get(&run.number).filter(|block| block.parent_hash.is_none())?.number
+            }
+            Some(_) => return None,
+            None => {
+                let next = self.blocks.get(&chain.next_release)?;
+                let may_be_released = match next.status {
+                    BlockStatus::Parked => !chain.paused && next.number < chain.next_final + self.window(config),
+                    _ => true,
+                };
+                may_be_released.then_some(next.number)?
+            }
+        };
+        let before = number.checked_sub(1)?;
+        (number > chain.next_final && !self.blocks.contains_key(&before)).then_some(before)
+    }
+
+    /// The row of the number before.
+    fn before(&self, number: u64) -> Option<&BlockRow> {
+        self.blocks.get(&number.checked_sub(1)?)
+    }
+
     /// The window in force.
     pub fn window(&self, config: &ChainConfig) -> u64 {
         u64::from(self.chain.window.unwrap_or(config.window).clamp(*WINDOW.start(), *WINDOW.end()))
@@ -255,6 +328,13 @@ impl View {
 
     pub fn run_id(&self, number: u64, epoch: Epoch) -> RunId {
         RunId::new(self.chain.chain.clone(), number, epoch)
+    }
+}
+
+/// Ends the block's run, if it has one, outside the table: every run of its epoch is told to stop.
+fn end_run(chain: &mut ChainRow, block: &BlockRow) {
+    if block.is_being_proven() {
+        chain.pending.push(PendingEffect::stop(block));
     }
 }
 

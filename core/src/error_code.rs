@@ -78,6 +78,8 @@ catalogue! {
     Disagreement = 35, "the chain has halted: provers say different things of a block";
     QuorumLost = 36, "too few of the chain's pipelines can prove the block";
     DeadlineMissed = 37, "the block was left out because its deadline had passed";
+    ParentAway = 38, "a block waits for its parent";
+    Overtaken = 39, "a later fork or an operator has overtaken this block";
 
     ProverMissing = 101, "the prover's program is not there";
     ProverCrashed = 102, "the prover ended without an answer";

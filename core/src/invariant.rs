@@ -38,7 +38,7 @@ pub fn chain(before: Option<&ChainRow>, after: &ChainRow) -> Check {
     hold(forward, "I3", || format!("{before:?} became {after:?}"))
 }
 
-/// I4: an epoch never falls, and a run that ended is never taken up again: leaving `Failed` or `Skipped` takes a new epoch.
+/// I4: an epoch never falls, and a run that ended is never taken up again: leaving `Failed`, `Skipped` or `Dropped` takes a new epoch.
 /// I5: what is final never changes.
 /// I6: a proven or final block has its proof and header.
 /// I11: of several runs at least the quorum's have a verified root then.
@@ -54,8 +54,10 @@ pub fn block(before: Option<&BlockRow>, after: &BlockRow) -> Check {
     let is_abandoned_now = is_abandoned(after) && !is_abandoned(before);
     let was_proven = matches!(before.status, BlockStatus::Proven | BlockStatus::Final);
     hold(!is_abandoned_now || !was_proven, "I14", || format!("{before:?} became {after:?}"))?;
-    let ended = matches!(before.status, BlockStatus::Failed { .. } | BlockStatus::Skipped { .. });
-    let revived = ended && before.status.name() != after.status.name();
+    let ended =
+        matches!(before.status, BlockStatus::Failed { .. } | BlockStatus::Skipped { .. } | BlockStatus::Dropped { .. });
+    let is_over = matches!(after.status, BlockStatus::Dropped { .. });
+    let revived = ended && !is_over && before.status.name() != after.status.name();
     hold(after.epoch >= before.epoch && (!revived || after.epoch > before.epoch), "I4", || {
         format!("{before:?} became {after:?}")
     })?;

@@ -115,6 +115,9 @@ mod tests {
             paused: false,
             halt: None,
             on_time: Default::default(),
+            walk: None,
+            fork: None,
+            dropped: None,
             pending: Vec::new(),
             batches: Vec::new(),
             acknowledged: Vec::new(),
@@ -151,6 +154,8 @@ mod tests {
             runs: Vec::new(),
             quorum: 0,
             lanes_seen: 0,
+            unfit: false,
+            past: Vec::new(),
         }
     }
 
@@ -167,6 +172,7 @@ mod tests {
             BlockStatus::Proven,
             BlockStatus::Failed { reason: reason() },
             BlockStatus::Skipped { reason: reason() },
+            BlockStatus::Dropped { reason: reason() },
         ];
         for status in live {
             assert_eq!(decide(&block(status, None), 4, 100, u64::MAX), Err(Kept::Live));

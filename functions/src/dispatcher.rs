@@ -103,6 +103,7 @@ fn settled(chain: &ChainId, event: &Event, ignored: Ignored) -> Result<(), Failu
         | Ignored::NotFailed { .. }
         | Ignored::Unknown
         | Ignored::Hole { .. }
+        | Ignored::OtherDrop
         | Ignored::Window(_) => {
             let code = code.map(tracing::field::display);
             tracing::warn!(code, %chain, number = event.number(), %ignored, "message changes nothing");

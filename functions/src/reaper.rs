@@ -77,7 +77,8 @@ impl Reaper {
         if let Some(waited_for) = self.waited_for.as_ref().filter(|_| !is_derived) {
             self.find_upload(chain, waited_for).await?;
         }
-        let blocks = self.blocks(chain).await?;
+        let Some(row) = self.row(chain).await? else { return Ok(()) };
+        let blocks = self.blocks(chain, &row).await?;
         let now = self.context.clock.now();
         for block in blocks.iter().filter(|block| is_overdue(block, now)) {
             let _ = chain::drive(&self.context, chain, &Event::DeadlinePassed { number: block.number }).await?;
@@ -86,6 +87,8 @@ impl Reaper {
         let unfinished: Vec<&BlockRow> = blocks.iter().filter(is_going_on).collect();
         let proving = unfinished.iter().filter(|block| block.status == BlockStatus::Proving).count();
         self.context.metrics.observe(Metric::BlocksUnfinished, &[chain.as_str()], proving as u64);
+        let parentless = blocks.iter().filter(|block| block.status == BlockStatus::Parked && block.unfit).count();
+        self.context.metrics.observe(Metric::BlocksParentless, &[chain.as_str()], parentless as u64);
         for run in unfinished.iter().flat_map(|block| runs(block)) {
             let row = RowKey::run(&run);
             let row = self.context.table.get(&Key::new(row.partition, row.sort)).await?;
@@ -107,11 +110,8 @@ impl Reaper {
     /// Submits what lies uploaded under the number that the chain waits for, if it waited for it at the last turn, too: an upload on whose
     /// heels its announcement follows is its announcement's.
     async fn find_upload(&self, chain: &ChainId, waited_for: &Mutex<BTreeMap<ChainId, u64>>) -> Result<(), DriveError> {
-        let row = self.row(chain).await?;
-        let first = self.context.catalog.chains.get(chain).map_or(0, |config| config.first);
-        let number = row.map_or(first, |row| row.next_release);
-        let at = RowKey::block(chain, number);
-        let is_known = self.context.table.get(&Key::new(at.partition, at.sort)).await?.is_some();
+        let number = self.waits_for(chain).await?;
+        let is_known = !self.is_vacant(chain, number).await?;
         let before = {
             let mut waited_for = waited_for.lock().unwrap_or_else(PoisonError::into_inner);
             if is_known { waited_for.remove(chain) } else { waited_for.insert(chain.clone(), number) }
@@ -121,8 +121,7 @@ impl Reaper {
         }
         // Where one was lost those after it may be, too: they are looked for at once.
         for number in number..number.saturating_add(UPLOADS) {
-            let at = RowKey::block(chain, number);
-            if self.context.table.get(&Key::new(at.partition, at.sort)).await?.is_some() {
+            if !self.is_vacant(chain, number).await? {
                 continue;
             }
             let found = uploads::find(&self.context, chain, number, READING).await?;
@@ -137,15 +136,33 @@ impl Reaper {
         Ok(())
     }
 
+    /// The number that a chain waits for: the first whose block was dropped, or the one to be released next.
+    async fn waits_for(&self, chain: &ChainId) -> Result<u64, DriveError> {
+        let Some(row) = self.row(chain).await? else {
+            return Ok(self.context.catalog.chains.get(chain).map_or(0, |config| config.first));
+        };
+        let is_dropped = |block: &&BlockRow| matches!(block.status, BlockStatus::Dropped { .. });
+        let blocks = self.blocks(chain, &row).await?;
+        let dropped = blocks.iter().find(is_dropped).map(|block| block.number);
+        Ok(dropped.map_or(row.next_release, |dropped| dropped.min(row.next_release)))
+    }
+
+    async fn is_vacant(&self, chain: &ChainId, number: u64) -> Result<bool, DriveError> {
+        let at = RowKey::block(chain, number);
+        let row = self.context.table.get(&Key::new(at.partition, at.sort)).await?;
+        let block = row.and_then(|row| BlockRow::from_value(row.doc()?.clone()).ok());
+        Ok(block.is_none_or(|block| matches!(block.status, BlockStatus::Dropped { .. })))
+    }
+
     async fn row(&self, chain: &ChainId) -> Result<Option<ChainRow>, DriveError> {
         let at = RowKey::chain(chain);
         let row = self.context.table.get(&Key::new(at.partition, at.sort)).await?;
         Ok(row.and_then(|row| ChainRow::from_value(row.doc()?.clone()).ok()))
     }
 
-    /// Blocks that are not final, from the cursor on: those being proven, proven or failed, and of those that wait the first.
-    async fn blocks(&self, chain: &ChainId) -> Result<Vec<BlockRow>, DriveError> {
-        let Some(row) = self.row(chain).await? else { return Ok(Vec::new()) };
+    /// Blocks that are not final, from the cursor on: those being proven, proven or failed, and of those that wait the first. What was
+    /// released and waits for its parent lies between the cursor and the release point.
+    async fn blocks(&self, chain: &ChainId, row: &ChainRow) -> Result<Vec<BlockRow>, DriveError> {
         let partition = RowKey::chain(chain).partition;
         let after = row.next_final.checked_sub(1).map(|before| RowKey::block(chain, before).sort);
         let rows = self.context.table.query(&partition, "block/", after.as_deref(), BLOCKS).await?;

@@ -104,6 +104,12 @@ metrics! {
     Halts = "push0_halts_count", Count, ["chain"], "chains that halted because a block names another parent than the last final block, or because provers disagree about one";
     Batches = "push0_batches_count", Count, ["chain"], "ranges of a source's final blocks that were fixed as blocks of this batch chain";
     BatchedBlocks = "push0_batched_blocks_count", Count, ["chain"], "blocks of the source in them: divided by the batches, how full they are";
+    Reorgs = "push0_reorgs_count", Count, ["chain"],
+        "reorganisations: a fork sequence higher than any before superseded a block, or an operator dropped a range";
+    BlocksSuperseded = "push0_blocks_superseded_count", Count, ["chain"],
+        "blocks that gave their number to another (a later fork's, or an operator's replacement) or were dropped";
+    BlocksParentless = "push0_blocks_parentless_count", Count, ["chain"],
+        "blocks stopped and parked until their parent is there, as the reaper found them";
     BlobsDeleted = "push0_blobs_deleted_count", Count, ["chain"], "blobs of finalized blocks that nothing needs any more, deleted";
 }
 

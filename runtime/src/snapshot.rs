@@ -145,6 +145,21 @@ pub async fn chain(table: &dyn Table, config: &ChainConfig, before: u64) -> Port
     Ok(ChainSnapshot { window: view.window(config), chain: view.chain, published, blocks })
 }
 
+/// The rows of all blocks of a chain from a number on.
+pub async fn blocks_from(table: &dyn Table, chain: &ChainId, from: u64) -> PortResult<Vec<BlockRow>> {
+    let partition = RowKey::chain(chain).partition;
+    let mut after = from.checked_sub(1).map(|before| RowKey::block(chain, before).sort);
+    let mut blocks = Vec::new();
+    loop {
+        let page = table.query(&partition, "block/", after.as_deref(), BLOCKS).await?;
+        blocks.extend(page.iter().filter_map(doc::<BlockRow>));
+        match page.last() {
+            Some(last) if page.len() == BLOCKS => after = Some(last.key.sort.clone()),
+            _ => return Ok(blocks),
+        }
+    }
+}
+
 /// One block with its tasks; `None`: nothing was ever submitted under this number.
 pub async fn block(table: &dyn Table, chain: &ChainId, number: u64) -> PortResult<Option<BlockSnapshot>> {
     let row = table.get(&key(RowKey::block(chain, number))).await?;

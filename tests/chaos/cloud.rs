@@ -123,6 +123,11 @@ impl Cloud {
         self.start(&name, &args);
     }
 
+    pub fn pid(&self, name: &str) -> u32 {
+        let process = self.processes.iter().find(|process| process.name == name);
+        process.unwrap_or_else(|| panic!("{name} was not started")).child.id()
+    }
+
     /// How many processes there are to kill.
     pub fn processes(&self) -> usize {
         self.processes.len()

@@ -51,13 +51,10 @@ pub fn program(name: &str) -> PathBuf {
     built
 }
 
-impl Installation {
-    pub fn new(options: &Options) -> Self {
-        let directory = tempfile::Builder::new().prefix("p0").tempdir().expect("a temporary directory");
-        let at = directory.path();
-        let Options { workers, lease_ms, window, params, attempts, more } = options;
-        let pipeline = format!(
-            r#"
+/// A pipeline of the echo prover; `params` of its `prove` and `join` stages.
+pub fn echo_pipeline(params: &str, attempts: u32) -> String {
+    format!(
+        r#"
 name = "echo"
 [[stage]]
 name = "split"
@@ -81,8 +78,16 @@ attempts = {attempts}
 backoff_ms = 50
 time_limit_s = 60
 "#,
-            program("push0-echo").display()
-        );
+        program("push0-echo").display()
+    )
+}
+
+impl Installation {
+    pub fn new(options: &Options) -> Self {
+        let directory = tempfile::Builder::new().prefix("p0").tempdir().expect("a temporary directory");
+        let at = directory.path();
+        let Options { workers, lease_ms, window, params, attempts, more } = options;
+        let pipeline = echo_pipeline(params, *attempts);
         let config = format!(
             r#"
 data = "data"

@@ -3,6 +3,7 @@
 
 #[cfg(feature = "aws")]
 pub mod cloud;
+pub mod fork;
 pub mod hosts;
 pub mod installation;
 pub mod judge;

@@ -81,6 +81,15 @@ impl Auditor {
         Ok(())
     }
 
+    /// The hashes of a chain's blocks that came out with a proof, in order; `None`: a tombstone.
+    pub fn hashes(&self, chain: &str) -> Vec<Option<String>> {
+        let hash = |message: &Value| {
+            let is_proof = message["finality"]["kind"] == "proof";
+            message["hash"].as_str().filter(|_| is_proof).map(str::to_owned)
+        };
+        self.stream.get(chain).into_iter().flatten().map(hash).collect()
+    }
+
     /// How many blocks of a chain have come out.
     pub fn finalized(&self, chain: &str) -> usize {
         self.stream.get(chain).map_or(0, Vec::len)

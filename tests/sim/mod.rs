@@ -5,6 +5,7 @@
 //! - [`faulty`]: stands between the actors and the engine: delays, failures, lost responses, duplicates, and the yields between which an
 //!   actor can be killed.
 //! - [`prover`]: a scripted prover whose proofs say what they cover.
+//! - `reorg`: forks and dropped ranges.
 //! - [`world`]: the actors. [`death`]: what a single worker's death costs. [`poison`]: tasks that end their workers or run out of memory. [`auditor`]: what must hold, checked from the finalized stream and the artifacts alone.
 //!
 //! The same seed gives the same trace, byte for byte.
@@ -16,6 +17,7 @@ pub mod faulty;
 pub mod poison;
 pub mod prover;
 mod provers;
+mod reorg;
 pub mod world;
 
 pub use faulty::Faults;

@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::FutureExt as _;
 use push0_core::message::TaskMessage;
 use push0_core::pipeline::Kind;
 use push0_core::record::Verdict;
-use push0_core::{Millis, Node, RunId, Sha256, TaskId};
+use push0_core::{ChainId, Millis, Node, RunId, Sha256, TaskId};
 use push0_gpu_worker::{Data, Failure, Job, Outcome, Output, Prover, Watch};
 use push0_runtime::clock_manual::ManualClock;
 use push0_runtime::port::Clock as _;
@@ -51,6 +52,8 @@ pub struct Script {
     /// The first leaf of these runs ends every worker that begins it.
     poison: Mutex<BTreeSet<RunId>>,
     dying: Mutex<BTreeSet<String>>,
+    /// Blocks that are not proven to their end for now.
+    held: Mutex<BTreeSet<(ChainId, u64)>>,
     clock: ManualClock,
     /// Root → what `verify` said it states.
     stated: Mutex<BTreeMap<Sha256, BTreeSet<Sha256>>>,
@@ -69,10 +72,25 @@ impl Script {
             runs: Mutex::default(),
             poison: Mutex::default(),
             dying: Mutex::default(),
+            held: Mutex::default(),
             clock,
             stated: Mutex::default(),
             disputed: AtomicU64::new(0),
         })
+    }
+
+    /// Keeps a block from being proven to its end.
+    pub fn hold(&self, chain: &ChainId, number: u64) {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).insert((chain.clone(), number));
+    }
+
+    pub fn let_go(&self, chain: &ChainId, number: u64) {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).remove(&(chain.clone(), number));
+    }
+
+    fn holds(&self, task: &TaskMessage) -> bool {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        task.kind == Kind::Single && held.contains(&(task.id.run.chain.clone(), task.id.run.number))
     }
 
     pub fn behave(&self) {
@@ -169,6 +187,9 @@ impl Prover for Scripted {
         };
         let done = script.clock.sleep_until(script.clock.now().plus(Millis(takes)));
         futures::future::select(done, std::pin::pin!(watch.cancelled())).await;
+        while script.holds(&job.task) && watch.cancelled().now_or_never().is_none() {
+            script.clock.sleep_until(script.clock.now().plus(Millis(500))).await;
+        }
         script.end(run);
         if script.strikes(|conduct| conduct.retryable) {
             return Failure::retryable("scripted").into();

@@ -31,6 +31,7 @@ use super::faulty::{Faults, Faulty, START, Weather, dice};
 use super::poison;
 use super::prover::{Conduct, LARGE, Script, Scripted};
 use super::provers;
+use super::reorg;
 
 /// A deliberate bug, to see that the simulator finds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +69,8 @@ pub struct Scenario {
     pub batches: bool,
     /// Three pipelines prove each block, and two of them must.
     pub provers: bool,
+    /// Chains are reorganised, by their submitters and by an operator, and the operator does nothing else to blocks than retry them.
+    pub reorgs: bool,
     /// Whether the trace is kept line by line, and printed when the run fails.
     pub keep_trace: bool,
 }
@@ -84,6 +87,7 @@ impl Scenario {
             deadlines: seed % 3 == 0,
             batches: seed % 3 == 1,
             provers: false,
+            reorgs: false,
             keep_trace: false,
         }
     }
@@ -119,6 +123,9 @@ pub struct Report {
 /// How long faults go on, and how long the system then has to finish.
 const STORM: Millis = Millis(8 * 60_000);
 const CALM: Millis = Millis(90 * 60_000);
+
+/// Blocks of a chain that is reorganised.
+const REORG_BLOCKS: u64 = 6;
 
 /// How far apart two looks are that must see the same.
 const QUIET: Millis = Millis(10_000);
@@ -166,9 +173,11 @@ const PIPELINE: &str = r#"
 /// A block to be submitted.
 #[derive(Debug, Clone)]
 pub(super) struct Upload {
-    submission: Submission,
+    pub(super) submission: Submission,
     witness: String,
     as_replacement: bool,
+    /// Tells one telling of it from another.
+    pub(super) again: u64,
 }
 
 /// What all actors share.
@@ -188,6 +197,7 @@ pub(super) struct Shared {
     pub(super) healers: Healers,
     /// When everything last began anew, where it says so.
     pub(super) began: Rc<Cell<Option<Millis>>>,
+    reorgs: bool,
     pub(super) silenced: Rc<Cell<u64>>,
     /// Whether queues are said to rank; in every other run they are not, and tasks are promoted.
     pub(super) ranks: bool,
@@ -225,27 +235,32 @@ fn run_in(
     kills: u32,
 ) -> Result<Report, String> {
     let mut catalog = catalog(dice)?;
-    // What is abandoned for being late is not quarantined.
-    if scenario.deadlines && !scenario.poison {
+    // What is abandoned for being late is not quarantined, and no fork's block.
+    if scenario.deadlines && !scenario.poison && !scenario.reorgs {
         set_deadlines(scenario.seed, &mut catalog);
     }
-    if scenario.batches {
+    if scenario.batches && !scenario.reorgs {
         derive(&mut catalog)?;
     }
     if scenario.provers {
         provers::several(&mut catalog, PIPELINE, dice)?;
+    }
+    if scenario.reorgs {
+        catalog.chains.values_mut().for_each(|config| config.window += 3);
     }
     let script = Script::new(scenario.seed, conduct, clock.clone());
     let shared = Shared {
         silent_workers: scenario.silent_workers,
         healers: scenario.healers,
         ranks: scenario.seed % 2 == 0,
+        reorgs: scenario.reorgs,
         ..shared(catalog, weather.clone(), script, clock, dice)?
     };
     for config in shared.catalog.chains.values().filter(|config| config.late == Late::Abandon) {
         shared.auditor.borrow_mut().abandons(config.chain.as_str());
     }
-    let blocks = plan_uploads(&shared);
+    let stories = if scenario.reorgs { reorg::plan(&shared, REORG_BLOCKS) } else { Vec::new() };
+    let blocks = if scenario.reorgs { REORG_BLOCKS as usize } else { plan_uploads(&shared) };
     let mut executor = Executor::new(clock.clone(), dice.clone());
     executor.kill_per_million = kills;
     populate(&mut executor, &shared, scenario.bug);
@@ -255,6 +270,10 @@ fn run_in(
     if scenario.intruder {
         let world = shared.clone();
         executor.spawn("intruder", false, move || intruder(world.clone()).boxed_local());
+    }
+    for story in stories.clone() {
+        let world = shared.clone();
+        executor.spawn("narrator", false, move || reorg::narrator(world.clone(), story.clone()).boxed_local());
     }
 
     let mut finished = course(&mut executor, &shared, blocks, START.plus(STORM))?;
@@ -285,6 +304,7 @@ fn run_in(
         let script = &shared.script;
         shared.auditor.borrow().quorums(provers::QUORUM.into(), |root| script.stated(root), blob)?;
     }
+    stories.iter().try_for_each(|story| story.judge(&shared))?;
     let (fingerprint, events) = shared.weather.fingerprint();
     let invocations = shared.script.runs().len() as u64;
     Ok(Report {
@@ -328,6 +348,7 @@ pub(super) fn shared(
         silent_workers: false,
         healers: Healers::Both,
         began: Rc::default(),
+        reorgs: false,
         silenced: Rc::default(),
         ranks: true,
         promoted: Rc::default(),
@@ -406,20 +427,23 @@ fn derive(catalog: &mut Catalog) -> Result<(), String> {
     Ok(())
 }
 
-/// Witnesses of all blocks, in random order; some numbers get a competing fork. Returns how many blocks a chain has.
+/// Witnesses of all blocks, in random order; some numbers get a competing block, and some chains a fork. Returns how many blocks a chain has.
 fn plan_uploads(shared: &Shared) -> usize {
     let blocks = shared.dice.borrow_mut().random_range(2..6);
     let mut uploads = Vec::new();
     for config in shared.catalog.chains.values().filter(|config| config.batch.is_none()) {
         let chain = &config.chain;
         let mut parent = None;
+        let mut fork_of_parent: Option<BlockHash> = None;
         for number in 1..=blocks as u64 {
             let segments = shared.dice.borrow_mut().random_range(1..8);
             let own = upload(shared, chain, number, segments, parent, None, 0);
-            if shared.dice.borrow_mut().random_range(0..6) == 0 {
-                let mut fork = upload(shared, chain, number, segments, parent, None, 1);
-                let counts = shared.dice.borrow_mut().random_range(0..2) == 1;
+            // A fork that its submitter counts goes on to the end; another block of the number that nobody counts stands alone.
+            if fork_of_parent.is_some() || shared.dice.borrow_mut().random_range(0..6) == 0 {
+                let mut fork = upload(shared, chain, number, segments, fork_of_parent.or(parent), None, 1);
+                let counts = fork_of_parent.is_some() || shared.dice.borrow_mut().random_range(0..2) == 1;
                 fork.submission.fork_seq = counts.then_some(1);
+                fork_of_parent = counts.then_some(fork.submission.hash);
                 insert(&mut uploads, &shared.dice, fork);
             }
             parent = Some(own.submission.hash);
@@ -430,7 +454,7 @@ fn plan_uploads(shared: &Shared) -> usize {
     blocks
 }
 
-fn insert(uploads: &mut Vec<Upload>, dice: &Dice, upload: Upload) {
+pub(super) fn insert(uploads: &mut Vec<Upload>, dice: &Dice, upload: Upload) {
     let position = dice.borrow_mut().random_range(0..=uploads.len());
     uploads.insert(position, upload);
 }
@@ -465,16 +489,17 @@ pub(super) fn upload(
         fork_seq: None,
         deadline: None,
     };
-    Upload { submission, witness: text, as_replacement: false }
+    Upload { submission, witness: text, as_replacement: false, again: 0 }
 }
 
 /// Runs until every chain has all its blocks in the finalized stream. A consumer's complaint ends the run.
 fn course(executor: &mut Executor, shared: &Shared, blocks: usize, until: Millis) -> Result<bool, String> {
     let has_batches = shared.catalog.chains.values().any(|config| config.batch.is_some());
+    let is_told = || !shared.reorgs || shared.uploads.borrow().is_empty();
     let done = || {
         let auditor = shared.auditor.borrow();
         let are_batched = !has_batches || auditor.batched(BATCHES) >= blocks as u64;
-        are_batched && CHAINS.iter().all(|chain| auditor.finalized(chain) >= blocks)
+        is_told() && are_batched && CHAINS.iter().all(|chain| auditor.finalized(chain) >= blocks)
     };
     let check = || shared.complaint.borrow().clone().map_or(Ok(()), Err);
     executor.run(until, done, check)
@@ -520,7 +545,7 @@ pub(super) fn populate(executor: &mut Executor, shared: &Shared, bug: Option<Bug
     }
 }
 
-fn faulty(shared: &Shared, who: &str) -> Faulty {
+pub(super) fn faulty(shared: &Shared, who: &str) -> Faulty {
     Faulty::new(shared.engine.clone(), shared.weather.clone(), who).ranking(shared.ranks)
 }
 
@@ -531,7 +556,7 @@ fn context(shared: &Shared, who: &str) -> Context {
     context.with_quiet(shared.silent_workers.then_some(QUIET)).with_began(shared.began.get())
 }
 
-async fn pause(shared: &Shared, length: Millis) {
+pub(super) async fn pause(shared: &Shared, length: Millis) {
     shared.clock.sleep_until(shared.clock.now().plus(length)).await;
 }
 
@@ -545,7 +570,7 @@ async fn submitter(shared: Shared) {
         };
         if submit(&port, &upload).await.is_ok() {
             let mut uploads = shared.uploads.borrow_mut();
-            uploads.retain(|other| other.submission != upload.submission);
+            uploads.retain(|other| (&other.submission, other.again) != (&upload.submission, upload.again));
         }
         let rest = shared.dice.borrow_mut().random_range(0..3_000);
         pause(&shared, Millis(rest)).await;
@@ -555,7 +580,8 @@ async fn submitter(shared: Shared) {
 async fn submit(port: &Faulty, upload: &Upload) -> Result<(), push0_runtime::port::PortError> {
     let submission = upload.submission.clone();
     port.put_new(&submission.witness.key, upload.witness.clone().into(), "submitter").await?;
-    let id = format!("{}/{}/{}", submission.chain, submission.number, submission.witness.sha256);
+    let again = upload.again;
+    let id = format!("{}/{}/{}/{again}", submission.chain, submission.number, submission.witness.sha256);
     let message = match upload.as_replacement {
         true => ChainMessage::Command(Command::Replace(submission)),
         false => ChainMessage::Submit(submission),
@@ -563,7 +589,11 @@ async fn submit(port: &Faulty, upload: &Upload) -> Result<(), push0_runtime::por
     tell(port, &message, id).await
 }
 
-async fn tell(port: &Faulty, message: &ChainMessage, dedup: String) -> Result<(), push0_runtime::port::PortError> {
+pub(super) async fn tell(
+    port: &Faulty,
+    message: &ChainMessage,
+    dedup: String,
+) -> Result<(), push0_runtime::port::PortError> {
     let outgoing = Outgoing {
         body: message.to_json(),
         group: Some(message.chain().to_string()),
@@ -611,6 +641,7 @@ async fn operator(shared: Shared) {
             }
             // A block that was built on a fork that is not: another one in its place, built on what is final.
             match &found.chain.halt {
+                _ if shared.reorgs => {}
                 Some(Halt::ParentMismatch { number, last, .. }) => {
                     replace(&shared, chain, *number, 3, Some(*last), None, nonce);
                 }
@@ -646,6 +677,7 @@ fn remedy(shared: &Shared, chain: &ChainId, block: &snapshot::BlockSnapshot) -> 
     }
     let choice = shared.dice.borrow_mut().random_range(0..6);
     match choice {
+        _ if shared.reorgs => Some(Command::Retry { chain: chain.clone(), number, epoch: None }),
         0 => Some(Command::Skip { chain: chain.clone(), number, reason: "given up".to_owned() }),
         1 if block.block.batch.is_none() => {
             let salt = shared.dice.borrow_mut().random_range(1..1 << 30);
@@ -674,7 +706,7 @@ fn replace(
 fn whim(shared: &Shared, chain: &ChainId, cursor: u64) -> Command {
     let mut dice = shared.dice.borrow_mut();
     let chain = chain.clone();
-    match dice.random_range(0..4) {
+    match dice.random_range(0..if shared.reorgs { 3 } else { 4 }) {
         0 => Command::Pause { chain },
         1 => Command::Window { chain, window: dice.random_range(1..6) },
         2 => Command::Retry { chain, number: cursor, epoch: Some(Epoch(dice.random_range(1..4))) },

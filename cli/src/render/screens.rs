@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use push0_core::block::kind_name;
-use push0_core::record::{BlockStatus, Halt};
+use push0_core::record::{BlockStatus, Halt, Walk};
 use push0_core::{ErrorCode, Millis};
 use push0_runtime::snapshot::{BlockSnapshot, ChainSnapshot};
 
@@ -66,6 +66,9 @@ fn chain(snapshot: &ChainSnapshot, now: Millis, paint: Paint) -> String {
             kept.unwrap_or_else(|| "none that had a deadline is final".to_owned())
         ));
     }
+    if let Some(Walk::Drop { at }) = row.walk {
+        text.push_str(&format!("  blocks from {at} on are being dropped\n"));
+    }
     if row.paused {
         text.push_str(&format!("  {}\n", paint.alarm(&format!("paused: push0 resume {}", row.chain))));
     }
@@ -99,7 +102,8 @@ fn line(snapshot: &BlockSnapshot, now: Millis, paint: Paint) -> Vec<String> {
     let row = &snapshot.block;
     let detail = match &row.status {
         BlockStatus::Failed { reason } => first_line(reason),
-        BlockStatus::Skipped { reason } => first_line(reason),
+        BlockStatus::Skipped { reason } | BlockStatus::Dropped { reason } => first_line(reason),
+        BlockStatus::Parked if row.unfit => "waits for its parent".to_owned(),
         BlockStatus::Final => row.final_seq.map_or(String::new(), |seq| format!("seq {seq}")),
         BlockStatus::Parked | BlockStatus::Proven | BlockStatus::Proving => super::stages(snapshot),
     };
@@ -216,7 +220,10 @@ pub fn block(snapshot: &BlockSnapshot, now: Millis, paint: Paint) -> String {
     let mut rows: Vec<Vec<String>> = Vec::new();
     let mut add = |name: &str, value: String| rows.push(vec![name.to_owned(), value]);
     match &row.status {
-        BlockStatus::Failed { reason } | BlockStatus::Skipped { reason } => add("reason", reason.clone()),
+        BlockStatus::Failed { reason } | BlockStatus::Skipped { reason } | BlockStatus::Dropped { reason } => {
+            add("reason", reason.clone());
+        }
+        BlockStatus::Parked if row.unfit => add("reason", "it waits for its parent".to_owned()),
         BlockStatus::Parked | BlockStatus::Proving | BlockStatus::Proven | BlockStatus::Final => {}
     }
     row.batch.iter().for_each(|range| add("blocks", range.to_string()));

@@ -36,6 +36,8 @@ pub(crate) fn block(number: u64, status: BlockStatus) -> BlockSnapshot {
         runs: Vec::new(),
         quorum: 0,
         lanes_seen: 0,
+        unfit: false,
+        past: Vec::new(),
     };
     BlockSnapshot { block, run: None, further: Vec::new() }
 }

@@ -1,12 +1,15 @@
-//! What a state of a chain asks for by itself: pending effects, publication, release, finality, batches, in this order.
+//! What a state of a chain asks for by itself: pending effects, publication, a walk, release, finality, batches, in this order.
 
-use super::{ChainConfig, Change, Now, Step, View, batch, deadline, lanes};
+use super::fit::misfit;
+use super::walk::walk;
+use super::{ChainConfig, Change, Now, Step, Unfit, View, batch, deadline, lanes, unfit, was_left_behind};
 use crate::record::{BlockRow, BlockStatus, Finality, Halt, OtherProof, OutboxRow, PendingEffect, Timings};
 
 /// The next thing to do, or `None`: all is done until something happens.
 pub fn advance(view: &View, now: Now, config: &ChainConfig) -> Option<Step> {
     pending(view, now, config)
         .or_else(|| publish(view))
+        .or_else(|| walk(view, now, config))
         .or_else(|| release(view, now, config))
         .or_else(|| finalize(view, now))
         .or_else(|| batch::advance(view, now, config))
@@ -36,9 +39,13 @@ fn release(view: &View, now: Now, config: &ChainConfig) -> Option<Step> {
     let in_window = number < view.chain.next_final + view.window(config);
     match block.status {
         // Nothing to prove: it passes whatever the window, so that the cursor can pass it too.
-        BlockStatus::Skipped { .. } => Some(Step::write(Change { chain: Some(chain), ..Change::default() })),
+        BlockStatus::Skipped { .. } => {
+            let is_unfit = unfit(&view.chain, view.before(number), block).is_some();
+            let block = is_unfit.then(|| BlockRow { unfit: true, ..block.clone() });
+            Some(Step::write(Change { chain: Some(chain), block, ..Change::default() }))
+        }
         BlockStatus::Parked => {
-            if view.chain.paused || !in_window {
+            if view.chain.paused || !in_window || unfit(&view.chain, view.before(number), block).is_some() {
                 return None;
             }
             let mut block = block.clone();
@@ -52,6 +59,8 @@ fn release(view: &View, now: Now, config: &ChainConfig) -> Option<Step> {
         BlockStatus::Failed { .. } => {
             (!view.chain.paused && in_window).then(|| Step::write(Change { chain: Some(chain), ..Change::default() }))
         }
+        // Another block is waited for.
+        BlockStatus::Dropped { .. } => None,
         // The release point stands before a block until it is released: nothing else can have happened to it.
         BlockStatus::Proving | BlockStatus::Proven | BlockStatus::Final => None,
     }
@@ -59,26 +68,48 @@ fn release(view: &View, now: Now, config: &ChainConfig) -> Option<Step> {
 
 fn finalize(view: &View, now: Now) -> Option<Step> {
     let number = view.chain.next_final;
-    if number >= view.chain.next_release {
-        return None;
-    }
     // Provers disagree about a block that is final: an operator has to say that it is known.
     let is_stopped = matches!(&view.chain.halt, Some(Halt::Disagreement(found)) if found.number < number);
     let block = view.blocks.get(&number).filter(|_| !is_stopped)?;
+    if let Some(halt) = halt(view, block) {
+        let is_known = view.chain.halt.as_ref() == Some(&halt);
+        let chain = crate::record::ChainRow { halt: Some(halt), ..view.chain.clone() };
+        return (!is_known).then_some(Step::write(Change { chain: Some(chain), ..Change::default() }));
+    }
+    if number >= view.chain.next_release {
+        return None;
+    }
     let finality = match &block.status {
         BlockStatus::Proven => {
-            if let Some(halt) = block.disagreement().map(Halt::Disagreement).or_else(|| misfit(view, block)) {
-                let is_known = view.chain.halt.as_ref() == Some(&halt);
-                let chain = crate::record::ChainRow { halt: Some(halt), ..view.chain.clone() };
-                return (!is_known).then_some(Step::write(Change { chain: Some(chain), ..Change::default() }));
+            if misfit(&view.chain, block).is_some() {
+                return None;
             }
             let (pipeline, proof, header) = (block.pipeline?, block.proof.clone()?, block.header.clone()?);
             Finality::Proof { pipeline, proof, header, others: others(block) }
         }
         BlockStatus::Skipped { reason } => Finality::Tombstone { reason: reason.clone() },
-        BlockStatus::Parked | BlockStatus::Proving | BlockStatus::Failed { .. } | BlockStatus::Final => return None,
+        BlockStatus::Parked
+        | BlockStatus::Proving
+        | BlockStatus::Failed { .. }
+        | BlockStatus::Dropped { .. }
+        | BlockStatus::Final => return None,
     };
     Some(Step::write(finalized(view, block, finality, now)))
+}
+
+/// Why the block at the cursor cannot become final until an operator or a later fork does something about it.
+fn halt(view: &View, block: &BlockRow) -> Option<Halt> {
+    let is_proven = block.status == BlockStatus::Proven;
+    if !is_proven && block.status != BlockStatus::Parked {
+        return None;
+    }
+    let disagreement = block.disagreement().filter(|_| is_proven).map(Halt::Disagreement);
+    let number = block.number;
+    disagreement.or_else(|| match misfit(&view.chain, block).filter(|_| !was_left_behind(&view.chain, block))? {
+        Unfit::OtherParent { wants: names, there: Some(last) } => Some(Halt::ParentMismatch { number, names, last }),
+        Unfit::OtherParent { wants: names, there: None } => Some(Halt::OrphanParent { number, names }),
+        Unfit::NoPredecessor { .. } => None,
+    })
 }
 
 /// The proofs beside the one that is handed on.
@@ -90,16 +121,6 @@ fn others(block: &BlockRow) -> Vec<OtherProof> {
         header: proof.header.clone(),
     };
     others.map(other).collect()
-}
-
-/// Why a block cannot follow what is final, as far as hashes are known.
-fn misfit(view: &View, block: &BlockRow) -> Option<Halt> {
-    let (number, names) = (block.number, block.parent_hash?);
-    if view.chain.orphans.contains(&names) {
-        return Some(Halt::OrphanParent { number, names });
-    }
-    let last = view.chain.last_hash?;
-    (names != last).then_some(Halt::ParentMismatch { number, names, last })
 }
 
 /// Orphans remembered: skipping a longer branch block by block forgets its oldest, which no block to come names.
@@ -115,7 +136,7 @@ fn finalized(view: &View, block: &BlockRow, finality: Finality, now: Now) -> Cha
     chain.next_seq = seq + 1;
     chain.next_final = block.number + 1;
     chain.halt = None;
-    let is_orphan = misfit(view, block).is_some();
+    let is_orphan = misfit(&view.chain, block).is_some();
     chain.last_hash = block.hash.filter(|_| !is_orphan);
     match block.hash.filter(|_| is_orphan) {
         Some(orphan) => chain.orphans.push(orphan),

@@ -169,6 +169,8 @@ pub(super) fn batched(view: &View, batch: &Batch, now: Now) -> Result<Change, Ig
         runs: Vec::new(),
         quorum: 0,
         lanes_seen: 0,
+        unfit: false,
+        past: Vec::new(),
     };
     Ok(Change { block: Some(block), ..Change::default() })
 }

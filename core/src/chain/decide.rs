@@ -2,18 +2,20 @@
 
 use super::deadline::{self, is_abandoned};
 use super::lanes::lane_ended;
-use super::{ChainConfig, Change, Event, Ignored, Now, Outcome, View, WINDOW};
+use super::walk::look_from;
+use super::{ChainConfig, Change, Event, Ignored, Now, Outcome, View, WINDOW, end_run, unfit};
 use crate::error_code::ErrorCode;
 use crate::id::{BlockHash, Epoch, RunId};
 use crate::message::{Command, Submission};
 use crate::record::{
-    BlockRow, BlockStatus, ChainRow, Contender, MAX_ACKNOWLEDGED, MAX_CONTENDERS, MAX_SUSPECTS, PendingEffect, Suspect,
-    clip_error,
+    BlockRow, BlockStatus, ChainRow, Contender, DroppedRange, Fork, MAX_ACKNOWLEDGED, MAX_CONTENDERS, MAX_SUSPECTS,
+    PendingEffect, Suspect, Walk, clip_error,
 };
 
-/// What `event` changes. Equal inputs, equal outputs.
+/// What `event` changes. Equal inputs, equal outputs. No event meets a chain in the middle of a walk.
 pub fn decide(view: &View, event: &Event, now: Now, config: &ChainConfig) -> Result<Change, Ignored> {
-    let replaces = matches!(event, Event::Submitted(_) | Event::Command(Command::Replace(_)));
+    debug_assert_eq!(view.chain.walk, None, "a walk is finished first");
+    let replaces = matches!(event, Event::Submitted(_) | Event::Command(Command::Replace(_) | Command::Reorg { .. }));
     if let Some(batching) = config.batch.as_ref().filter(|_| replaces) {
         return Err(Ignored::Derived { of: batching.of.clone() });
     }
@@ -30,6 +32,7 @@ fn decide_on(view: &View, event: &Event, now: Now, config: &ChainConfig) -> Resu
         Event::Command(Command::Retry { number, epoch, .. }) => retry(view, *number, *epoch, now, config),
         Event::Command(Command::Replace(submission)) => replace(view, submission, now, config),
         Event::Command(Command::Skip { number, reason, .. }) => skip(view, *number, reason, now, config),
+        Event::Command(Command::Reorg { number, reason, nth, .. }) => drop_from(view, *number, reason, *nth, now),
         Event::Command(Command::Pause { .. }) => pause(view),
         Event::Command(Command::Resume { .. }) => resume(view),
         Event::Command(Command::Window { window, .. }) => set_window(view, *window),
@@ -45,15 +48,46 @@ fn submitted(view: &View, submission: &Submission, now: Now, config: &ChainConfi
         return Ok(Change { block: Some(admitted(submission, now)), ..Change::default() });
     };
     if block.hash == Some(submission.hash) {
-        return Err(Ignored::Settled);
+        return told_again(view, block, submission);
     }
     if is_final(block) {
         return Err(Ignored::Final { number });
     }
     if supersedes(submission, block) {
-        return Ok(run_anew(view, block, Some(submission), "superseded by a later fork", now, config));
+        let mut change = run_anew(view, block, Some(submission), "superseded by a later fork", now, config);
+        if let (Some(chain), Some(seq)) = (&mut change.chain, submission.fork_seq) {
+            chain.fork = Some(match chain.fork {
+                Some(fork) if fork.seq >= seq => Fork { from: fork.from.min(number), ..fork },
+                _ => Fork { seq, from: number, at: now },
+            });
+        }
+        return Ok(change);
+    }
+    let is_of_earlier_fork = submission.fork_seq.is_some() && submission.fork_seq < block.fork_seq;
+    if is_of_earlier_fork || block.past.contains(&submission.hash) {
+        return Err(Ignored::Stale);
+    }
+    if matches!(block.status, BlockStatus::Dropped { .. }) {
+        return Ok(run_anew(view, block, Some(submission), "", now, config));
     }
     contender(block, submission, now)
+}
+
+/// The block that is there is submitted again: perhaps with its parent, which was not known, or as one of a later fork.
+fn told_again(view: &View, block: &BlockRow, submission: &Submission) -> Result<Change, Ignored> {
+    let mut after = block.clone();
+    if supersedes(submission, block) {
+        after.fork_seq = submission.fork_seq;
+    }
+    after.parent_hash = block.parent_hash.or(submission.parent_hash);
+    if is_final(block) || after == *block {
+        return Err(Ignored::Settled);
+    }
+    let mut chain = view.chain.clone();
+    if after.parent_hash != block.parent_hash {
+        look_from(&mut chain, block.number);
+    }
+    Ok(Change { chain: Some(chain), block: Some(after), ..Change::default() })
 }
 
 /// Arrival never chooses a fork: only the submitter's own count does, and only where the parent is known.
@@ -76,6 +110,23 @@ fn contender(block: &BlockRow, submission: &Submission, now: Now) -> Result<Chan
 
 fn run_ended(view: &View, run: &RunId, outcome: &Outcome, now: Now, config: &ChainConfig) -> Result<Change, Ignored> {
     let block = view.blocks.get(&run.number).ok_or(Ignored::Unknown)?;
+    let mut change = ended(view, block, run, outcome, now, config)?;
+    // A parent that was not known before may be another than the block that stands there.
+    let learned = change.block.as_ref().filter(|after| after.parent_hash != block.parent_hash);
+    if learned.is_some_and(|after| unfit(&view.chain, view.before(run.number), after).is_some()) {
+        look_from(change.chain.get_or_insert_with(|| view.chain.clone()), run.number);
+    }
+    Ok(change)
+}
+
+fn ended(
+    view: &View,
+    block: &BlockRow,
+    run: &RunId,
+    outcome: &Outcome,
+    now: Now,
+    config: &ChainConfig,
+) -> Result<Change, Ignored> {
     if block.epoch != run.epoch {
         return Err(Ignored::Stale);
     }
@@ -89,7 +140,8 @@ fn run_ended(view: &View, run: &RunId, outcome: &Outcome, now: Now, config: &Cha
         Outcome::Proven { pipeline, proof, header, parent_hash, outputs: _ } => {
             let mut block = block.clone();
             block.set_status(BlockStatus::Proven, now);
-            block.parent_hash = block.parent_hash.or(*parent_hash);
+            // What `split` read counts more than what the submitter said.
+            block.parent_hash = parent_hash.or(block.parent_hash);
             block.pipeline = Some(*pipeline);
             block.proof = Some(proof.clone());
             block.header = Some(header.clone());
@@ -200,16 +252,36 @@ fn skip(view: &View, number: u64, reason: &str, now: Now, config: &ChainConfig) 
         Some(block) if is_final(block) => return Err(Ignored::Final { number }),
         Some(BlockRow { status: BlockStatus::Skipped { .. }, .. }) => return Err(Ignored::Settled),
         Some(block) => {
-            if block.is_being_proven() {
-                chain.pending.push(PendingEffect::stop(block));
-            }
+            end_run(&mut chain, block);
             let mut block = block.clone();
             block.next_epoch("skipped by an operator", now);
             block
         }
     };
     let status = BlockStatus::Skipped { reason: clip_error(reason) };
+    look_from(&mut chain, number);
     Ok(Change { chain: Some(chain), block: Some(BlockRow { status, ..block }), ..Change::default() })
+}
+
+/// Every block from a number on that is not final goes: the walk does it. Those that come instead are submitted like any other.
+fn drop_from(view: &View, number: u64, reason: &str, nth: u64, now: Now) -> Result<Change, Ignored> {
+    let mut chain = view.chain.clone();
+    let done = chain.dropped.as_ref().map_or(0, |range| range.nth);
+    if nth <= done {
+        let is_that = chain.dropped.as_ref().is_some_and(|range| (range.nth, range.from) == (nth, number));
+        return Err(if is_that || nth < done { Ignored::Settled } else { Ignored::OtherDrop });
+    }
+    if number < chain.first {
+        return Err(Ignored::BelowFirst { number, first: chain.first });
+    }
+    if number < chain.next_final {
+        return Err(Ignored::Final { number });
+    }
+    let reason = clip_error(reason);
+    chain.dropped = Some(DroppedRange { nth: done + 1, from: number, reason, at: now, blocks: 0 });
+    chain.walk = Some(Walk::Drop { at: number });
+    chain.halt.take_if(|halt| halt.number() >= number);
+    Ok(Change { chain: Some(chain), ..Change::default() })
 }
 
 fn pause(view: &View) -> Result<Change, Ignored> {
@@ -291,6 +363,8 @@ fn admitted(submission: &Submission, now: Now) -> BlockRow {
         runs: Vec::new(),
         quorum: 0,
         lanes_seen: 0,
+        unfit: false,
+        past: Vec::new(),
     }
 }
 
@@ -308,7 +382,8 @@ fn vacant(view: &View, number: u64, now: Now) -> BlockRow {
     BlockRow { hash: None, witness: None, ..admitted(&nothing, now) }
 }
 
-/// Ends the block's current run and begins the next: at once where the number has been released, else when its turn comes.
+/// Ends the block's current run and begins the next: at once where the number has been released, else when its turn comes. Another block
+/// begins only where it fits.
 fn run_anew(
     view: &View,
     block: &BlockRow,
@@ -319,25 +394,29 @@ fn run_anew(
 ) -> Change {
     let number = block.number;
     let mut chain = view.chain.clone();
-    if block.is_being_proven() {
-        chain.pending.push(PendingEffect::stop(block));
-    }
+    end_run(&mut chain, block);
     let mut block = block.clone();
-    block.next_epoch(&clip_error(reason), now);
+    let reason = match &block.status {
+        BlockStatus::Dropped { reason } => dropped(reason),
+        _ => reason.to_owned(),
+    };
+    block.next_epoch(&clip_error(&reason), now);
+    lift_halt(&mut chain, number);
     if let Some(submission) = with {
+        // It keeps its place among the blocks that are being proven.
+        let released_at = block.released_at;
+        block.vacate();
+        block.released_at = released_at;
         block.hash = Some(submission.hash);
         block.parent_hash = submission.parent_hash;
         block.witness = Some(submission.witness.clone());
         block.fork_seq = submission.fork_seq.max(block.fork_seq);
         block.contenders.retain(|contender| contender.hash != submission.hash);
-        // What was counted was the other block's.
-        block.bad_proofs = 0;
-        block.spoiled_runs = 0;
-        block.suspects.clear();
+        block.past.retain(|past| *past != submission.hash);
         block.submitted_at = now;
-    }
-    lift_halt(&mut chain, number);
-    if number < chain.next_release {
+        block.status = BlockStatus::Parked;
+        look_from(&mut chain, number);
+    } else if number < chain.next_release {
         block.status = BlockStatus::Proving;
         // It keeps its place: a run begun again does not stand behind the blocks released since.
         block.released_at = block.released_at.or(Some(now));
@@ -347,6 +426,10 @@ fn run_anew(
         block.status = BlockStatus::Parked;
     }
     Change { chain: Some(chain), block: Some(block), ..Change::default() }
+}
+
+fn dropped(reason: &str) -> String {
+    format!("dropped by an operator: {reason}")
 }
 
 /// What an operator does to the block that halts the chain ends the halt; `advance` finds out whether it was enough.

@@ -33,7 +33,10 @@ pub(super) fn lane_ended(
     match block.status {
         BlockStatus::Proving | BlockStatus::Proven => {}
         BlockStatus::Final => return late(view, block, run, outcome, now),
-        BlockStatus::Parked | BlockStatus::Failed { .. } | BlockStatus::Skipped { .. } => return Err(Ignored::Stale),
+        BlockStatus::Parked
+        | BlockStatus::Failed { .. }
+        | BlockStatus::Skipped { .. }
+        | BlockStatus::Dropped { .. } => return Err(Ignored::Stale),
     }
     let (mut chain, mut block) = (view.chain.clone(), block.clone());
     let state = match outcome {
@@ -114,7 +117,7 @@ fn settled(mut chain: ChainRow, mut block: BlockRow, now: Now, config: &ChainCon
         let first = block.proofs().next().map(|(lane, proof)| (lane.pipeline, proof.clone()));
         if let Some((pipeline, proof)) = first {
             block.pipeline = Some(pipeline);
-            block.parent_hash = block.parent_hash.or(proof.parent_hash);
+            block.parent_hash = proof.parent_hash.or(block.parent_hash);
             block.proof = Some(proof.proof);
             block.header = Some(proof.header);
         }

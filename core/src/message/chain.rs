@@ -55,6 +55,14 @@ pub enum Command {
         number: u64,
         reason: String,
     },
+    /// Drop every block from `number` on that is not final: another fork's blocks will be submitted.
+    Reorg {
+        chain: ChainId,
+        number: u64,
+        reason: String,
+        /// Which of the chain's drops this is to be, from 1: not carried out twice, nor after another that came between.
+        nth: u64,
+    },
     /// Release no more blocks; those being proven go on.
     Pause {
         chain: ChainId,
@@ -85,6 +93,7 @@ impl Command {
             Command::Replace(submission) => &submission.chain,
             Command::Retry { chain, .. }
             | Command::Skip { chain, .. }
+            | Command::Reorg { chain, .. }
             | Command::Pause { chain }
             | Command::Resume { chain }
             | Command::Window { chain, .. } => chain,
@@ -95,7 +104,9 @@ impl Command {
     pub fn number(&self) -> Option<u64> {
         match self {
             Command::Replace(submission) => Some(submission.number),
-            Command::Retry { number, .. } | Command::Skip { number, .. } => Some(*number),
+            Command::Retry { number, .. } | Command::Skip { number, .. } | Command::Reorg { number, .. } => {
+                Some(*number)
+            }
             Command::Pause { .. } | Command::Resume { .. } | Command::Window { .. } => None,
         }
     }

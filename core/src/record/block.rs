@@ -15,6 +15,9 @@ pub const MAX_SUSPECTS: usize = 16;
 /// Ended epochs remembered a number: the newest.
 pub const MAX_HISTORY: usize = 16;
 
+/// Hashes remembered of blocks that stood under a number before: the newest.
+pub const MAX_PAST: usize = 16;
+
 /// Versioned; key `chain/{chain}`, `block/{number:020}`.
 ///
 /// Invariant: `epoch` never falls, and rises whenever a run ends without finality. What is `Final` or a finalized tombstone
@@ -25,7 +28,7 @@ pub struct BlockRow {
     pub number: u64,
     pub epoch: Epoch,
     pub status: BlockStatus,
-    /// Unknown only for a number skipped before anything was submitted.
+    /// Unknown only where nothing stands under the number: it was skipped before anything was submitted, or its block was dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hash: Option<BlockHash>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -84,6 +87,12 @@ pub struct BlockRow {
     /// Most lanes that any epoch of this number had. 0: never more than one.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub lanes_seen: u16,
+    /// Of a released number: its block does not follow what stands before it, and waits until it does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unfit: bool,
+    /// Blocks that stood here and were superseded, replaced or dropped, the newest last: they do not come back by being told of again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub past: Vec<BlockHash>,
 }
 
 fn is_zero(number: &u16) -> bool {
@@ -93,7 +102,7 @@ fn is_zero(number: &u16) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "status", rename_all = "snake_case")]
 pub enum BlockStatus {
-    /// Admitted; waits for its turn.
+    /// Admitted; waits for its turn, or below the release point for its parent.
     Parked,
     /// Being proven.
     Proving,
@@ -107,6 +116,10 @@ pub enum BlockStatus {
     Skipped {
         reason: String,
     },
+    /// An operator dropped what stood here; another block is waited for.
+    Dropped {
+        reason: String,
+    },
     Final,
 }
 
@@ -118,6 +131,7 @@ impl BlockStatus {
             BlockStatus::Proven => "proven",
             BlockStatus::Failed { .. } => "failed",
             BlockStatus::Skipped { .. } => "skipped",
+            BlockStatus::Dropped { .. } => "dropped",
             BlockStatus::Final => "final",
         }
     }
@@ -152,6 +166,29 @@ impl BlockRow {
         self.runs.clear();
         self.quorum = 0;
         self.changed_at = at;
+    }
+
+    /// What stands here stands here no more: its hash is remembered, and the number is nobody's.
+    pub fn vacate(&mut self) {
+        if let Some(hash) = self.hash.take() {
+            self.past.retain(|past| *past != hash);
+            self.past.push(hash);
+        }
+        let surplus = self.past.len().saturating_sub(MAX_PAST);
+        self.past.drain(..surplus);
+        self.parent_hash = None;
+        self.witness = None;
+        self.released_at = None;
+        self.pipeline = None;
+        self.proof = None;
+        self.header = None;
+        self.runs.clear();
+        self.quorum = 0;
+        self.unfit = false;
+        // What was counted was the other block's.
+        self.bad_proofs = 0;
+        self.spoiled_runs = 0;
+        self.suspects.clear();
     }
 
     pub fn set_status(&mut self, status: BlockStatus, at: Millis) {

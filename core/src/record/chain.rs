@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::codec::versioned;
 use super::{BatchCursor, BlockRow, OnTime};
-use crate::id::{BlockHash, ChainId, Epoch, Sha256, StageName};
+use crate::id::{BlockHash, ChainId, Epoch, Millis, Sha256, StageName};
 
 /// Versioned; key `chain/{chain}`, `chain`.
 ///
@@ -37,6 +37,15 @@ pub struct ChainRow {
     /// How the chain's blocks kept their deadlines; moves with the cursor.
     #[serde(default, skip_serializing_if = "OnTime::is_empty")]
     pub on_time: OnTime,
+    /// Numbers that are to be looked at again before any event is decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub walk: Option<Walk>,
+    /// The latest fork that superseded a block, by its submitter's count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fork: Option<Fork>,
+    /// The latest range that an operator dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dropped: Option<DroppedRange>,
     /// Decided and not yet performed, oldest first. Performed before anything else is decided.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pending: Vec<PendingEffect>,
@@ -113,6 +122,38 @@ impl Disagreement {
             format!("{} says {said}", says.pipeline)
         })
     }
+}
+
+/// A pass over the blocks of a chain, a bounded number of them a step: what one event would have to do to many rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "walk", rename_all = "snake_case")]
+pub enum Walk {
+    /// Whether released blocks still follow those before them: all up to `through`, and beyond it up to the first that stays as it is.
+    Fit { at: u64, through: u64 },
+    /// Every block from `at` on is dropped.
+    Drop { at: u64 },
+}
+
+/// A reorganisation that a submitter told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fork {
+    pub seq: u64,
+    /// The lowest number of which it has superseded a block so far.
+    pub from: u64,
+    /// When the first of its blocks superseded another.
+    pub at: Millis,
+}
+
+/// A range of blocks that an operator dropped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DroppedRange {
+    /// Which of the chain's drops it is, from 1. A command says which it wants to be, so that it does nothing when it comes again.
+    pub nth: u64,
+    pub from: u64,
+    pub reason: String,
+    pub at: Millis,
+    /// Blocks dropped so far.
+    pub blocks: u64,
 }
 
 /// What a decision of the chain plane asks for outside the table.

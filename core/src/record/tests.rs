@@ -76,6 +76,7 @@ fn status() -> impl Strategy<Value = BlockStatus> {
         Just(BlockStatus::Proven),
         ".*".prop_map(|reason| BlockStatus::Failed { reason }),
         ".*".prop_map(|reason| BlockStatus::Skipped { reason }),
+        ".*".prop_map(|reason| BlockStatus::Dropped { reason }),
         Just(BlockStatus::Final),
     ]
 }
@@ -96,10 +97,17 @@ prop_compose! {
         pending in prop::collection::vec(effect(), 0..4), met in prop::collection::vec(any::<bool>(), 0..70),
     ) -> ChainRow {
         let cursor = BatchCursor { since: Some(Millis(next_seq)), ..BatchCursor::new(chain.clone(), first) };
+        let walk = window.map(|at| match paused {
+            true => Walk::Drop { at: u64::from(at) },
+            false => Walk::Fit { at: u64::from(at), through: next_seq },
+        });
+        let at = Millis(first);
+        let fork = window.map(|from| Fork { seq: next_seq, from: u64::from(from), at });
+        let dropped = window.map(|from| DroppedRange { nth: 1, from: u64::from(from), reason: chain.to_string(), at, blocks: 7 });
         let halt = names.map(|names| Halt::ParentMismatch { number: first, names, last: names });
         let mut on_time = OnTime::default();
         met.into_iter().for_each(|met| on_time.count(met));
-        ChainRow { chain, on_time, first, next_final: first, next_release: first, next_seq, last_hash, orphans: names.into_iter().collect(), window, paused, halt, pending, acknowledged: paused.then_some(first).into_iter().collect(), batches: vec![cursor] }
+        ChainRow { chain, on_time, first, next_final: first, next_release: first, next_seq, last_hash, orphans: names.into_iter().collect(), window, paused, halt, walk, fork, dropped, pending, acknowledged: paused.then_some(first).into_iter().collect(), batches: vec![cursor] }
     }
 }
 
@@ -142,6 +150,7 @@ prop_compose! {
             contenders: vec![contender], contenders_seen: seen,
             runs: lanes(&reason, at), quorum: (seen % 3) as u16, lanes_seen: (seen % 4) as u16,
             history: vec![EpochEnd { epoch: Epoch(epoch), reason, at }],
+            unfit: seen % 2 == 1, past: submission.parent_hash.into_iter().collect(),
         }
     }
 }
@@ -285,6 +294,8 @@ proptest! {
     ) {
         let retry = Command::Retry { chain: submission.chain.clone(), number: from.into(), epoch: Some(Epoch(from)) };
         survives(&ChainMessage::Command(retry));
+        let reorg = Command::Reorg { chain: submission.chain.clone(), number: from.into(), reason: "r".to_owned(), nth: 1 };
+        survives(&ChainMessage::Command(reorg));
         survives(&ChainMessage::Command(Command::Replace(submission.clone())));
         survives(&ChainMessage::Batch { chain: submission.chain.clone(), number: submission.number });
         survives(&ChainMessage::Submit(submission));

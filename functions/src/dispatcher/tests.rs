@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use push0_core::chain::ChainConfig;
-use push0_core::message::{Submission, TaskMessage};
+use push0_core::message::{Command, Submission, TaskMessage};
 use push0_core::record::{BlobRef, BlockRow, RowKey};
 use push0_core::topology::Topology;
 use push0_core::{Millis, Pool, Sha256, pipeline};
@@ -378,4 +378,47 @@ async fn looking_for_uploads_fails_only_where_another_time_may_help() {
     assert!(matches!(busy.kind(), ErrorKind::Transient { .. }));
     let slow = PortError::permanent(ErrorCode::UploadDigest.says("too slow"));
     assert_eq!(look(slow).await, Ok(vec![]));
+}
+
+#[tokio::test]
+async fn uploads_that_are_told_of_again_bring_back_nothing_that_was_superseded_or_dropped() {
+    let fixture = fixture();
+    let tell = async |message: ChainMessage| {
+        let handled = fixture.dispatcher.handle(queue::SUBMISSIONS, &delivery(message.to_json(), 1)).await;
+        assert_eq!(handled, Ok(()));
+    };
+    let chain: ChainId = "demo".parse().unwrap();
+    fixture.upload(1, &hash('a'), "v1", b"old").await;
+    let witness = fixture.upload(1, &hash('b'), "v1", b"new").await;
+    assert_eq!(fixture.event(1, &hash('a'), "v1").await, Ok(()));
+    let fork = Submission {
+        chain: chain.clone(),
+        number: 1,
+        hash: hash('b').parse().unwrap(),
+        parent_hash: Some(hash('0').parse().unwrap()),
+        witness,
+        fork_seq: Some(1),
+        deadline: None,
+    };
+    tell(ChainMessage::Submit(fork.clone())).await;
+    let superseded = fixture.block(1).await.unwrap();
+    assert_eq!((superseded.hash, superseded.epoch.0), (Some(fork.hash), 2));
+    assert_eq!(fixture.event(1, &hash('a'), "v1").await, Ok(()));
+    assert_eq!(fixture.block(1).await.unwrap(), superseded, "not even as a contender");
+
+    let reorg = Command::Reorg { chain, number: 1, reason: "wrong fork".to_owned(), nth: 1 };
+    tell(ChainMessage::Command(reorg.clone())).await;
+    let dropped = fixture.block(1).await.unwrap();
+    assert_eq!((dropped.status.name(), dropped.hash), ("dropped", None));
+    for old in ['a', 'b'] {
+        assert_eq!(fixture.event(1, &hash(old), "v1").await, Ok(()));
+    }
+    tell(ChainMessage::Submit(fork)).await;
+    assert_eq!(fixture.block(1).await.unwrap(), dropped);
+    fixture.upload(1, &hash('c'), "v1", b"right").await;
+    assert_eq!(fixture.event(1, &hash('c'), "v1").await, Ok(()));
+    tell(ChainMessage::Command(reorg)).await;
+    let right = fixture.block(1).await.unwrap();
+    assert_eq!((right.status.name(), right.hash.unwrap().to_string()), ("proving", hash('c')), "dropped once");
+    assert_eq!(fixture.tasks().await.len(), 3, "each run was split once");
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use push0_core::chain::{self, ChainConfig, Change, Event, Ignored, Step, View};
+use push0_core::chain::{self, ChainConfig, Change, Event, Ignored, Step, View, Wants};
 use push0_core::message::{queue, work_queue};
 use push0_core::record::{
     BlockRow, BlockStatus, ChainRow, Halt, Lane, LaneState, Late, OutboxRow, PendingEffect, Promotion, RowKey, Run,
@@ -10,7 +10,7 @@ use push0_core::record::{
 };
 use push0_core::{ChainId, Class, ErrorCode, PipelineDigest, RunId, invariant};
 
-use super::store::{Loaded, key, load, put_blob};
+use super::store::{Loaded, decode, key, load, put_blob};
 use super::{Context, DriveError, batch, block, enforce, meter};
 use crate::port::{Outgoing, PortError, Write};
 
@@ -21,16 +21,19 @@ pub type Answer = Result<(), Ignored>;
 ///
 /// Every turn reads anew: after its own write, and after every conflict. So the loop ends only in a state, read after the last write,
 /// in which `advance` finds nothing to do.
+///
+/// A walk that somebody left behind is finished before the event is decided: no event meets a chain in the middle of one.
 pub async fn drive(context: &Context, chain: &ChainId, event: &Event) -> Result<Answer, DriveError> {
     let config = context.catalog.chains.get(chain);
     let config = config
         .ok_or_else(|| DriveError::poison(ErrorCode::UnknownChain, format!("chain {chain} is not configured here")))?;
     let mut answer = None;
     loop {
-        let loaded = State::load(context, config, event).await?;
+        let loaded = State::load(context, config, answer.is_none().then_some(event)).await?;
         let now = context.clock.now();
-        let written = match answer {
-            None => match chain::decide(&loaded.view, event, now, config) {
+        let is_due = answer.is_none() && loaded.view.chain.walk.is_none();
+        let written = match is_due {
+            true => match chain::decide(&loaded.view, event, now, config) {
                 Err(ignored) => {
                     answer = Some(Err(ignored));
                     continue;
@@ -45,8 +48,12 @@ pub async fn drive(context: &Context, chain: &ChainId, event: &Event) -> Result<
                     written
                 }
             },
-            Some(ref answer) => match chain::advance(&loaded.view, now, config) {
-                None => return Ok(answer.clone()),
+            false => match chain::advance(&loaded.view, now, config) {
+                None => match answer {
+                    Some(answer) => return Ok(answer),
+                    // A walk asks for a step; without one it has ended.
+                    None => continue,
+                },
                 Some(Step::Write(change)) => {
                     let alarm = Alarm::of(&loaded.view, &change);
                     let written = loaded.write(context, *change).await;
@@ -113,6 +120,18 @@ impl Alarm {
                 return alarm(ErrorCode::Contender, block.number, "another block wants this number".to_owned());
             }
         }
+        let fork = change.chain.as_ref().and_then(|chain| chain.fork);
+        if let Some(fork) = fork.filter(|fork| view.chain.fork.is_none_or(|known| known.seq != fork.seq)) {
+            let what = format!("reorg: fork {} begins to take the place of blocks", fork.seq);
+            return alarm(ErrorCode::Overtaken, fork.from, what);
+        }
+        let range = change.chain.as_ref().and_then(|chain| chain.dropped.as_ref());
+        if let Some(range) =
+            range.filter(|range| view.chain.dropped.as_ref().is_none_or(|known| known.nth != range.nth))
+        {
+            let what = format!("an operator drops every block from here on: {}", range.reason);
+            return alarm(ErrorCode::Overtaken, range.from, what);
+        }
         let halt = change.chain.as_ref().and_then(|chain| chain.halt.as_ref());
         match halt.filter(|halt| view.chain.halt.as_ref() != Some(halt))? {
             Halt::ParentMismatch { number, names, last } => {
@@ -158,30 +177,51 @@ struct State {
 }
 
 impl State {
-    async fn load(context: &Context, config: &ChainConfig, event: &Event) -> Result<Self, DriveError> {
+    /// `event` is what is still to be decided.
+    async fn load(context: &Context, config: &ChainConfig, event: Option<&Event>) -> Result<Self, DriveError> {
         let loaded: Option<Loaded<ChainRow>> = load(context, RowKey::chain(&config.chain)).await?;
         let chain_version = loaded.as_ref().map(|loaded| loaded.version);
         let chain_before = loaded.map(|loaded| loaded.record);
         let chain = chain_before.clone().unwrap_or_else(|| config.new_row());
-        let mut numbers = vec![chain.next_final, chain.next_release];
-        numbers.extend(event.number());
-        // Of several runs some may not begin any more.
-        let begins = chain.pending.first().filter(|_| config.provers.is_some());
-        numbers.extend(begins.map(PendingEffect::number));
-        numbers.sort_unstable();
-        numbers.dedup();
-        let (mut blocks, mut block_versions) = (BTreeMap::new(), BTreeMap::new());
-        for number in numbers {
-            if let Some(block) = load::<BlockRow>(context, RowKey::block(&config.chain, number)).await? {
-                block_versions.insert(number, block.version);
-                blocks.insert(number, block.record);
+        let wants = View::wants(&chain, event);
+        let view = View { chain, blocks: BTreeMap::new(), published: published(context, &config.chain).await? };
+        let mut state = Self { view, chain_version, block_versions: BTreeMap::new(), chain_before };
+        match wants {
+            Wants::Numbers(numbers) => {
+                for number in numbers {
+                    state.read(context, number).await?;
+                }
             }
+            Wants::From(number, most) => state.read_from(context, number, most).await?,
         }
-        let published = published(context, &config.chain).await?;
-        Ok(Self { view: View { chain, blocks, published }, chain_version, block_versions, chain_before })
+        if let Some(number) = state.view.lacks(event, config) {
+            state.read(context, number).await?;
+        }
+        Ok(state)
     }
 
-    /// Writes a change in one transaction, on condition that the chain's row and the block's are as they were read.
+    async fn read(&mut self, context: &Context, number: u64) -> Result<(), DriveError> {
+        if let Some(block) = load::<BlockRow>(context, RowKey::block(&self.view.chain.chain, number)).await? {
+            self.block_versions.insert(number, block.version);
+            self.view.blocks.insert(number, block.record);
+        }
+        Ok(())
+    }
+
+    /// The next rows from `number` on.
+    async fn read_from(&mut self, context: &Context, number: u64, most: usize) -> Result<(), DriveError> {
+        let chain = &self.view.chain.chain;
+        let after = number.checked_sub(1).map(|before| RowKey::block(chain, before).sort);
+        let rows = context.table.query(&RowKey::chain(chain).partition, "block/", after.as_deref(), most).await?;
+        for row in rows {
+            let block: BlockRow = decode(&row.key, &row)?;
+            self.block_versions.insert(block.number, row.version);
+            self.view.blocks.insert(block.number, block);
+        }
+        Ok(())
+    }
+
+    /// Writes a change in one transaction, on condition that the chain's row and the blocks' are as they were read.
     async fn write(&self, context: &Context, change: Change) -> Result<(), PortError> {
         let chain_key = key(RowKey::chain(&self.view.chain.chain));
         let chain_after = change.chain.as_ref().unwrap_or(&self.view.chain);
@@ -192,7 +232,7 @@ impl State {
             (None, Some(version)) => Write::Check { key: chain_key, version: Some(version) },
             _ => Write::Put { key: chain_key, doc: chain_after.to_value(), expected: self.chain_version },
         });
-        if let Some(block) = &change.block {
+        for block in change.block.iter().chain(&change.more) {
             enforce(invariant::block(self.view.blocks.get(&block.number), block));
             let expected = self.block_versions.get(&block.number).copied();
             let at = key(RowKey::block(&block.chain, block.number));

@@ -1,7 +1,7 @@
 //! What a chain's write tells the metrics: once, since it was one transaction.
 
 use push0_core::chain::{Change, View};
-use push0_core::record::{BlockStatus, Finality, LaneState, OutboxRow};
+use push0_core::record::{BlockRow, BlockStatus, ChainRow, Finality, LaneState, OutboxRow};
 
 use super::Context;
 use crate::metrics::Metric;
@@ -14,6 +14,10 @@ pub(super) fn chain_written(context: &Context, before: &View, change: &Change) {
         metrics.count(Metric::BlocksReleased, chain, after.next_release.saturating_sub(before.chain.next_release));
         let halted = after.halt.is_some() && after.halt != before.chain.halt;
         metrics.count(Metric::Halts, chain, u64::from(halted));
+        let was_fork = before.chain.fork.map(|fork| fork.seq) != after.fork.map(|fork| fork.seq);
+        let drops = |row: &ChainRow| row.dropped.as_ref().map_or(0, |range| range.nth);
+        let was_drop = drops(&before.chain) != drops(after);
+        metrics.count(Metric::Reorgs, chain, u64::from(was_fork) + u64::from(was_drop));
     }
     if let Some(row) = &change.outbox {
         deadline(context, chain, row);
@@ -33,6 +37,12 @@ pub(super) fn chain_written(context: &Context, before: &View, change: &Change) {
         metrics.count(Metric::Batches, chain, 1);
         metrics.count(Metric::BatchedBlocks, chain, row.range.to - row.range.from + 1);
     }
+    let gave_way = |block: &&BlockRow| {
+        let earlier = before.blocks.get(&block.number).and_then(|earlier| earlier.hash);
+        earlier.is_some() && earlier != block.hash
+    };
+    let superseded = change.block.iter().chain(&change.more).filter(gave_way).count();
+    metrics.count(Metric::BlocksSuperseded, chain, superseded as u64);
     if let Some(block) = &change.block {
         let earlier = before.blocks.get(&block.number);
         let has_failed = |status: &BlockStatus| matches!(status, BlockStatus::Failed { .. });

@@ -285,7 +285,8 @@ fn a_pipeline_that_is_not_configured_any_more_fails_its_run_and_holds_nothing_up
     // The configuration changes while the effect is pending.
     let epoch = world.blocks[&1].epoch;
     let run = RunId::new(chain_id(), 1, epoch).in_lane(2);
-    let change = decide(&world.view(), &Event::RunEnded { run, outcome: bad }, Millis(5), &world.config).unwrap();
+    let event = Event::RunEnded { run, outcome: bad };
+    let change = decide(&world.view(Some(&event)), &event, Millis(5), &world.config).unwrap();
     world.write(change);
     world.config.provers.as_mut().unwrap().pipelines.pop();
     world.on(Event::Tick).unwrap_err();
