@@ -1,4 +1,5 @@
-//! Eight blocks of the demonstration rollup and one proof over their proofs.
+//! Eight blocks of the demonstration rollup and one proof over their proofs. Minutes of proving, so it runs when it is asked for:
+//! `cargo test -p push0-tests --test range_proof -- --ignored`.
 
 use std::path::Path;
 use std::process::Command;
@@ -30,6 +31,7 @@ fn rollup(at: &Path, args: &[&str]) -> (bool, String) {
 }
 
 #[test]
+#[ignore = "minutes of proving"]
 fn a_range_proof_over_eight_blocks_verifies_and_for_other_blocks_it_does_not() {
     let mut installation = Installation::of(&[
         ("push0.toml", CONFIG),
