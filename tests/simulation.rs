@@ -85,6 +85,14 @@ fn blocks_with_deadlines_go_on_are_demoted_or_left_out_and_every_chain_gets_on()
     assert!(abandoned > 20 && left_behind > 5, "{abandoned} blocks were abandoned, {left_behind} tasks left behind");
 }
 
+fn stragglers_are_hedged_and_their_copies_break_nothing() {
+    let scenario = |seed| Scenario { hedging: true, ..Scenario::of(seed) };
+    let hedges: u64 = (0..60).map(|seed| run(&scenario(seed)).unwrap().hedges).sum();
+    assert!(hedges > 30, "{hedges} copies of stragglers were proven");
+    let silent = |seed| Scenario { silent_workers: true, ..scenario(seed) };
+    (60..75).for_each(|seed| drop(run(&silent(seed)).unwrap()));
+}
+
 #[test]
 fn forged_reports_get_nothing_wrong_finalized_and_stop_no_chain_for_good() {
     for seed in 0..30 {

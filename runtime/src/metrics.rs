@@ -104,6 +104,11 @@ metrics! {
     Halts = "push0_halts_count", Count, ["chain"], "chains that halted because a block names another parent than the last final block, or because provers disagree about one";
     Batches = "push0_batches_count", Count, ["chain"], "ranges of a source's final blocks that were fixed as blocks of this batch chain";
     BatchedBlocks = "push0_batched_blocks_count", Count, ["chain"], "blocks of the source in them: divided by the batches, how full they are";
+    HedgesSent = "push0_hedges_sent_count", Count, ["stage"], "copies of stragglers sent";
+    HedgesWon = "push0_hedges_won_count", Count, ["stage"], "stragglers whose copy was first";
+    WorkTime = "push0_work_milliseconds", Milliseconds, ["stage"],
+        "what provers worked on accepted tasks of a hedged stage, all copies together; a sum";
+    HedgeTime = "push0_hedge_work_milliseconds", Milliseconds, ["stage"], "of that, copies of stragglers; a sum";
     BlobsDeleted = "push0_blobs_deleted_count", Count, ["chain"], "blobs of finalized blocks that nothing needs any more, deleted";
 }
 

@@ -38,6 +38,9 @@ struct Args {
     /// Three pipelines prove each block, and two of them must.
     #[arg(long)]
     provers: bool,
+    /// Slow workers, and copies of tasks, whatever the seed says.
+    #[arg(long)]
+    hedging: bool,
     /// Put the bug "acknowledge before effects" in.
     #[arg(long)]
     bug: bool,
@@ -65,6 +68,7 @@ fn main() {
             poison: args.poison,
             deadlines: args.deadlines || Scenario::of(seed).deadlines,
             provers: args.provers,
+            hedging: args.hedging || Scenario::of(seed).hedging,
             keep_trace: args.trace,
             batches: args.batches || Scenario::of(seed).batches,
             ..Scenario::of(seed)

@@ -26,6 +26,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 
 use super::auditor::Auditor;
+use super::copies;
 use super::executor::{Dice, Executor};
 use super::faulty::{Faults, Faulty, START, Weather, dice};
 use super::poison;
@@ -68,6 +69,8 @@ pub struct Scenario {
     pub batches: bool,
     /// Three pipelines prove each block, and two of them must.
     pub provers: bool,
+    /// Workers are often slow, and tasks have copies.
+    pub hedging: bool,
     /// Whether the trace is kept line by line, and printed when the run fails.
     pub keep_trace: bool,
 }
@@ -84,6 +87,7 @@ impl Scenario {
             deadlines: seed % 3 == 0,
             batches: seed % 3 == 1,
             provers: false,
+            hedging: seed % 3 == 2,
             keep_trace: false,
         }
     }
@@ -112,6 +116,8 @@ pub struct Report {
     pub abandoned: u64,
     /// Proofs that were said to state something else.
     pub disputed: u64,
+    /// Copies of stragglers that were proven.
+    pub hedges: u64,
     pub virtual_ms: u64,
     pub trace: Vec<String>,
 }
@@ -235,6 +241,11 @@ fn run_in(
     if scenario.provers {
         provers::several(&mut catalog, PIPELINE, dice)?;
     }
+    let mut conduct = conduct;
+    if scenario.hedging {
+        copies::allow(&mut catalog);
+        conduct.slow = conduct.slow.max(100);
+    }
     let script = Script::new(scenario.seed, conduct, clock.clone());
     let shared = Shared {
         silent_workers: scenario.silent_workers,
@@ -286,7 +297,9 @@ fn run_in(
         shared.auditor.borrow().quorums(provers::QUORUM.into(), |root| script.stated(root), blob)?;
     }
     let (fingerprint, events) = shared.weather.fingerprint();
-    let invocations = shared.script.runs().len() as u64;
+    let runs = shared.script.runs();
+    copies::judge(&runs, scenario.hedging)?;
+    let invocations = runs.len() as u64;
     Ok(Report {
         fingerprint,
         events,
@@ -300,6 +313,7 @@ fn run_in(
         left_behind: shared.left_behind.get(),
         abandoned: shared.auditor.borrow().abandoned,
         disputed: shared.script.disputed(),
+        hedges: if scenario.hedging { copies::hedges(&runs) } else { 0 },
         virtual_ms: clock.now().since(START).0,
         trace: shared.weather.lines(),
     })
