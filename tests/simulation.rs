@@ -86,6 +86,15 @@ fn blocks_with_deadlines_go_on_are_demoted_or_left_out_and_every_chain_gets_on()
 }
 
 #[test]
+fn stragglers_are_hedged_and_their_copies_break_nothing() {
+    let scenario = |seed| Scenario { hedging: true, ..Scenario::of(seed) };
+    let hedges: u64 = (0..60).map(|seed| run(&scenario(seed)).unwrap().hedges).sum();
+    assert!(hedges > 30, "{hedges} copies of stragglers were proven");
+    let silent = |seed| Scenario { silent_workers: true, ..scenario(seed) };
+    (60..75).for_each(|seed| drop(run(&silent(seed)).unwrap()));
+}
+
+#[test]
 fn reorganised_chains_end_as_the_last_fork_and_nothing_of_the_others_is_finalized() {
     let scenario = |seed| Scenario { reorgs: true, ..Scenario::of(seed) };
     let kills: u64 = (0..100).map(|seed| run(&scenario(seed)).unwrap().kills).sum();

@@ -12,7 +12,7 @@ use push0_core::{ChainId, Class, Pool};
 use crate::Progress;
 use crate::report::{Measure, Reading, Unit};
 use crate::scaling::{Processes, echo_tree};
-use crate::system::{Setup, System, catalog};
+use crate::system::{Setup, System, Workers, catalog};
 
 pub const ALONE: &str = "block, alone";
 pub const BESIDE: &str = "block, beside a backlog";
@@ -87,7 +87,7 @@ async fn run(
     catalog.chains.insert(config.chain.clone(), config.clone());
     catalog.chains.insert(backlog.clone(), other);
     let mut system = System::of(Setup::DEFAULT, catalog, config, pipeline, under).await?;
-    system.start_processes(contest.workers, &processes.shim, &Class::ALL)?;
+    system.start_processes(&Workers::one(contest.workers), &processes.shim, &Class::ALL)?;
 
     // Starts the provers of every slot.
     for _ in 0..2 {

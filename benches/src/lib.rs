@@ -4,6 +4,7 @@
 //! - [`system`]: a whole push0 in this process; [`prover`]: a prover that takes no time, or sleeps.
 //! - [`fair`]: whether one chain's backlog delays another chain's blocks.
 //! - `calls`: what a block asks of AWS, and its price (feature `aws`).
+//! - [`tail`]: what hedging does where some runs are slow.
 //! - [`baseline`]: the same by a dispatcher-collector on NATS JetStream, a program of its own.
 //! - [`report`], [`aims`], [`machine`]: what is said about it.
 //!
@@ -21,6 +22,7 @@ pub mod prover;
 pub mod report;
 pub mod scaling;
 pub mod system;
+pub mod tail;
 
 use std::path::{Path, PathBuf};
 
@@ -46,6 +48,8 @@ pub enum Part {
     All,
     /// A chain's block time alone and beside another chain with a long backlog: of a less urgent class, and of the same.
     Fair,
+    /// Blocks by workers some of whose runs are slow, with hedging and without it.
+    Tail,
     /// What a block asks of AWS and what that costs, counted against an emulator.
     #[cfg(feature = "aws")]
     Calls,
@@ -230,7 +234,24 @@ pub async fn count_calls(options: &Options, progress: Progress<'_>) -> anyhow::R
     calls::run(&plan, &under, progress).await
 }
 
-/// Measures what is asked for; calls are counted by `count_calls`.
+/// Measures hedging.
+pub async fn measure_tail(options: &Options, progress: Progress<'_>) -> anyhow::Result<tail::Report> {
+    use anyhow::Context as _;
+    let echo = beside(options.echo.as_deref(), "push0-echo");
+    let echo = echo.context("push0-echo is missing: build it beside this program, or name it with --echo")?;
+    let shim = vec![std::env::current_exe()?.display().to_string(), "shim".to_owned(), "--".to_owned()];
+    let plan = tail::Plan::new(echo, shim);
+    let plan = match (options.tiny, options.full) {
+        (true, _) => tail::Plan { blocks: 1, learning: 1, segments: 4, task_ms: 20, ..plan },
+        (_, true) => plan,
+        _ => tail::Plan { blocks: 15, ..plan },
+    };
+    let under = options.dir.clone().unwrap_or_else(std::env::temp_dir);
+    std::fs::create_dir_all(&under)?;
+    tail::run(&plan, &under, progress).await
+}
+
+/// Measures what is asked for; calls are counted by `count_calls`, hedging is measured by [`measure_tail`].
 pub async fn run(options: &Options, progress: Progress<'_>) -> anyhow::Result<Report> {
     let (effort, part) = (options.effort(), options.part);
     let under = options.dir.clone().unwrap_or_else(std::env::temp_dir);

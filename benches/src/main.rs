@@ -27,6 +27,11 @@ fn main() -> anyhow::Result<()> {
         let report = runtime.block_on(push0_bench::count_calls(&cli.options, &|what| eprintln!("counting: {what}")))?;
         return print(cli.json, cli.options.markdown, &report, || report.markdown(), || report.table());
     }
+    if cli.options.part == push0_bench::Part::Tail {
+        let report =
+            runtime.block_on(push0_bench::measure_tail(&cli.options, &|what| eprintln!("measuring: {what}")))?;
+        return print(cli.json, cli.options.markdown, &report, || report.markdown(), || report.table());
+    }
     let report = runtime.block_on(push0_bench::run(&cli.options, &|what| eprintln!("measuring: {what}")))?;
     print(cli.json, cli.options.markdown, &report, || report.markdown(), || report.table())
 }

@@ -9,7 +9,7 @@ use push0_core::{Pool, pipeline::Kind};
 
 use crate::prover::{Mark, Marks};
 use crate::report::{Measure, Reading, Unit};
-use crate::system::{Keeping, Manner, Reach, Setup, System, tree};
+use crate::system::{Keeping, Manner, Reach, Setup, System, Workers, tree};
 use crate::{Effort, Progress};
 
 /// Leaves that take their time, under joins that take none.
@@ -174,7 +174,8 @@ pub async fn efficiency_of_processes(
     under: &Path,
 ) -> anyhow::Result<f64> {
     let pipeline = echo_tree("bench-sleeping", millis, 0, 16, &processes.echo)?;
-    let mut system = System::start_with_processes(Setup::DEFAULT, &pipeline, under, workers, &processes.shim).await?;
+    let mut system =
+        System::start_with_processes(Setup::DEFAULT, &pipeline, under, &Workers::one(workers), &processes.shim).await?;
     let first = system.submit(workers as u32).await?;
     system.until_final(first).await?;
     let begun = Instant::now();

@@ -94,6 +94,21 @@ pub enum Manner {
     Ahead,
 }
 
+/// Real workers of a pool.
+#[derive(Debug, Clone, Copy)]
+pub struct Workers {
+    pub count: usize,
+    pub slots: usize,
+    pub lease: Millis,
+}
+
+impl Workers {
+    /// One with so many slots.
+    pub fn one(slots: usize) -> Self {
+        Self { count: 1, slots, lease: LEASE }
+    }
+}
+
 /// Pollers a queue, as `push0 up` has by default.
 const POLLERS: usize = 2;
 
@@ -213,29 +228,32 @@ impl System {
         });
     }
 
-    /// With the functions, and with real workers: one of the trusted pool, and one of the pool `cpu` with so many slots, whose provers are
-    /// processes. Ends when the system is stopped.
+    /// With the functions, and with real workers, whose provers are processes: one of the trusted pool, and those of the pool `cpu`. Ends when
+    /// the system is stopped.
     pub async fn start_with_processes(
         setup: Setup,
         pipeline: &str,
         under: &Path,
-        slots: usize,
+        workers: &Workers,
         shim: &[String],
     ) -> anyhow::Result<Self> {
         let mut system = Self::new(setup, pipeline, under).await?;
-        system.start_processes(slots, shim, &[Class::Standard])?;
+        system.start_processes(workers, shim, &[Class::Standard])?;
         Ok(system)
     }
 
     /// Starts functions, reaper and workers of such a system; the workers take tasks of these classes.
-    pub fn start_processes(&mut self, slots: usize, shim: &[String], classes: &[Class]) -> anyhow::Result<()> {
+    pub fn start_processes(&mut self, workers: &Workers, shim: &[String], classes: &[Class]) -> anyhow::Result<()> {
         self.start_functions(|function| function);
         self.start_reaper();
-        for (pool, slots) in [(Pool::trusted(), 1), ("cpu".parse()?, slots)] {
+        let cpu: Pool = "cpu".parse()?;
+        let provers = (0..workers.count).map(|number| (cpu.clone(), number, workers.slots));
+        for (pool, number, slots) in provers.chain([(Pool::trusted(), 0, 1)]) {
             let ports = self.worker_ports(&pool)?;
-            let (id, scratch) = (format!("{pool}-0").parse()?, self.dir.join("scratch"));
+            let (id, scratch) = (format!("{pool}-{number}").parse()?, self.dir.join("scratch"));
             let config = WorkerConfig {
                 slots,
+                lease: workers.lease,
                 classes: classes.to_vec(),
                 shim: shim.to_vec(),
                 ..WorkerConfig::new(id, pool, self.pipeline.provers.clone(), scratch)

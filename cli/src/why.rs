@@ -11,7 +11,7 @@ use push0_core::{Attempt, ChainId, Class, ErrorCode, Millis, Node, Pool, TaskId,
 use push0_runtime::drive::Catalog;
 use push0_runtime::http::WorkerHere;
 use push0_runtime::port::QueueStats;
-use push0_runtime::snapshot::{AtFault, BlockSnapshot, ChainSnapshot, RunSnapshot, TaskSnapshot, Tried};
+use push0_runtime::snapshot::{AtFault, BlockSnapshot, ChainSnapshot, CopySnapshot, RunSnapshot, TaskSnapshot, Tried};
 use serde::Serialize;
 
 use crate::on_time;
@@ -517,7 +517,7 @@ fn task(facts: &Facts, run: &RunSnapshot, task: &TaskSnapshot) -> Task {
         Some(started) => format!("with {} for {}", started.worker, duration(facts.now.since(started.at))),
         None => format!("waits in {}", work_queue(&pool, task.class)),
     };
-    let state = format!("{state}{}", fared(&task.tried));
+    let state = format!("{state}{}{}", hedging(facts, task), fared(&task.tried));
     let last_error = task.failures.last().map(failure);
     Task {
         id: task.id.clone(),
@@ -598,6 +598,24 @@ fn barred_everywhere(facts: &Facts, tasks: &[&TaskSnapshot], why: &mut Why) {
             why.next.push(start);
         }
     }
+}
+
+/// What is said of a straggler, and of further copies of a task.
+fn hedging(facts: &Facts, task: &TaskSnapshot) -> String {
+    let ran = task.started.as_ref().map(|started| facts.now.since(started.at));
+    let usual = task.usual.filter(|usual| ran.is_some_and(|ran| ran > usual.took));
+    let usual = usual.map(|usual| {
+        let percent = f64::from(usual.thousandths) / 10.0;
+        format!(" (a straggler: {percent} % of such tasks take {} at most)", duration(usual.took))
+    });
+    let copy = |copy: &CopySnapshot| match &copy.started {
+        _ if copy.failed => format!(", copy {} failed", copy.copy),
+        Some(started) => {
+            format!(", copy {} with {} for {}", copy.copy, started.worker, duration(facts.now.since(started.at)))
+        }
+        None => format!(", copy {} waits for a worker", copy.copy),
+    };
+    usual.into_iter().chain(task.copies.iter().map(copy)).collect()
 }
 
 /// A failed attempt in one line.

@@ -17,7 +17,7 @@ pub use demote::waiting;
 pub use failure::{Decision, Failure, Revocation, late_at, on_checked, on_dead_letter, on_failure, on_late, revoke};
 pub use hedge::{
     COPIES, Harvest, HedgeLook, MOST_HEDGES, Part, Running, ask, copies, copy_of, first_look as first_hedge_look,
-    hedge_is_overdue, next_look, out, pending, settled, stragglers, survey,
+    hedge_is_overdue, next_look, out, pending, settled, stragglers, straggles, survey,
 };
 pub use ranges::{Piece, RangeStep, piece_of, pieces, range_step};
 pub use sketch::Sketch;

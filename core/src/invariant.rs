@@ -1,7 +1,9 @@
 //! The numbered invariants, as predicates. `docs/invariants.md` lists them; the drive loops, the simulator's auditor and the model
 //! checker use these same functions.
 
+use crate::block::Sketch;
 use crate::chain::is_abandoned;
+use crate::pipeline::Hedging;
 use crate::record::{BatchRow, BlockRow, BlockStatus, ChainRow, NodeView, OutboxRow};
 
 /// A broken invariant.
@@ -83,6 +85,12 @@ pub fn batch(chain: &ChainRow, row: &BatchRow) -> Check {
     let follows = cursor.is_some_and(|cursor| cursor.next == range.to + 1 && cursor.number == row.number + 1);
     let is_final = range.of == chain.chain && range.from <= range.to && range.to < chain.next_final;
     hold(follows && is_final, "I10", || format!("{row:?} with {chain:?}"))
+}
+
+/// I12: further copies are sent only within their stage's budget.
+pub fn hedged(sketch: &Sketch, hedging: &Hedging, copies: usize) -> Check {
+    let is_within = u128::from(sketch.extra.0) * 1_000 <= u128::from(sketch.work.0) * u128::from(hedging.budget);
+    hold(copies == 0 || is_within, "I12", || format!("{copies} copies with {sketch:?}"))
 }
 
 /// I9: a node is sent only when every one of its slots is filled, each by an attempt at or above its floor.

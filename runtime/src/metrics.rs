@@ -110,6 +110,11 @@ metrics! {
         "blocks that gave their number to another (a later fork's, or an operator's replacement) or were dropped";
     BlocksParentless = "push0_blocks_parentless_count", Count, ["chain"],
         "blocks stopped and parked until their parent is there, as the reaper found them";
+    HedgesSent = "push0_hedges_sent_count", Count, ["stage"], "copies of stragglers sent";
+    HedgesWon = "push0_hedges_won_count", Count, ["stage"], "stragglers whose copy was first";
+    WorkTime = "push0_work_milliseconds", Milliseconds, ["stage"],
+        "what provers worked on accepted tasks of a hedged stage, all copies together; a sum";
+    HedgeTime = "push0_hedge_work_milliseconds", Milliseconds, ["stage"], "of that, copies of stragglers; a sum";
     BlobsDeleted = "push0_blobs_deleted_count", Count, ["chain"], "blobs of finalized blocks that nothing needs any more, deleted";
 }
 

@@ -1,14 +1,14 @@
 //! The one query behind `status`, `block`, `watch` and `why`: what the state table says of a chain or a block, as plain data.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use push0_core::block;
+use push0_core::block::{self, Sketch};
 use push0_core::chain::{ChainConfig, View};
 use push0_core::plan::{Children, Plan};
 use push0_core::record::{
-    BlockRow, ChainRow, FailureNote, NodeView, OutboxRow, Promotion, RowKey, RunView, Started, Versioned,
+    BlockRow, ChainRow, FailureNote, NodeView, OutboxRow, Promotion, RowKey, RunView, Started, Versioned, attribute,
 };
-use push0_core::{Attempt, ChainId, Class, Node, Pool, ProverName, RunId, Sha256, TaskId, WorkerId};
+use push0_core::{Attempt, ChainId, Class, Millis, Node, Pool, ProverName, RunId, Sha256, TaskId, WorkerId};
 use serde::{Deserialize, Serialize};
 
 use crate::port::{Key, PortResult, Queue, QueueStats, Row, Table};
@@ -85,6 +85,12 @@ pub struct TaskSnapshot {
     pub failures: Vec<FailureNote>,
     #[serde(default)]
     pub tried: Tried,
+    /// Further copies of the attempt.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub copies: Vec<CopySnapshot>,
+    /// Where its stage is hedged: how long its tasks usually take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usual: Option<Usual>,
 }
 
 /// How a task fared so far, and where it goes.
@@ -115,6 +121,21 @@ pub struct AtFault {
     pub params: serde_json::Value,
     /// Keys of its inputs; of a leaf, which segment of the manifest.
     pub reads: Vec<String>,
+}
+
+/// Another copy of a task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CopySnapshot {
+    pub copy: u8,
+    pub started: Option<Started>,
+    pub failed: bool,
+}
+
+/// So many thousandths of a stage's recent tasks took no longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usual {
+    pub thousandths: u32,
+    pub took: Millis,
 }
 
 /// How many blocks a chain snapshot holds at most.
@@ -235,6 +256,8 @@ async fn of_run(table: &dyn Table, view: RunView, with_tasks: bool) -> PortResul
     } else if with_tasks {
         open.extend(task(&view, Node::SPLIT, nodes.get(&Node::SPLIT)));
     }
+    let usual = usual(table, &view, &open).await?;
+    open.iter_mut().for_each(|task| task.usual = usual.get(&task.node.stage).copied());
     if view.is_over() {
         // Nobody works on them any more; what went wrong is still of interest.
         let at_fault = view.failed.as_deref().and_then(block::failed_node);
@@ -295,8 +318,17 @@ fn task(view: &RunView, node: Node, row: Option<&NodeView>) -> Option<TaskSnapsh
         lost_attempts: policy.lost_attempts,
         barred: wanted.barred,
     };
+    let copy = |row: &NodeView, copy| CopySnapshot {
+        copy,
+        started: row.start_now(copy).cloned(),
+        failed: row.has_failed(copy),
+    };
+    let copies =
+        row.map_or(Vec::new(), |row| (1..block::copies(row, policy)).map(|number| copy(row, number)).collect());
     Some(TaskSnapshot {
         id,
+        copies,
+        usual: None,
         stage: view.run.pipeline.stage(node.stage).name.to_string(),
         node,
         attempt: wanted.attempt,
@@ -330,6 +362,21 @@ fn at_fault(view: &RunView, plan: Option<&Plan<'_>>, nodes: &BTreeMap<Node, Node
         params: stage.params.clone(),
         reads,
     })
+}
+
+/// How long tasks of the stages take that are hedged and have open tasks.
+async fn usual(table: &dyn Table, view: &RunView, open: &[TaskSnapshot]) -> PortResult<BTreeMap<u16, Usual>> {
+    let mut found = BTreeMap::new();
+    let stages: BTreeSet<u16> = open.iter().map(|task| task.node.stage).collect();
+    for stage in stages {
+        let policy = view.run.policy.stage(stage);
+        let Some(hedging) = policy.hedge else { continue };
+        let row = table.get(&key(RowKey::sketch(&view.run.digest.tag(), stage, &policy.pool))).await?;
+        let sketch = row.and_then(|row| Sketch::deserialize(row.attribute(attribute::SKETCH)?).ok());
+        let took = sketch.and_then(|sketch| sketch.quantile(hedging.quantile));
+        found.extend(took.map(|took| (stage, Usual { thousandths: hedging.quantile, took })));
+    }
+    Ok(found)
 }
 
 /// All node rows of a run.

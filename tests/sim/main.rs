@@ -41,6 +41,9 @@ struct Args {
     /// Chains are reorganised.
     #[arg(long)]
     reorgs: bool,
+    /// Slow workers, and copies of tasks, whatever the seed says.
+    #[arg(long)]
+    hedging: bool,
     /// Put the bug "acknowledge before effects" in.
     #[arg(long)]
     bug: bool,
@@ -69,6 +72,7 @@ fn main() {
             deadlines: args.deadlines || Scenario::of(seed).deadlines,
             provers: args.provers,
             reorgs: args.reorgs,
+            hedging: args.hedging || Scenario::of(seed).hedging,
             keep_trace: args.trace,
             batches: args.batches || Scenario::of(seed).batches,
             ..Scenario::of(seed)

@@ -6,11 +6,12 @@
 //!   actor can be killed.
 //! - [`prover`]: a scripted prover whose proofs say what they cover.
 //! - `reorg`: forks and dropped ranges.
-//! - [`world`]: the actors. [`death`]: what a single worker's death costs. [`poison`]: tasks that end their workers or run out of memory. [`auditor`]: what must hold, checked from the finalized stream and the artifacts alone.
+//! - [`world`]: the actors. `copies`: copies of tasks, and what must hold of them. [`death`]: what a single worker's death costs. [`poison`]: tasks that end their workers or run out of memory. [`auditor`]: what must hold, checked from the finalized stream and the artifacts alone.
 //!
 //! The same seed gives the same trace, byte for byte.
 
 pub mod auditor;
+mod copies;
 pub mod death;
 pub mod executor;
 pub mod faulty;

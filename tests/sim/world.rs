@@ -26,6 +26,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 
 use super::auditor::Auditor;
+use super::copies;
 use super::executor::{Dice, Executor};
 use super::faulty::{Faults, Faulty, START, Weather, dice};
 use super::poison;
@@ -71,6 +72,8 @@ pub struct Scenario {
     pub provers: bool,
     /// Chains are reorganised, by their submitters and by an operator, and the operator does nothing else to blocks than retry them.
     pub reorgs: bool,
+    /// Workers are often slow, and tasks have copies.
+    pub hedging: bool,
     /// Whether the trace is kept line by line, and printed when the run fails.
     pub keep_trace: bool,
 }
@@ -88,6 +91,7 @@ impl Scenario {
             batches: seed % 3 == 1,
             provers: false,
             reorgs: false,
+            hedging: seed % 3 == 2,
             keep_trace: false,
         }
     }
@@ -116,6 +120,8 @@ pub struct Report {
     pub abandoned: u64,
     /// Proofs that were said to state something else.
     pub disputed: u64,
+    /// Copies of stragglers that were proven.
+    pub hedges: u64,
     pub virtual_ms: u64,
     pub trace: Vec<String>,
 }
@@ -248,6 +254,11 @@ fn run_in(
     if scenario.reorgs {
         catalog.chains.values_mut().for_each(|config| config.window += 3);
     }
+    let mut conduct = conduct;
+    if scenario.hedging {
+        copies::allow(&mut catalog);
+        conduct.slow = conduct.slow.max(100);
+    }
     let script = Script::new(scenario.seed, conduct, clock.clone());
     let shared = Shared {
         silent_workers: scenario.silent_workers,
@@ -306,7 +317,9 @@ fn run_in(
     }
     stories.iter().try_for_each(|story| story.judge(&shared))?;
     let (fingerprint, events) = shared.weather.fingerprint();
-    let invocations = shared.script.runs().len() as u64;
+    let runs = shared.script.runs();
+    copies::judge(&runs, scenario.hedging)?;
+    let invocations = runs.len() as u64;
     Ok(Report {
         fingerprint,
         events,
@@ -320,6 +333,7 @@ fn run_in(
         left_behind: shared.left_behind.get(),
         abandoned: shared.auditor.borrow().abandoned,
         disputed: shared.script.disputed(),
+        hedges: if scenario.hedging { copies::hedges(&runs) } else { 0 },
         virtual_ms: clock.now().since(START).0,
         trace: shared.weather.lines(),
     })

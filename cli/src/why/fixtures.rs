@@ -70,6 +70,8 @@ pub(crate) fn proving(number: u64) -> BlockSnapshot {
         started,
         failures,
         tried: Tried::default(),
+        copies: Vec::new(),
+        usual: None,
     };
     let run = RunSnapshot {
         id: RunId::new("demo".parse().unwrap(), number, Epoch::FIRST),

@@ -336,3 +336,31 @@ fn a_batch_with_a_hole_is_only_to_be_skipped_and_a_failed_one_may_be_retried() {
     let why = check(&batches(3, vec![holed]), "", &["push0 skip demo 3", "push0 retry demo 3"]);
     assert!(!why.next.iter().any(|next| next.starts_with("push0 replace")), "{:?}", why.next);
 }
+
+#[test]
+fn a_straggler_is_named_with_its_copies() {
+    use push0_core::record::Started;
+    use push0_runtime::snapshot::{CopySnapshot, Usual};
+    let mut block = proving(1);
+    let started = Started { attempt: Attempt(1), worker: "gpu-9".parse().unwrap(), by: None, at: Millis(999_500) };
+    let task = &mut block.run.as_mut().unwrap().tasks[0];
+    task.usual = Some(Usual { thousandths: 950, took: Millis(1_000) });
+    let state = |block: &BlockSnapshot| {
+        let why = explain(&facts(1, vec![block.clone()]));
+        why.tasks.into_iter().find(|task| task.held_by.is_some()).unwrap().state
+    };
+    let straggler = "with gpu-7 for 3.0 s (a straggler: 95 % of such tasks take 1.0 s at most)";
+    assert_eq!(state(&block), straggler);
+    let copies = |started, failed| vec![CopySnapshot { copy: 1, started, failed }];
+    for (copies, says) in [
+        (copies(None, false), ", copy 1 waits for a worker"),
+        (copies(Some(started.clone()), false), ", copy 1 with gpu-9 for 500 ms"),
+        (copies(Some(started), true), ", copy 1 failed"),
+    ] {
+        block.run.as_mut().unwrap().tasks[0].copies = copies;
+        assert_eq!(state(&block), format!("{straggler}{says}"));
+    }
+    let task = &mut block.run.as_mut().unwrap().tasks[0];
+    (task.usual, task.copies) = (Some(Usual { thousandths: 950, took: Millis(9_000) }), Vec::new());
+    assert_eq!(state(&block), "with gpu-7 for 3.0 s", "nothing is said of what takes its time");
+}

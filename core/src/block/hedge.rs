@@ -162,19 +162,29 @@ pub struct Part {
     pub running: BTreeMap<u16, Vec<Running>>,
 }
 
-/// Looks at the rows of a part: what was accepted after `since`, and what is not yet.
-pub fn survey<'r>(graph: &Graph<'_>, piece: u32, since: Millis, row: impl Fn(Node) -> Option<&'r NodeView>) -> Part {
+/// Looks at the rows of a part: what was accepted after `since` and not after `until`, and what is not yet.
+pub fn survey<'r>(
+    graph: &Graph<'_>,
+    piece: u32,
+    since: Millis,
+    until: Millis,
+    row: impl Fn(Node) -> Option<&'r NodeView>,
+) -> Part {
     let mut part = Part::default();
     for node in graph.part(piece) {
         let policy = graph.run.policy.stage(node.stage);
         let Some(parent) = graph.plan.parent(node).filter(|_| policy.hedge.is_some()) else { continue };
         let fresh = NodeView::default();
         let own = row(node).unwrap_or(&fresh);
+        // What moved to a larger pool takes another time there, of which nothing is known.
+        let has_moved = |attempt| *own.pool(attempt, policy) != policy.pool;
         match row(parent.node).and_then(|reader| reader.slots.get(&parent.slot)) {
-            Some(artifact) if artifact.at > since => {
+            Some(artifact) if has_moved(artifact.attempt) => {}
+            Some(artifact) if since < artifact.at && artifact.at <= until => {
                 part.harvests.entry(node.stage).or_default().take(own, artifact, policy);
             }
             Some(_) => {}
+            None if has_moved(own.wanted.attempt) => {}
             None => part.running.entry(node.stage).or_default().push(running(node, own, policy)),
         }
     }
@@ -219,6 +229,17 @@ fn running(node: Node, row: &NodeView, policy: &StagePolicy) -> Running {
     }
 }
 
+/// Whether a node's task is a straggler now, and may be sent once more.
+pub fn straggles(row: &NodeView, node: Node, policy: &StagePolicy, limit: Millis, now: Millis) -> bool {
+    running(node, row, policy).is_due(limit, now)
+}
+
+impl Running {
+    fn is_due(&self, limit: Millis, now: Millis) -> bool {
+        self.may_hedge && self.since.is_some_and(|since| since.plus(limit) <= now)
+    }
+}
+
 /// What a look leads to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HedgeLook {
@@ -232,8 +253,7 @@ pub struct HedgeLook {
 pub fn stragglers(sketch: &mut Sketch, hedging: &Hedging, running: &[Running], now: Millis) -> HedgeLook {
     let pending = running.iter().filter(|task| task.is_pending).map(|task| task.node).take(AT_MOST).collect();
     let Some(limit) = sketch.straggles_after(hedging) else { return HedgeLook { hedge: Vec::new(), pending } };
-    let is_due = |task: &&Running| task.may_hedge && task.since.is_some_and(|since| since.plus(limit) <= now);
-    let mut due: Vec<&Running> = running.iter().filter(is_due).collect();
+    let mut due: Vec<&Running> = running.iter().filter(|task| task.is_due(limit, now)).collect();
     due.sort_by_key(|task| (task.since, task.node));
     let granted = due.iter().take(AT_MOST).map_while(|task| Some((task.node, sketch.reserve(hedging)?)));
     HedgeLook { hedge: granted.collect(), pending }
@@ -301,4 +321,227 @@ pub fn pending(row: &NodeView, policy: &StagePolicy, task: &TaskMessage) -> Vec<
     }
     let unsent = (hedges.sent..hedges.asked).map(|hedge| policy.copies + hedge);
     unsent.map(|copy| TaskMessage { avoid: avoid.clone(), ..task.as_copy(copy) }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sketch::FEW;
+    use super::*;
+    use crate::pipeline::Kind;
+    use crate::record::{FailureNote, Try};
+
+    const HEDGING: Hedging = Hedging { quantile: 900, factor: 1_500, budget: 100 };
+
+    fn policy() -> StagePolicy {
+        StagePolicy { hedge: Some(HEDGING), ..StagePolicy::default_for(Kind::Map) }
+    }
+
+    /// Of tasks that take a second.
+    fn sketch(samples: usize) -> Sketch {
+        let mut sketch = Sketch::default();
+        let durations = vec![Millis(1_000); samples];
+        sketch.merge(&Harvest { work: Millis(1_000 * samples as u64), durations, ..Harvest::default() });
+        sketch
+    }
+
+    fn started(worker: &str, at: u64) -> Started {
+        Started { attempt: Attempt(1), worker: worker.parse().unwrap(), by: None, at: Millis(at) }
+    }
+
+    fn hedges(asked: u8, sent: u8) -> Hedges {
+        Hedges { attempt: Attempt(1), asked, sent, reserved: Millis(1_000), at: Millis(0) }
+    }
+
+    fn of(index: u32, row: &NodeView) -> Running {
+        running(Node::new(1, 0, index), row, &policy())
+    }
+
+    fn since(start: u64) -> NodeView {
+        NodeView { started: Some(started("w1", start)), ..NodeView::default() }
+    }
+
+    fn hedged(sketch: &Sketch, running: &[Running], now: u64) -> Vec<u32> {
+        let look = stragglers(&mut sketch.clone(), &HEDGING, running, Millis(now));
+        look.hedge.iter().map(|(node, _)| node.index).collect()
+    }
+
+    #[test]
+    fn a_task_is_a_straggler_when_it_has_run_for_long_not_when_it_was_sent_long_ago() {
+        let known = sketch(100);
+        let limit = known.straggles_after(&HEDGING).unwrap();
+        assert!((1_400..=1_650).contains(&limit.0), "{limit:?}");
+        let tasks = [of(0, &since(10_000)), of(1, &NodeView::default())];
+        assert_eq!(hedged(&known, &tasks, 10_000 + limit.0 - 1), [0; 0]);
+        assert_eq!(hedged(&known, &tasks, 10_000 + limit.0), [0]);
+        assert_eq!(hedged(&known, &tasks, 10_000_000), [0], "what has not started is no straggler");
+        assert_eq!(hedged(&sketch(FEW as usize - 1), &tasks, 10_000_000), [0; 0], "too little is known");
+    }
+
+    #[test]
+    fn every_copy_that_is_out_must_have_run_for_long() {
+        let known = sketch(100);
+        let waiting = NodeView { hedges: Some(hedges(1, 1)), ..since(1_000) };
+        assert_eq!(hedged(&known, &[of(0, &waiting)], 90_000), [0; 0], "the copy waits for a worker");
+        let running = NodeView { copies_started: [(1, started("w2", 80_000))].into(), ..waiting };
+        assert_eq!(hedged(&known, &[of(0, &running)], 81_000), [0; 0]);
+        assert_eq!(hedged(&known, &[of(0, &running)], 90_000), [0], "the copy is a straggler, too");
+        let again = NodeView { hedges: Some(hedges(MOST_HEDGES, 2)), ..running.clone() };
+        assert_eq!(hedged(&known, &[of(0, &again)], 900_000), [0; 0], "no more than that");
+        // A copy that failed is not waited for.
+        let note = FailureNote {
+            attempt: Attempt(1),
+            copy: 1,
+            worker: None,
+            by: None,
+            kind: crate::message::FailureKind::Retryable,
+            message: String::new(),
+            accused: Vec::new(),
+            at: Millis(0),
+        };
+        let wanted = Try { failures: vec![note], ..Try::default() };
+        let failed = NodeView { wanted, copies_started: Default::default(), ..running };
+        assert_eq!(hedged(&known, &[of(0, &failed)], 90_000), [0]);
+    }
+
+    #[test]
+    fn the_budget_caps_what_is_sent_and_the_longest_running_go_first() {
+        let tasks: Vec<Running> = (0..30).map(|index| of(index, &since(30_000 - u64::from(index)))).collect();
+        let mut known = sketch(100);
+        let look = stragglers(&mut known, &HEDGING, &tasks, Millis(90_000));
+        // A tenth of a hundred seconds, in copies of about one.
+        assert!((8..=10).contains(&look.hedge.len()), "{look:?}");
+        assert!(look.hedge.iter().all(|(node, _)| node.index >= 20), "{look:?}");
+        assert!(known.extra.0 * 10 <= known.work.0, "{known:?}");
+        let more = stragglers(&mut known, &HEDGING, &tasks, Millis(90_000));
+        assert_eq!(more.hedge, []);
+        // What was reserved makes room for what it was.
+        let cheap = Harvest { reserved: known.extra, extra: Millis(1_000), work: Millis(20_000), ..Harvest::default() };
+        known.merge(&cheap);
+        assert!(!stragglers(&mut known, &HEDGING, &tasks, Millis(90_000)).hedge.is_empty());
+    }
+
+    #[test]
+    fn a_copy_goes_to_none_of_those_that_have_the_task_and_is_sent_until_it_is_marked() {
+        let row =
+            NodeView { hedges: Some(hedges(2, 1)), copies_started: [(1, started("w2", 5))].into(), ..since(1_000) };
+        let policy = StagePolicy { copies: 1, ..policy() };
+        let task = sent_task();
+        let sent = pending(&row, &policy, &task);
+        let [copy] = &sent[..] else { panic!("{sent:?}") };
+        assert_eq!((copy.id.attempt, copy.id.copy), (Attempt(1), 2));
+        let avoided: Vec<&str> = copy.avoid.iter().map(|worker| worker.as_str()).collect();
+        assert_eq!(avoided, ["w0", "w1", "w2"]);
+        assert_eq!(pending(&NodeView { hedges: Some(hedges(2, 2)), ..row.clone() }, &policy, &task), []);
+        let moved = NodeView { wanted: Try { attempt: Attempt(2), ..Try::default() }, ..row };
+        assert_eq!(pending(&moved, &policy, &task), [], "of an attempt that was given up");
+    }
+
+    fn sent_task() -> TaskMessage {
+        TaskMessage {
+            id: "demo/1/e1/0123456789abcdef/1.0.0/a1c0".parse().unwrap(),
+            stage: "prove".parse().unwrap(),
+            kind: Kind::Map,
+            prover: "p".parse().unwrap(),
+            programs: Default::default(),
+            pool: "cpu".parse().unwrap(),
+            class: Default::default(),
+            inputs: vec![],
+            params: serde_json::Value::Null,
+            block_hash: crate::id::BlockHash([0; 32]),
+            time_limit: Millis(1),
+            progress_limit: None,
+            avoid: vec!["w0".parse().unwrap()],
+            check: None,
+            deadline: None,
+            demoted: false,
+            expand: false,
+            barred: vec![],
+            copies: Some(1),
+        }
+    }
+
+    #[test]
+    fn the_next_look_is_when_the_first_task_can_have_become_a_straggler() {
+        let known = sketch(100);
+        let limit = known.straggles_after(&HEDGING).unwrap().0;
+        let next = |tasks: &[Running], sketch: &Sketch, before: Option<&HedgeWatch>| {
+            let part = Part { running: [(1, tasks.to_vec())].into(), ..Part::default() };
+            next_look(before, &part, &[(1, (HEDGING, sketch.clone()))].into(), Millis(20_000))
+        };
+        let due = |tasks: &[Running]| next(tasks, &known, None).due.map(|due| due.0);
+        assert_eq!(due(&[of(0, &since(19_900)), of(1, &since(19_500))]), Some(19_500 + limit));
+        assert_eq!(due(&[of(0, &NodeView::default())]), Some(20_000 + limit), "it may start at any moment");
+        assert_eq!(due(&[of(0, &since(1_000))]), Some(20_000 + limit / 4), "it waits for the budget");
+        let done = Part::default();
+        assert_eq!(next_look(None, &done, &BTreeMap::new(), Millis(20_000)).due, None, "everything is accepted");
+        // Without samples looks get rarer.
+        let mut pauses = Vec::new();
+        let mut watch = None;
+        for _ in 0..8 {
+            let found = next(&[of(0, &since(1_000))], &Sketch::default(), watch.as_ref());
+            pauses.push(found.due.unwrap().0 - 20_000);
+            watch = Some(found);
+        }
+        assert_eq!(pauses, [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000]);
+    }
+
+    #[test]
+    fn a_lost_timer_is_overdue_and_one_that_is_done_never_is() {
+        let watch = |due| HedgeWatch { due, ..HedgeWatch::default() };
+        let overdue = |watch: Option<&HedgeWatch>| hedge_is_overdue(watch, Millis(0), Millis(10), Millis(5_000));
+        assert!(overdue(None) && overdue(Some(&watch(Some(Millis(4_900))))));
+        assert!(!overdue(Some(&watch(Some(Millis(4_980))))) && !overdue(Some(&watch(None))));
+    }
+
+    #[test]
+    fn what_was_accepted_is_counted_with_all_its_copies() {
+        let artifact = |copy: u8| Artifact {
+            attempt: Attempt(1),
+            blob: crate::record::BlobRef {
+                key: format!("artifacts/cpu/demo/1/e1/0123456789abcdef/1.0.0/a1c{copy}"),
+                sha256: crate::id::Sha256([0; 32]),
+                size: 1,
+            },
+            worker: "w2".parse().unwrap(),
+            at: Millis(9_000),
+        };
+        let take = |row: &NodeView, copy| {
+            let mut harvest = Harvest::default();
+            harvest.take(row, &artifact(copy), &policy());
+            harvest
+        };
+        let row =
+            NodeView { hedges: Some(hedges(1, 1)), copies_started: [(1, started("w2", 8_000))].into(), ..since(4_000) };
+        let durations = vec![Millis(1_000)];
+        let wanted = Harvest { durations, work: Millis(6_000), extra: Millis(1_000), reserved: Millis(1_000) };
+        assert_eq!(take(&row, 1), wanted);
+        assert_eq!(take(&NodeView::default(), 0).durations, [UNSEEN], "too short to be announced");
+        let other =
+            NodeView { started: Some(Started { attempt: Attempt(2), ..started("w1", 1) }), ..NodeView::default() };
+        assert_eq!(take(&other, 0), Harvest::default(), "it is not known when this attempt began");
+    }
+
+    #[test]
+    fn those_are_told_to_stop_that_may_be_at_it() {
+        let accepted = |attempt| Artifact {
+            attempt: Attempt(attempt),
+            blob: crate::record::BlobRef { key: "k".to_owned(), sha256: crate::id::Sha256([0; 32]), size: 1 },
+            worker: "w2".parse().unwrap(),
+            at: Millis(9_000),
+        };
+        let reader = |attempt, hedged: Option<u32>| NodeView {
+            slots: [(0, accepted(attempt))].into(),
+            hedged: hedged.map(|hedged| (0, Attempt(hedged))).into_iter().collect(),
+            ..NodeView::default()
+        };
+        let told = |reader: &NodeView, policy: &StagePolicy| -> Vec<u32> {
+            settled(reader, 0, policy).into_iter().map(|attempt| attempt.0).collect()
+        };
+        assert_eq!(told(&reader(1, None), &policy()), [0; 0]);
+        assert_eq!(told(&reader(1, Some(1)), &policy()), [1]);
+        assert_eq!(told(&reader(1, Some(2)), &policy()), [2], "an earlier attempt was first after all");
+        assert_eq!(told(&reader(2, Some(1)), &policy()), [0; 0]);
+        assert_eq!(told(&reader(2, None), &StagePolicy { copies: 2, ..policy() }), [2]);
+        assert_eq!(told(&NodeView::default(), &StagePolicy { copies: 2, ..policy() }), [0; 0]);
+    }
 }

@@ -5,7 +5,8 @@
 //! task's kind. Its parameters (of the stage, or of a JSON witness) are listed at [`params::Params`].
 //!
 //! Session form by default; exec form with `--stage`. `PUSH0_ECHO_LOG` names a file to which every task started
-//! appends its id as one line; `PUSH0_ECHO_STATE` a directory in which failure rules count across processes.
+//! appends its id as one line; `PUSH0_ECHO_TIMES` one to which every task ended appends its id, when it began and ended (milliseconds of the
+//! Unix epoch), and `done` or `ended`; `PUSH0_ECHO_STATE` a directory in which failure rules count across processes.
 
 mod files;
 mod params;
@@ -24,6 +25,9 @@ use sha2::{Digest, Sha256};
 use crate::files::{Artifact, Header, Manifest, SegmentFile};
 use crate::params::{Params, Witness};
 use crate::script::Action;
+
+/// Environment variable naming the log of tasks' times.
+const TIMES_ENV: &str = "PUSH0_ECHO_TIMES";
 
 /// Environment variable naming the log of task ids.
 const LOG_ENV: &str = "PUSH0_ECHO_LOG";
@@ -65,49 +69,76 @@ impl Prover for Echo {
     }
 
     fn run(&mut self, task: &Task, ctx: &Ctx) -> Result<TaskResult, Failure> {
-        log_task(&task.id)?;
-        let params = Params::of(&task.params)?;
-        match script::action(&params, task)? {
-            None => {}
-            Some(Action::Fail(failure)) => return Err(failure),
-            Some(Action::Hang) => loop {
-                sleep(Duration::from_secs(3600));
-            },
-            Some(Action::Crash) => std::process::abort(),
-            Some(Action::Garbage) => garbage()?,
-            Some(Action::BadVerdict) => {
-                return Ok(TaskResult::verdict(Verdict::BadProof, "the failure script says so"));
-            }
-        }
-        match task.kind {
-            Kind::Split => split(task, &params, ctx),
-            Kind::Map | Kind::Single => {
-                wait(params.duration_ms, ctx)?;
-                one(task, &params)
-            }
-            Kind::Join => {
-                wait(params.duration_ms, ctx)?;
-                join(task, &params)
-            }
-            Kind::Verify => {
-                wait(params.duration_ms, ctx)?;
-                verify(task, &params)
-            }
+        append(LOG_ENV, &task.id)?;
+        let begun = now_ms();
+        let result = run(task, ctx);
+        let how = if result.is_ok() { "done" } else { "ended" };
+        append(TIMES_ENV, &format!("{} {begun} {} {how}", task.id, now_ms()))?;
+        result
+    }
+}
+
+fn run(task: &Task, ctx: &Ctx) -> Result<TaskResult, Failure> {
+    let params = Params::of(&task.params)?;
+    let duration_ms = match params.slow {
+        Some(slow) if is_slow(&task.id, slow) => params.duration_ms.saturating_mul(slow.factor),
+        _ => params.duration_ms,
+    };
+    match script::action(&params, task)? {
+        None => {}
+        Some(Action::Fail(failure)) => return Err(failure),
+        Some(Action::Hang) => loop {
+            sleep(Duration::from_secs(3600));
+        },
+        Some(Action::Crash) => std::process::abort(),
+        Some(Action::Garbage) => garbage()?,
+        Some(Action::BadVerdict) => {
+            return Ok(TaskResult::verdict(Verdict::BadProof, "the failure script says so"));
         }
     }
+    match task.kind {
+        Kind::Split => split(task, &params, ctx),
+        Kind::Map | Kind::Single => {
+            wait(duration_ms, ctx)?;
+            one(task, &params)
+        }
+        Kind::Join => {
+            wait(duration_ms, ctx)?;
+            join(task, &params)
+        }
+        Kind::Verify => {
+            wait(duration_ms, ctx)?;
+            verify(task, &params)
+        }
+    }
+}
+
+/// Whether this run of the task is one of the slow ones. The pipeline's tag in the id does not count.
+fn is_slow(id: &str, slow: params::Slow) -> bool {
+    let parts: Vec<&str> = id.split('/').collect();
+    let (tag, node) = (parts.len().saturating_sub(3), parts.len().saturating_sub(2));
+    let counts: Vec<&str> = parts[..tag].iter().chain(&parts[node..]).copied().collect();
+    let digest = Sha256::digest(counts.join("/"));
+    let drawn = digest[..8].iter().fold(0_u64, |drawn, byte| drawn << 8 | u64::from(*byte));
+    drawn % 1_000 < slow.per_thousand
+}
+
+fn now_ms() -> u128 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map(|since| since.as_millis()).unwrap_or_default()
 }
 
 fn main() -> ExitCode {
     push0_prover::main(Echo)
 }
 
-/// One line a task started, in one write, so that lines of several processes never mix.
-fn log_task(id: &str) -> Result<(), Failure> {
-    let Some(path) = std::env::var_os(LOG_ENV) else {
+/// One line to the file that an environment variable names, in one write, so that lines of several processes never mix.
+fn append(name: &str, line: &str) -> Result<(), Failure> {
+    let Some(path) = std::env::var_os(name) else {
         return Ok(());
     };
     let file = fs::OpenOptions::new().create(true).append(true).open(path);
-    file.and_then(|mut file| file.write_all(format!("{id}\n").as_bytes())).map_err(Failure::retryable)
+    file.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes())).map_err(Failure::retryable)
 }
 
 /// Breaks the protocol: a line on stdout that is no message.

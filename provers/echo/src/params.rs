@@ -13,6 +13,8 @@ pub(crate) struct Params {
     pub segments: u32,
     /// How long each task of the stage takes.
     pub duration_ms: u64,
+    /// Some runs take longer.
+    pub slow: Option<Slow>,
     /// `map`, `join`, `single`: pads the output with newlines to this size.
     pub output_bytes: usize,
     /// The failure script: the first rule that matches and has times left is what happens.
@@ -25,7 +27,15 @@ pub(crate) struct Params {
 
 impl Default for Params {
     fn default() -> Self {
-        Self { segments: 4, duration_ms: 0, output_bytes: 0, fail: Vec::new(), state_dir: None, states: None }
+        Self {
+            segments: 4,
+            duration_ms: 0,
+            slow: None,
+            output_bytes: 0,
+            fail: Vec::new(),
+            state_dir: None,
+            states: None,
+        }
     }
 }
 
@@ -37,6 +47,16 @@ impl Params {
         serde_json::from_value(params.clone())
             .map_err(|error| Failure::permanent(format!("echo's parameters: {error}")))
     }
+}
+
+/// Which runs are slow follows from block, node, attempt and copy alone: the same in every pipeline, and another copy mostly is not.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Slow {
+    /// So many of a thousand runs.
+    pub per_thousand: u64,
+    /// They take so many times as long.
+    pub factor: u64,
 }
 
 /// One rule of the failure script. What is left out matches everything.

@@ -237,6 +237,9 @@ async fn on_done(
     let row = NodeView::read(&accepted.row.attributes);
     let stopping = hedge::stop_others(context, &graph, node, &row, parent.slot);
     futures::try_join!(fire(context, &graph, parent.node, row.clone()), stopping)?;
+    if accepted.won {
+        hedge::count_won(context, &view.run, &report.task);
+    }
     let settled = Handled::Ignored(block::Ignored::Settled);
     Ok(if accepted.won { Handled::Accepted } else { settled })
 }

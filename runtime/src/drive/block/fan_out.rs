@@ -7,7 +7,7 @@ use push0_core::record::{
 };
 use push0_core::{ErrorCode, Millis, RunId};
 
-use super::{demote, fail, load_run, timer};
+use super::{demote, fail, hedge, load_run, timer};
 use crate::drive::chain::task_message;
 use crate::drive::store::{key, read_blob};
 use crate::drive::{Context, DriveError};
@@ -136,6 +136,7 @@ async fn send_piece(
     if piece.number > 0 {
         timer::arm(context, &view.run.id, piece.number, now).await?;
     }
+    hedge::arm(context, &view.run, piece.number, now).await?;
     context.table.set_if(&at, &mark, None, Some(now.0.into())).await?;
     Ok(true)
 }

@@ -16,7 +16,7 @@ use push0_core::message::{TimerKind, TimerMessage, queue};
 use push0_core::record::{BlockRow, NodeView, RowKey, RunView, Versioned as _, Watch, attribute};
 use push0_core::{ErrorCode, Millis, Node, RunId};
 
-use super::{deadline, fail, fan_out, graph};
+use super::{deadline, fail, fan_out, graph, hedge};
 use crate::drive::store::{key, load};
 use crate::drive::{Context, DriveError, chain};
 use crate::port::{Key, Outgoing, Row, Value};
@@ -70,6 +70,9 @@ pub(super) async fn send(context: &Context, timer: &TimerMessage) -> Result<(), 
 pub async fn on_timer(context: &Context, timer: &TimerMessage) -> Result<Looked, DriveError> {
     if timer.kind == TimerKind::Deadline {
         return deadline::on_timer(context, timer).await;
+    }
+    if timer.kind == TimerKind::Hedge {
+        return hedge::on_timer(context, timer).await;
     }
     let Some(quiet) = context.quiet else { return Ok(Looked::Dropped) };
     // The rows of a run that ended long ago may be gone, those of one that is to be looked after are not.
@@ -130,7 +133,7 @@ pub async fn look_after_overdue(context: &Context, view: &RunView) -> Result<usi
             break;
         }
     }
-    Ok(looked)
+    Ok(looked + hedge::look_after_overdue(context, view, ranges.as_ref(), quiet, OVERDUE).await?)
 }
 
 /// A piece of a run's fan-out with what is made from it.
