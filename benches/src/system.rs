@@ -363,7 +363,7 @@ impl System {
         let message = Outgoing {
             body: ChainMessage::Submit(submission).to_json(),
             group: Some(chain.to_string()),
-            dedup: Some(number.to_string()),
+            dedup: Some(format!("{chain}/{number}")),
             ..Outgoing::default()
         };
         self.context.queue.send(queue::SUBMISSIONS, vec![message]).await?;
