@@ -187,7 +187,7 @@ pub async fn three_deep(site: &dyn Site, queue: &dyn Queue, blobs: &dyn Blobs, l
     judge.judge(blobs, &hashes, SEGMENTS).await;
     judge.look_for_overwriting(blobs).await;
     let after = old_runs(site, 2..=4);
-    println!(
+    eprintln!(
         "{before} runs of the prover for the old blocks before, {} after; {} deliveries",
         after - before,
         judge.deliveries

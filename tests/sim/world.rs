@@ -87,7 +87,7 @@ impl Scenario {
             healers: Healers::Both,
             intruder: false,
             poison: false,
-            deadlines: seed % 3 == 0,
+            deadlines: seed.is_multiple_of(3),
             batches: seed % 3 == 1,
             provers: false,
             reorgs: false,
@@ -263,7 +263,7 @@ fn run_in(
     let shared = Shared {
         silent_workers: scenario.silent_workers,
         healers: scenario.healers,
-        ranks: scenario.seed % 2 == 0,
+        ranks: scenario.seed.is_multiple_of(2),
         reorgs: scenario.reorgs,
         ..shared(catalog, weather.clone(), script, clock, dice)?
     };

@@ -124,7 +124,7 @@ fn lanes(reason: &str, at: Millis) -> Vec<Lane> {
     let states = [
         LaneState::Proving,
         LaneState::Proven(proof),
-        LaneState::Redone { spoiled: at.0 % 2 == 0, reason: reason.to_owned() },
+        LaneState::Redone { spoiled: at.0.is_multiple_of(2), reason: reason.to_owned() },
         LaneState::Failed { reason: reason.to_owned() },
         LaneState::Stopped,
     ];
