@@ -14,7 +14,7 @@ fn example() -> Installation {
     let installation = Installation::of(&[]);
     for file in FILES {
         // A copy keeps the script's mode.
-        std::fs::copy(from.join(file), installation.path(file)).unwrap();
+        std::fs::copy(from.join(file), installation.path(file)).expect("the example is copied");
     }
     installation
 }
@@ -23,7 +23,7 @@ fn blocks(installation: &Installation, count: usize) -> Vec<PathBuf> {
     let blocks = installation.path("blocks");
     let mut rollup = Command::new(program("push0-rollup"));
     rollup.args(["random", "--chain", "demo", "--blocks", &count.to_string(), "--transfers", "20", "--out"]);
-    let made = rollup.arg(&blocks).output().unwrap();
+    let made = rollup.arg(&blocks).output().expect("the tool runs");
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     (1..=count).map(|number| blocks.join(format!("{number}.json"))).collect()
 }
