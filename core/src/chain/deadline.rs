@@ -318,6 +318,14 @@ mod tests {
         assert_eq!(world.finalized(), [1, 2]);
         assert_eq!((code(&world, 2), world.chain.on_time.missed), (None, 2), "proven, and late all the same");
         assert_eq!(world.command(retry(None)), Err(Ignored::NotFailed { number: 2, status: "final" }));
+        // Nor by anybody once its tombstone is final.
+        let mut world = self::world(4, Late::Abandon);
+        world.submit(1);
+        pass(at(&mut world, 106), 1).unwrap();
+        let (abandoned, row) = (world.blocks[&1].epoch, world.blocks[&1].clone());
+        let retry = Command::Retry { chain: chain_id(), number: 1, epoch: Some(abandoned) };
+        assert_eq!(world.command(retry), Err(Ignored::NotFailed { number: 1, status: "skipped" }));
+        assert_eq!((&world.blocks[&1], world.finalized()), (&row, vec![1]));
     }
 
     #[test]

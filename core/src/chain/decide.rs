@@ -198,7 +198,8 @@ fn retry(view: &View, number: u64, epoch: Option<Epoch>, now: Now, config: &Chai
     }
     // A run that is going on is given up, and a block that was abandoned taken up again, only when it is named: the command may come twice,
     // the second time when its own run has been abandoned.
-    let may_be_running = epoch.is_some() && (block.status == BlockStatus::Proving || is_abandoned(block));
+    let is_abandoned = is_abandoned(block) && !is_final(block);
+    let may_be_running = epoch.is_some() && (block.status == BlockStatus::Proving || is_abandoned);
     // Of two proofs that say different things neither is handed on.
     let is_disputed = !is_final(block) && block.disagreement().is_some();
     if !may_be_running && !is_disputed && !matches!(block.status, BlockStatus::Failed { .. }) {
