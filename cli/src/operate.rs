@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use push0_core::chain::is_abandoned;
 use push0_core::message::{ChainMessage, Command, queue};
-use push0_core::record::{BlockStatus, ChainRow, Versioned as _};
+use push0_core::record::{BlockStatus, ChainRow, Halt, Versioned as _};
 use push0_core::{ChainId, ErrorCode};
 use push0_runtime::port::{Clock as _, Outgoing, SystemClock};
 use push0_runtime::snapshot::{self, BlockSnapshot};
@@ -202,7 +202,10 @@ pub async fn pause(args: &args::ChainArg, remote: &Remote, output: Output) -> an
 }
 
 pub async fn resume(args: &args::ChainArg, remote: &Remote, output: Output) -> anyhow::Result<()> {
-    let command = Command::Resume { chain: args.chain.clone() };
+    // Only the halt that is there now is known to whoever asks for this.
+    let now = snapshot::chain(&*remote.table, remote.chain(&args.chain)?, 0).await?.chain;
+    let acknowledged = now.halt.as_ref().map(Halt::number).filter(|number| *number < now.next_final);
+    let command = Command::Resume { chain: args.chain.clone(), acknowledged };
     let show = |row: &ChainRow, _: u64| match &row.halt {
         _ if row.paused => "paused".to_owned(),
         Some(halt) if halt.number() < row.next_final => format!("halted for block {}", halt.number()),

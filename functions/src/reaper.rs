@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use push0_core::chain::{Event, is_overdue};
 use push0_core::record::{BlockRow, BlockStatus, ChainRow, RowKey, RunView, Versioned as _};
 use push0_core::{ChainId, ErrorCode, Millis, RunId};
-use push0_runtime::drive::{Context, DriveError, block, chain};
+use push0_runtime::drive::{Context, DriveError, batch, block, chain};
 use push0_runtime::metrics::Metric;
 use push0_runtime::port::Key;
 
@@ -22,6 +22,9 @@ const BLOCKS: usize = 300;
 
 /// Uploads looked for a chain and turn.
 const UPLOADS: u64 = 100;
+
+/// Latest final blocks looked at for runs that their quorum did not wait for.
+const LEFT_BEHIND: usize = 16;
 
 pub struct Reaper {
     context: Context,
@@ -77,6 +80,9 @@ impl Reaper {
         if let Some(waited_for) = self.waited_for.as_ref().filter(|_| !is_derived) {
             self.find_upload(chain, waited_for).await?;
         }
+        if is_derived {
+            self.find_batches(chain).await?;
+        }
         let Some(row) = self.row(chain).await? else { return Ok(()) };
         let blocks = self.blocks(chain, &row).await?;
         let now = self.context.clock.now();
@@ -89,7 +95,8 @@ impl Reaper {
         self.context.metrics.observe(Metric::BlocksUnfinished, &[chain.as_str()], proving as u64);
         let parentless = blocks.iter().filter(|block| block.status == BlockStatus::Parked && block.unfit).count();
         self.context.metrics.observe(Metric::BlocksParentless, &[chain.as_str()], parentless as u64);
-        for run in unfinished.iter().flat_map(|block| runs(block)) {
+        let left_behind = self.left_behind(chain, &row).await?;
+        for run in unfinished.into_iter().chain(&left_behind).flat_map(runs) {
             let row = RowKey::run(&run);
             let row = self.context.table.get(&Key::new(row.partition, row.sort)).await?;
             let Some(view) = row.and_then(|row| RunView::read(&row.attributes)) else {
@@ -134,6 +141,34 @@ impl Reaper {
             }
         }
         Ok(())
+    }
+
+    /// Admits what a batch chain's source has fixed and nobody has told it of: a message that came before its chain was configured
+    /// everywhere, or that was lost.
+    async fn find_batches(&self, chain: &ChainId) -> Result<(), DriveError> {
+        let first = self.waits_for(chain).await?;
+        for number in first..first.saturating_add(UPLOADS) {
+            if !self.is_vacant(chain, number).await? || !batch::is_fixed(&self.context, chain, number).await? {
+                break;
+            }
+            let found = batch::derive(&self.context, chain, number).await?;
+            let _ = chain::drive(&self.context, chain, &Event::Batched(found)).await?;
+        }
+        Ok(())
+    }
+
+    /// Of the latest final blocks of several provers those with runs that their quorum did not wait for: what these come to is still
+    /// compared, and their time is limited.
+    async fn left_behind(&self, chain: &ChainId, row: &ChainRow) -> Result<Vec<BlockRow>, DriveError> {
+        if self.context.catalog.chains.get(chain).is_none_or(|config| config.provers.is_none()) {
+            return Ok(Vec::new());
+        }
+        let partition = RowKey::chain(chain).partition;
+        let from = row.next_final.saturating_sub(LEFT_BEHIND as u64).max(row.first);
+        let after = from.checked_sub(1).map(|before| RowKey::block(chain, before).sort);
+        let rows = self.context.table.query(&partition, "block/", after.as_deref(), LEFT_BEHIND).await?;
+        let blocks = rows.iter().filter_map(|row| BlockRow::from_value(row.doc()?.clone()).ok());
+        Ok(blocks.filter(|block| block.final_seq.is_some() && block.is_being_proven()).collect())
     }
 
     /// The number that a chain waits for: the first whose block was dropped, or the one to be released next.

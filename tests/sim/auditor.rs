@@ -199,7 +199,9 @@ impl Auditor {
     ) -> Result<(), String> {
         let messages =
             self.stream.iter().flat_map(|(chain, stream)| stream.iter().map(move |message| (chain, message)));
-        for (chain, message) in messages.filter(|(_, message)| message["finality"]["kind"] == "proof") {
+        // What a batch is of is known when the stream is judged.
+        let is_of_interest = |message: &Value| message["finality"]["kind"] == "proof" && !message["batch"].is_object();
+        for (chain, message) in messages.filter(|(_, message)| is_of_interest(message)) {
             let (number, epoch) = (message["number"].as_u64().unwrap_or(0), message["epoch"].as_u64().unwrap_or(0));
             let at = format!("{chain}/{number}");
             let hash = message["hash"].as_str().unwrap_or_default();

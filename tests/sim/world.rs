@@ -646,7 +646,7 @@ async fn operator(shared: Shared) {
             let nonce = shared.clock.now().0;
             let mut commands = Vec::new();
             if found.chain.paused {
-                commands.push(Command::Resume { chain: chain.clone() });
+                commands.push(Command::Resume { chain: chain.clone(), acknowledged: None });
             }
             // Batches are bound to their source, which has them in order: nothing is to be mended there.
             if let (Some(halt), true) = (&found.chain.halt, config.batch.is_some()) {
@@ -661,7 +661,7 @@ async fn operator(shared: Shared) {
                 }
                 Some(Halt::OrphanParent { number, .. }) => replace(&shared, chain, *number, 3, None, None, nonce),
                 Some(Halt::Disagreement(disputed)) if disputed.number < found.chain.next_final => {
-                    commands.push(Command::Resume { chain: chain.clone() });
+                    commands.push(Command::Resume { chain: chain.clone(), acknowledged: Some(disputed.number) });
                 }
                 Some(Halt::Disagreement(disputed)) => {
                     commands.push(Command::Retry { chain: chain.clone(), number: disputed.number, epoch: None });

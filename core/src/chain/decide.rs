@@ -8,8 +8,8 @@ use crate::error_code::ErrorCode;
 use crate::id::{BlockHash, Epoch, RunId};
 use crate::message::{Command, Submission};
 use crate::record::{
-    BlockRow, BlockStatus, ChainRow, Contender, DroppedRange, Fork, MAX_ACKNOWLEDGED, MAX_CONTENDERS, MAX_SUSPECTS,
-    PendingEffect, Suspect, Walk, clip_error,
+    BlockRow, BlockStatus, ChainRow, Contender, DroppedRange, Fork, Halt, MAX_ACKNOWLEDGED, MAX_CONTENDERS,
+    MAX_SUSPECTS, PendingEffect, Suspect, Walk, clip_error,
 };
 
 /// What `event` changes. Equal inputs, equal outputs. No event meets a chain in the middle of a walk.
@@ -34,7 +34,7 @@ fn decide_on(view: &View, event: &Event, now: Now, config: &ChainConfig) -> Resu
         Event::Command(Command::Skip { number, reason, .. }) => skip(view, *number, reason, now, config),
         Event::Command(Command::Reorg { number, reason, nth, .. }) => drop_from(view, *number, reason, *nth, now),
         Event::Command(Command::Pause { .. }) => pause(view),
-        Event::Command(Command::Resume { .. }) => resume(view),
+        Event::Command(Command::Resume { acknowledged, .. }) => resume(view, *acknowledged),
         Event::Command(Command::Window { window, .. }) => set_window(view, *window),
         Event::DeadlinePassed { number } => deadline::passed(view, *number, now, config),
         Event::Tick => Err(Ignored::Settled),
@@ -293,10 +293,11 @@ fn pause(view: &View) -> Result<Change, Ignored> {
 }
 
 /// Ends a pause, and with it a halt for what a late proof said about a final block: it is known now.
-fn resume(view: &View) -> Result<Change, Ignored> {
+fn resume(view: &View, acknowledged: Option<u64>) -> Result<Change, Ignored> {
     let mut chain = view.chain.clone();
     chain.paused = false;
-    if let Some(halt) = chain.halt.take_if(|halt| halt.number() < view.chain.next_final) {
+    let is_known = |halt: &mut Halt| halt.number() < view.chain.next_final && acknowledged == Some(halt.number());
+    if let Some(halt) = chain.halt.take_if(is_known) {
         chain.acknowledged.push(halt.number());
         let surplus = chain.acknowledged.len().saturating_sub(MAX_ACKNOWLEDGED);
         chain.acknowledged.drain(..surplus);

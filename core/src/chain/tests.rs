@@ -371,9 +371,9 @@ fn a_pause_releases_nothing_and_lets_what_runs_finish() {
     world.command(Command::Pause { chain: chain_id() }).unwrap();
     world.prove(1);
     assert_eq!((world.finalized(), world.started()), (vec![1], vec![(1, 1)]));
-    world.command(Command::Resume { chain: chain_id() }).unwrap();
+    world.command(Command::Resume { chain: chain_id(), acknowledged: None }).unwrap();
     assert_eq!(world.started(), [(1, 1), (2, 1)]);
-    assert_eq!(world.command(Command::Resume { chain: chain_id() }), Err(Ignored::Settled));
+    assert_eq!(world.command(Command::Resume { chain: chain_id(), acknowledged: None }), Err(Ignored::Settled));
 }
 
 #[test]
@@ -420,7 +420,7 @@ fn a_window_changed_during_a_pause_counts_from_its_end() {
     );
     world.submit(7);
     assert_eq!(world.status(7), "parked", "being early is refused by no pause");
-    world.command(Command::Resume { chain: chain_id() }).unwrap();
+    world.command(Command::Resume { chain: chain_id(), acknowledged: None }).unwrap();
     assert_eq!(world.started().len(), 5);
 }
 

@@ -50,11 +50,7 @@ pub enum Command {
     /// Prove this instead of what is there under the number.
     Replace(Submission),
     /// Leave the number out: a tombstone takes its place.
-    Skip {
-        chain: ChainId,
-        number: u64,
-        reason: String,
-    },
+    Skip { chain: ChainId, number: u64, reason: String },
     /// Drop every block from `number` on that is not final: another fork's blocks will be submitted.
     Reorg {
         chain: ChainId,
@@ -64,17 +60,16 @@ pub enum Command {
         nth: u64,
     },
     /// Release no more blocks; those being proven go on.
-    Pause {
-        chain: ChainId,
-    },
+    Pause { chain: ChainId },
+    /// Ends a pause; with `acknowledged` also the halt for what a late proof said about that final block. It is named, so that the
+    /// command, when it comes twice, ends no halt that nobody has seen.
     Resume {
         chain: ChainId,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        acknowledged: Option<u64>,
     },
     /// Blocks that may be proven at once, 1 to 256.
-    Window {
-        chain: ChainId,
-        window: u32,
-    },
+    Window { chain: ChainId, window: u32 },
 }
 
 impl ChainMessage {
@@ -95,7 +90,7 @@ impl Command {
             | Command::Skip { chain, .. }
             | Command::Reorg { chain, .. }
             | Command::Pause { chain }
-            | Command::Resume { chain }
+            | Command::Resume { chain, .. }
             | Command::Window { chain, .. } => chain,
         }
     }

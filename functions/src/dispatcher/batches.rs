@@ -249,6 +249,28 @@ async fn a_crash_after_the_range_was_fixed_or_told_loses_and_doubles_nothing() {
 }
 
 #[tokio::test]
+async fn a_batch_whose_message_was_put_aside_is_admitted_by_the_reaper() {
+    let fixture = fixture(&[("batches", "payments", 2, None)]);
+    for number in 1..=4 {
+        fixture.finalize(number).await;
+    }
+    // As a dispatcher does that does not know the batch chain yet.
+    let messages = fixture.engine.receive(queue::SUBMISSIONS, 10, Millis(0), Millis(60_000)).await.unwrap();
+    assert!(!messages.is_empty());
+    for message in messages {
+        fixture.engine.ack(queue::SUBMISSIONS, &message.receipt).await.unwrap();
+    }
+    assert_eq!(fixture.block("batches", 1).await, None);
+    Reaper::new(fixture.context.clone()).turn().await;
+    for (number, range) in [(1, "payments 1..2"), (2, "payments 3..4")] {
+        assert_eq!(fixture.block("batches", number).await.unwrap().batch.unwrap().to_string(), range);
+    }
+    assert_eq!(fixture.splits("batches").await.len(), 2);
+    Reaper::new(fixture.context.clone()).turn().await;
+    assert_eq!((fixture.block("batches", 3).await, fixture.splits("batches").await.len()), (None, 0), "and once");
+}
+
+#[tokio::test]
 async fn the_reaper_fixes_a_partial_batch_when_its_wait_is_over() {
     let fixture = fixture(&[("batches", "payments", 8, Some(5_000))]);
     let reaper = Reaper::new(fixture.context.clone());

@@ -5,7 +5,7 @@
 
 use push0_core::chain::{self, Batch, Content};
 use push0_core::message::{ChainMessage, queue};
-use push0_core::record::{BatchManifest, BatchRange, BatchRow, BlobRef, OutboxRow, RowKey, Versioned};
+use push0_core::record::{BatchManifest, BatchRange, BatchRow, BlobRef, ChainRow, OutboxRow, RowKey, Versioned};
 use push0_core::{ChainId, ErrorCode, Sha256};
 
 use super::store::{Loaded, decode, key, load, put_blob};
@@ -25,6 +25,14 @@ pub(super) async fn tell(context: &Context, chain: &ChainId, number: u64) -> Res
     };
     context.queue.send(queue::SUBMISSIONS, vec![outgoing]).await?;
     Ok(())
+}
+
+/// Whether a batch chain's source has fixed this batch. What was told of it may have been lost since.
+pub async fn is_fixed(context: &Context, chain: &ChainId, number: u64) -> Result<bool, DriveError> {
+    let batching = context.catalog.chains.get(chain).and_then(|config| config.batch.as_ref());
+    let Some(batching) = batching else { return Ok(false) };
+    let row: Option<Loaded<BatchRow>> = load(context, RowKey::batch(&batching.of, chain, number)).await?;
+    Ok(row.is_some())
 }
 
 /// Batch `number` of a batch chain, its manifest stored. Poison where that chain is none, or its source has fixed no such batch.
@@ -49,10 +57,10 @@ pub async fn derive(context: &Context, chain: &ChainId, number: u64) -> Result<B
 
 /// Of the finalized stream of a source, the blocks of a range, in order.
 async fn stream(context: &Context, range: &BatchRange) -> Result<Vec<OutboxRow>, DriveError> {
-    let first = context.catalog.chains.get(&range.of).map(|config| config.first);
-    let first = first.ok_or_else(|| {
-        DriveError::poison(ErrorCode::UnknownChain, format!("chain {} is not configured here", range.of))
-    })?;
+    // The row's, not the configuration's, which may have another by now.
+    let source: Option<Loaded<ChainRow>> = load(context, RowKey::chain(&range.of)).await?;
+    let missing = || DriveError::poison(ErrorCode::UnknownChain, format!("chain {} has never had a block", range.of));
+    let first = source.ok_or_else(missing)?.record.first;
     // Sequence numbers are as dense as block numbers.
     let seq = |number: u64| number.saturating_sub(first) + 1;
     let (from, to) = (seq(range.from), seq(range.to));

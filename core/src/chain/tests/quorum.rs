@@ -208,7 +208,8 @@ fn proofs_that_state_different_things_halt_the_chain_until_the_block_is_retried(
     let expected = [("p0", 7), ("p1", 7), ("p2", 8)]
         .map(|(name, outputs)| format!("{name} says outputs {}", Sha256([outputs; 32])));
     assert_eq!(lines, expected);
-    assert_eq!(world.command(Command::Resume { chain: chain_id() }), Err(Ignored::Settled), "that alone is not enough");
+    let resume = Command::Resume { chain: chain_id(), acknowledged: Some(1) };
+    assert_eq!(world.command(resume), Err(Ignored::Settled), "that alone is not enough");
     world.command(Command::Retry { chain: chain_id(), number: 1, epoch: None }).unwrap();
     assert_eq!((world.halted_at(), world.status(1)), (None, "proving"));
     for lane in 0..3 {
@@ -258,7 +259,11 @@ fn a_late_proof_leaves_the_final_row_alone_and_stops_the_chain_only_if_it_says_s
     assert_eq!(world.finalized(), [1, 2], "nothing more becomes final");
     let retry = Command::Retry { chain: chain_id(), number: 2, epoch: None };
     assert!(matches!(world.command(retry), Err(Ignored::NotFailed { .. })));
-    world.command(Command::Resume { chain: chain_id() }).unwrap();
+    for other in [None, Some(1), Some(3)] {
+        let resume = Command::Resume { chain: chain_id(), acknowledged: other };
+        assert_eq!(world.command(resume), Err(Ignored::Settled), "it is not what it was told of");
+    }
+    world.command(Command::Resume { chain: chain_id(), acknowledged: Some(2) }).unwrap();
     assert_eq!((world.halted_at(), world.finalized()), (None, vec![1, 2, 3]));
     assert_eq!(world.states(2, 2, 8), Err(Ignored::Settled), "it is known, however often it comes");
     assert_eq!(world.halted_at(), None);

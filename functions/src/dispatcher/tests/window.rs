@@ -120,7 +120,7 @@ async fn a_pause_finalizes_what_is_being_proven_and_begins_nothing() {
     fixture.prove(1).await;
     fixture.command(window(3)).await;
     assert_eq!((fixture.finalized().await, fixture.begun(Class::Standard).await), (vec![1, 2], vec![]));
-    fixture.command(Command::Resume { chain: "demo".parse().unwrap() }).await;
+    fixture.command(Command::Resume { chain: "demo".parse().unwrap(), acknowledged: None }).await;
     assert_eq!(fixture.begun(Class::Standard).await, [3, 4, 5]);
 }
 
