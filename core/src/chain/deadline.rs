@@ -8,7 +8,8 @@
 //! A block is on time if it is final at its deadline at the latest. It is marked as missed once, whatever the policy; what is final is
 //! never touched, and a block that is proven and only waits for its predecessor goes on, since nothing is left to be saved.
 
-use super::{ChainConfig, Change, Event, Ignored, Now, View};
+use super::walk::look_from;
+use super::{ChainConfig, Change, Event, Ignored, Now, View, end_run};
 use crate::error_code::ErrorCode;
 use crate::id::Millis;
 use crate::message::Command;
@@ -37,7 +38,8 @@ pub(super) fn pin(view: &View, change: &mut Change, event: &Event, now: Now, con
 
 /// Whether the deadline of a block has passed and nothing has been done about it.
 pub fn is_overdue(block: &BlockRow, now: Millis) -> bool {
-    let is_settled = block.final_seq.is_some() || matches!(block.status, BlockStatus::Skipped { .. });
+    let is_gone = matches!(block.status, BlockStatus::Skipped { .. } | BlockStatus::Dropped { .. });
+    let is_settled = block.final_seq.is_some() || is_gone;
     !is_settled && block.missed.is_none() && block.deadline.is_some_and(|deadline| now > deadline)
 }
 
@@ -81,11 +83,10 @@ pub(super) fn passed(view: &View, number: u64, now: Now, config: &ChainConfig) -
             let effect = PendingEffect::Demote { number, epoch: block.epoch };
             change.chain.get_or_insert_with(|| view.chain.clone()).pending.push(effect);
         }
-        (Late::Abandon, status) => {
-            if *status == BlockStatus::Proving {
-                let effect = PendingEffect::stop(block);
-                change.chain.get_or_insert_with(|| view.chain.clone()).pending.push(effect);
-            }
+        (Late::Abandon, _) => {
+            let chain = change.chain.get_or_insert_with(|| view.chain.clone());
+            end_run(chain, block);
+            look_from(chain, number);
             let given = deadline.since(block.submitted_at).0;
             let was = block.status.name();
             late.next_epoch("abandoned: its deadline had passed", now);
@@ -289,10 +290,34 @@ mod tests {
         assert_eq!(world.finalized(), [1, 2]);
         assert_eq!(pass(at(&mut world, 1900), 1), Err(Ignored::Settled), "it was final in time");
         world.on(Event::Submitted(Submission { parent_hash: Some(hash(55)), ..submission(3) })).unwrap();
-        world.prove(3);
         assert!(world.chain.halt.is_some());
         pass(at(&mut world, 2001), 3).unwrap();
-        assert_eq!((world.status(3), world.chain.halt.is_some()), ("proven", true));
+        assert_eq!((world.status(3), world.chain.halt.is_some()), ("parked", true));
+    }
+
+    #[test]
+    fn a_number_whose_block_was_dropped_stays_vacant_whatever_its_deadline_was() {
+        let mut world = world(4, Late::Abandon);
+        (1..=2).for_each(|number| world.submit(number));
+        let reason = "another fork".to_owned();
+        world.command(Command::Reorg { chain: chain_id(), number: 2, reason, nth: 1 }).unwrap();
+        assert_eq!(pass(at(&mut world, 5_000), 2), Err(Ignored::Settled));
+        assert_eq!(world.status(2), "dropped");
+    }
+
+    #[test]
+    fn what_was_built_on_an_abandoned_block_that_did_not_fit_is_looked_at_again() {
+        let mut world = world(4, Late::Abandon);
+        world.submit(1);
+        // Another block 2 than the one that 3 is built on: 3 waits for its parent.
+        let other = Submission { hash: hash(55), deadline: Some(Millis(10)), ..submission(2) };
+        world.on(Event::Submitted(other)).unwrap();
+        world.submit(3);
+        assert_eq!(world.status(3), "parked");
+        pass(at(&mut world, 1_000), 2).unwrap();
+        assert_eq!((world.status(2), world.chain.walk), ("skipped", None));
+        world.prove(1);
+        assert_eq!(world.status(3), "parked", "a block that was left out is a parent by its own hash only");
     }
 
     #[test]
