@@ -19,8 +19,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use async_trait::async_trait;
-use push0_core::Pool;
+use push0_core::chain::ChainConfig;
 use push0_core::topology::Topology;
+use push0_core::{Class, Pool};
 use push0_functions::Reaper;
 use push0_runtime::aws::calls::{Call, Calls, tagged};
 use push0_runtime::aws::{Connection, Dynamo, S3Blobs, Sqs, http_client};
@@ -81,7 +82,10 @@ pub async fn run(plan: &Plan, under: &Path, progress: Progress<'_>) -> anyhow::R
 
 async fn block(plan: &Plan, arity: u32, prices: &Prices, under: &Path) -> anyhow::Result<Run> {
     let files = tempfile::Builder::new().prefix("push0-bench-").tempdir_in(under)?;
-    let (catalog, config, pipeline) = catalog(&tree("bench-calls", PROVING_MS, PROVING_MS, arity))?;
+    let (mut catalog, config, pipeline) = catalog(&tree("bench-calls", PROVING_MS, PROVING_MS, arity))?;
+    // Nothing of the most urgent class is promoted: all of the block lies in the one queue that these workers wait at.
+    let config = ChainConfig { class: Class::Realtime, ..config };
+    catalog.chains.insert(config.chain.clone(), config.clone());
     let (topology, pools) = (Topology::built_in(), catalog.pools());
     // Names of buckets are everybody's, whatever the account.
     let prefix = format!("bench{arity}-{}", std::process::id());

@@ -326,7 +326,7 @@ impl System {
             let (keeping, announcing) = (ports.clone(), ports.clone());
             self.tasks.spawn(async move { leases.keep(&*keeping.queue, &*keeping.blobs, &SystemClock).await });
             self.tasks.spawn(async move { task::send_starts(started, &*announcing.queue, &SystemClock).await });
-            let (prover, queue) = (Bench::new(marks.clone()), work_queue(pool, Class::Standard));
+            let (prover, queue) = (Bench::new(marks.clone()), work_queue(pool, self.config.class));
             match manner {
                 Manner::OneByOne => self.tasks.spawn(work(env, queue, prover)),
                 Manner::Ahead => self.tasks.spawn(work_ahead(Arc::new(env), queue, prover)),

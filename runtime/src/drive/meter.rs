@@ -72,7 +72,8 @@ fn deadline(context: &Context, chain: &[&str], row: &OutboxRow) {
     let metrics = &context.metrics;
     let Some(timings) = &row.timings else { return };
     let (Some(deadline), Some(met)) = (timings.deadline, timings.met) else { return };
-    metrics.count(if met { Metric::DeadlinesMet } else { Metric::DeadlinesMissed }, chain, 1);
+    metrics.count(Metric::DeadlinesMet, chain, u64::from(met));
+    metrics.count(Metric::DeadlinesMissed, chain, u64::from(!met));
     match row.finality {
         Finality::Proof { .. } if met => {
             metrics.observe(Metric::DeadlineSlack, chain, deadline.since(timings.finalized_at).0);
