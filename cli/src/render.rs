@@ -2,7 +2,7 @@
 
 mod screens;
 
-use push0_core::record::{Lane, LaneState};
+use push0_core::record::{Lane, LaneState, clip_middle};
 use push0_core::{Millis, RunId};
 use push0_runtime::snapshot::{BlockSnapshot, RunSnapshot, StageSnapshot};
 
@@ -85,7 +85,7 @@ pub fn lane(snapshot: &BlockSnapshot, lane: u16, run: &Lane) -> String {
     let stages = |seen: &RunSnapshot| seen.stages.iter().map(stage).collect::<Vec<_>>().join("  ");
     let how = match &run.state {
         LaneState::Proving => match seen {
-            Some(RunSnapshot { failed: Some(reason), .. }) => format!("failed: {}", first_line(reason)),
+            Some(RunSnapshot { failed: Some(reason), .. }) => format!("failed: {}", in_a_line(reason)),
             Some(seen) => format!("proving  {}", stages(seen)),
             None => "about to begin".to_owned(),
         },
@@ -93,10 +93,16 @@ pub fn lane(snapshot: &BlockSnapshot, lane: u16, run: &Lane) -> String {
             let outputs = proof.outputs.map_or(String::new(), |outputs| format!(", outputs {outputs}"));
             format!("proven, {} ({} bytes){outputs}", proof.proof.key, proof.proof.size)
         }
-        LaneState::Failed { reason } | LaneState::Redone { reason, .. } => format!("failed: {}", first_line(reason)),
+        LaneState::Failed { reason } | LaneState::Redone { reason, .. } => format!("failed: {}", in_a_line(reason)),
         LaneState::Stopped => "stopped: the block does not need it".to_owned(),
     };
     format!("{id}  {how}")
+}
+
+/// A reason in one line, with its end, where a prover's own words are.
+fn in_a_line(reason: &str) -> String {
+    let words: Vec<&str> = reason.split_whitespace().collect();
+    clip_middle(&words.join(" "), 300)
 }
 
 /// The first line of a text, as much as fits beside others.
