@@ -127,35 +127,12 @@ mod tests {
     fn block(status: BlockStatus, final_seq: Option<u64>) -> BlockRow {
         let blob = |key: &str| Some(BlobRef { key: key.to_owned(), sha256: Sha256([0; 32]), size: 1 });
         BlockRow {
-            chain: "demo".parse().unwrap(),
-            number: 4,
             epoch: Epoch(3),
-            status,
-            hash: None,
-            parent_hash: None,
-            witness: None,
-            batch: None,
-            fork_seq: None,
-            submitted_at: Millis(0),
-            deadline: None,
-            missed: None,
-            released_at: None,
             changed_at: Millis(1_000),
-            pipeline: None,
             proof: blob("artifacts/cpu/proof"),
             header: blob("artifacts/trusted/header"),
             final_seq,
-            bad_proofs: 0,
-            spoiled_runs: 0,
-            suspects: Vec::new(),
-            contenders: Vec::new(),
-            contenders_seen: 0,
-            history: Vec::new(),
-            runs: Vec::new(),
-            quorum: 0,
-            lanes_seen: 0,
-            unfit: false,
-            past: Vec::new(),
+            ..BlockRow::new("demo".parse().unwrap(), 4, status, Millis(0))
         }
     }
 

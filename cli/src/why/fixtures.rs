@@ -9,35 +9,9 @@ pub(crate) const NOW: Millis = Millis(1_000_000);
 
 pub(crate) fn block(number: u64, status: BlockStatus) -> BlockSnapshot {
     let block = BlockRow {
-        chain: "demo".parse().unwrap(),
-        number,
-        epoch: Epoch::FIRST,
-        status,
         hash: Some(BlockHash([number as u8; 32])),
-        parent_hash: None,
-        witness: None,
-        batch: None,
-        fork_seq: None,
-        submitted_at: Millis(990_000),
-        deadline: None,
-        missed: None,
-        released_at: None,
         changed_at: Millis(995_000),
-        pipeline: None,
-        proof: None,
-        header: None,
-        final_seq: None,
-        bad_proofs: 0,
-        spoiled_runs: 0,
-        suspects: Vec::new(),
-        contenders: Vec::new(),
-        contenders_seen: 0,
-        history: Vec::new(),
-        runs: Vec::new(),
-        quorum: 0,
-        lanes_seen: 0,
-        unfit: false,
-        past: Vec::new(),
+        ..BlockRow::new("demo".parse().unwrap(), number, status, Millis(990_000))
     };
     BlockSnapshot { block, run: None, further: Vec::new() }
 }

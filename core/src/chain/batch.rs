@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ChainConfig, Change, Ignored, Now, Step, View};
 use crate::error_code::ErrorCode;
-use crate::id::{BlockHash, ChainId, Epoch, Millis};
+use crate::id::{BlockHash, ChainId, Millis};
 use crate::record::{
     BatchCursor, BatchManifest, BatchRange, BatchRow, BatchedBlock, BlobRef, BlockRow, BlockStatus, ChainRow, Finality,
     OutboxRow, clip_error,
@@ -142,35 +142,11 @@ pub(super) fn batched(view: &View, batch: &Batch, now: Now) -> Result<Change, Ig
         Content::Hole(reason) => (BlockStatus::Failed { reason: clip_error(reason) }, None),
     };
     let block = BlockRow {
-        chain: view.chain.chain.clone(),
-        number: batch.number,
-        epoch: Epoch::FIRST,
-        status,
         hash: batch.hash,
         parent_hash: batch.parent_hash,
         witness,
         batch: Some(batch.range.clone()),
-        fork_seq: None,
-        submitted_at: now,
-        deadline: None,
-        missed: None,
-        released_at: None,
-        changed_at: now,
-        pipeline: None,
-        proof: None,
-        header: None,
-        final_seq: None,
-        bad_proofs: 0,
-        spoiled_runs: 0,
-        suspects: Vec::new(),
-        contenders: Vec::new(),
-        contenders_seen: 0,
-        history: Vec::new(),
-        runs: Vec::new(),
-        quorum: 0,
-        lanes_seen: 0,
-        unfit: false,
-        past: Vec::new(),
+        ..BlockRow::new(view.chain.chain.clone(), batch.number, status, now)
     };
     Ok(Change { block: Some(block), ..Change::default() })
 }

@@ -5,7 +5,7 @@ use super::lanes::lane_ended;
 use super::walk::look_from;
 use super::{ChainConfig, Change, Event, Ignored, Now, Outcome, View, WINDOW, end_run, unfit};
 use crate::error_code::ErrorCode;
-use crate::id::{BlockHash, Epoch, RunId};
+use crate::id::{Epoch, RunId};
 use crate::message::{Command, Submission};
 use crate::record::{
     BlockRow, BlockStatus, ChainRow, Contender, DroppedRange, Fork, Halt, MAX_ACKNOWLEDGED, MAX_CONTENDERS,
@@ -249,7 +249,7 @@ fn skip(view: &View, number: u64, reason: &str, now: Now, config: &ChainConfig) 
     let block = match view.blocks.get(&number) {
         // What a batch is made of comes from its source; before that there is nothing to leave out.
         None if config.batch.is_some() => return Err(Ignored::Unknown),
-        None => vacant(view, number, now),
+        None => BlockRow::new(chain.chain.clone(), number, BlockStatus::Parked, now),
         Some(block) if is_final(block) => return Err(Ignored::Final { number }),
         Some(BlockRow { status: BlockStatus::Skipped { .. }, .. }) => return Err(Ignored::Settled),
         Some(block) => {
@@ -338,50 +338,12 @@ fn is_final(block: &BlockRow) -> bool {
 
 fn admitted(submission: &Submission, now: Now) -> BlockRow {
     BlockRow {
-        chain: submission.chain.clone(),
-        number: submission.number,
-        epoch: Epoch::FIRST,
-        status: BlockStatus::Parked,
         hash: Some(submission.hash),
         parent_hash: submission.parent_hash,
         witness: Some(submission.witness.clone()),
-        batch: None,
         fork_seq: submission.fork_seq,
-        submitted_at: now,
-        deadline: None,
-        missed: None,
-        released_at: None,
-        changed_at: now,
-        pipeline: None,
-        proof: None,
-        header: None,
-        final_seq: None,
-        bad_proofs: 0,
-        spoiled_runs: 0,
-        suspects: Vec::new(),
-        contenders: Vec::new(),
-        contenders_seen: 0,
-        history: Vec::new(),
-        runs: Vec::new(),
-        quorum: 0,
-        lanes_seen: 0,
-        unfit: false,
-        past: Vec::new(),
+        ..BlockRow::new(submission.chain.clone(), submission.number, BlockStatus::Parked, now)
     }
-}
-
-/// The row of a number nothing was ever submitted for.
-fn vacant(view: &View, number: u64, now: Now) -> BlockRow {
-    let nothing = Submission {
-        chain: view.chain.chain.clone(),
-        number,
-        hash: BlockHash([0; 32]),
-        parent_hash: None,
-        witness: crate::record::BlobRef { key: String::new(), sha256: crate::id::Sha256([0; 32]), size: 0 },
-        fork_seq: None,
-        deadline: None,
-    };
-    BlockRow { hash: None, witness: None, ..admitted(&nothing, now) }
 }
 
 /// Ends the block's current run and begins the next: at once where the number has been released, else when its turn comes. Another block

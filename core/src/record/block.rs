@@ -154,6 +154,41 @@ pub struct EpochEnd {
 }
 
 impl BlockRow {
+    /// The first row of a number: nothing is known of it but how it stands since `at`.
+    pub fn new(chain: ChainId, number: u64, status: BlockStatus, at: Millis) -> Self {
+        Self {
+            chain,
+            number,
+            epoch: Epoch::FIRST,
+            status,
+            hash: None,
+            parent_hash: None,
+            witness: None,
+            batch: None,
+            fork_seq: None,
+            submitted_at: at,
+            deadline: None,
+            missed: None,
+            released_at: None,
+            changed_at: at,
+            pipeline: None,
+            proof: None,
+            header: None,
+            final_seq: None,
+            bad_proofs: 0,
+            spoiled_runs: 0,
+            suspects: Vec::new(),
+            contenders: Vec::new(),
+            contenders_seen: 0,
+            history: Vec::new(),
+            runs: Vec::new(),
+            quorum: 0,
+            lanes_seen: 0,
+            unfit: false,
+            past: Vec::new(),
+        }
+    }
+
     /// Ends the current epoch for `reason` and begins the next.
     pub fn next_epoch(&mut self, reason: &str, at: Millis) {
         self.history.push(EpochEnd { epoch: self.epoch, reason: reason.to_owned(), at });
