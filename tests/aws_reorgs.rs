@@ -5,22 +5,10 @@ use std::process::Output;
 use std::time::Duration;
 
 use push0_tests::chaos::Cloud;
+use push0_tests::chaos::cloud::ONE_CHAIN;
 use push0_tests::chaos::fork::{self, Site};
 
 const LEASE: Duration = Duration::from_millis(1_000);
-
-const CONFIG: &str = r#"
-[aws]
-prefix = "{prefix}"
-[workers]
-lease_ms = 1000
-[functions]
-reaper_ms = 1000
-[[chain]]
-id = "demo"
-pipeline = "echo.toml"
-window = 8
-"#;
 
 const WORKERS: [&str; 3] = ["cpu-1", "cpu-2", "cpu-3"];
 
@@ -48,7 +36,7 @@ impl Site for There {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fork_three_blocks_deep_under_frozen_workers_ends_as_the_new_chain_on_an_emulator_too() {
     let pipeline = push0_tests::chaos::installation::echo_pipeline("duration_ms = 400", 20);
-    let mut cloud = Cloud::new(&[("push0.toml", CONFIG), ("echo.toml", &pipeline)]);
+    let mut cloud = Cloud::new(&[("push0.toml", ONE_CHAIN), ("echo.toml", &pipeline)]);
     cloud.cli_ok(&["bootstrap", "--visibility-s", "1"]);
     cloud.start("serve", &["serve", "--aws", "--lease-ms", "1000"]);
     cloud.start_worker("trusted", "trusted-1");

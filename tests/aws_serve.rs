@@ -5,63 +5,20 @@
 use std::time::Duration;
 
 use push0_runtime::port::Queue as _;
-use push0_tests::chaos::installation::wait_until;
+use push0_tests::chaos::cloud::ONE_CHAIN;
+use push0_tests::chaos::installation::{echo_pipeline, wait_until};
 use push0_tests::chaos::{Cloud, Judge};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
 const SEGMENTS: u32 = 4;
 
-fn pipeline() -> String {
-    let echo = push0_tests::chaos::installation::program("push0-echo");
-    format!(
-        r#"
-name = "echo"
-[[stage]]
-name = "split"
-kind = "split"
-[[stage]]
-name = "prove"
-kind = "map"
-params = {{ duration_ms = 100 }}
-[[stage]]
-name = "join"
-kind = "join"
-params = {{ duration_ms = 100 }}
-[[stage]]
-name = "verify"
-kind = "verify"
-[prover.echo]
-form = "session"
-command = ["{}"]
-[policy.default]
-attempts = 20
-backoff_ms = 50
-time_limit_s = 60
-"#,
-        echo.display()
-    )
-}
-
-const CONFIG: &str = r#"
-[aws]
-prefix = "{prefix}"
-[workers]
-lease_ms = 1000
-[functions]
-reaper_ms = 1000
-[[chain]]
-id = "demo"
-pipeline = "echo.toml"
-window = 8
-"#;
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kills_of_functions_and_workers_lose_and_double_nothing() {
     let kills: usize = std::env::var("PUSH0_KILLS").map_or(20, |kills| kills.parse().expect("a number of kills"));
     let blocks = 50.max(kills as u64 * 5 / 2);
     let mut dice = ChaCha8Rng::seed_from_u64(kills as u64);
-    let mut cloud = Cloud::new(&[("push0.toml", CONFIG), ("echo.toml", &pipeline())]);
+    let mut cloud = Cloud::new(&[("push0.toml", ONE_CHAIN), ("echo.toml", &echo_pipeline("duration_ms = 100", 20))]);
     cloud.cli_ok(&["bootstrap", "--visibility-s", "1"]);
     for name in ["serve-1", "serve-2"] {
         cloud.start(name, &["serve", "--aws", "--lease-ms", "1000"]);

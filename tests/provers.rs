@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use push0_tests::chaos::Installation;
-use push0_tests::chaos::installation::{program, wait_until};
+use push0_tests::chaos::installation::{one_of_several, program, wait_until};
 use serde_json::Value;
 
 const FILES: [&str; 5] = ["push0.toml", "rollup-k8.toml", "rollup-k16.toml", "broken.toml", "broken.sh"];
@@ -82,38 +82,13 @@ fn two_of_three_provers_carry_the_chain_and_why_names_the_one_that_fails() {
 /// Two echo pipelines whose proofs state different things from block 2 on.
 #[test]
 fn provers_that_state_different_things_stop_the_chain_until_one_is_taken_out() {
-    let pipeline = |name: &str, segments: u32, params: &str| {
-        format!(
-            r#"
-name = "{name}"
-[[stage]]
-name = "split"
-kind = "split"
-params = {{ segments = {segments} }}
-[[stage]]
-name = "prove"
-kind = "map"
-[[stage]]
-name = "join"
-kind = "join"
-[[stage]]
-name = "verify"
-kind = "verify"
-params = {{ {params} }}
-[prover.echo]
-form = "session"
-command = [{:?}]
-"#,
-            program("push0-echo")
-        )
-    };
     let config = |pipelines: &str| {
         format!("data = \"data\"\n[[chain]]\nid = \"demo\"\n{pipelines}\n[functions]\nreaper_ms = 500\n")
     };
     let mut installation = Installation::of(&[
         ("push0.toml", &config("pipelines = [\"one.toml\", \"two.toml\"]")),
-        ("one.toml", &pipeline("one", 2, "")),
-        ("two.toml", &pipeline("two", 3, "states = \"something else\"")),
+        ("one.toml", &one_of_several("one", 2, "")),
+        ("two.toml", &one_of_several("two", 3, "states = \"something else\"")),
     ]);
     installation.start();
     wait_until("push0 is up", || installation.status().is_some());

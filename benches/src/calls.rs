@@ -6,7 +6,6 @@
 
 mod bill;
 mod chain;
-mod installation;
 mod prices;
 mod report;
 #[cfg(test)]
@@ -24,7 +23,7 @@ use push0_core::topology::Topology;
 use push0_core::{Class, Pool};
 use push0_functions::Reaper;
 use push0_runtime::aws::calls::{Call, Calls, tagged};
-use push0_runtime::aws::{Connection, Dynamo, S3Blobs, Sqs, http_client};
+use push0_runtime::aws::{Dynamo, S3Blobs, Sqs, emulator, http_client};
 use push0_runtime::drive::Context;
 use push0_runtime::host::{Failure, Function};
 use push0_runtime::port::{Delivery, SystemClock};
@@ -87,12 +86,9 @@ async fn block(plan: &Plan, arity: u32, prices: &Prices, under: &Path) -> anyhow
     let config = ChainConfig { class: Class::Realtime, ..config };
     catalog.chains.insert(config.chain.clone(), config.clone());
     let (topology, pools) = (Topology::built_in(), catalog.pools());
-    // Names of buckets are everybody's, whatever the account.
-    let prefix = format!("bench{arity}-{}", std::process::id());
-    let settings = AwsSettings { prefix, endpoint: Some(plan.endpoint.clone()) };
     let recorded = Calls::default();
-    let connection = Connection::emulated(settings, &account(arity), http_client()).await;
-    installation::create(&connection, &topology, &pools).await.with_context(|| format!("at {}", plan.endpoint))?;
+    let connection = emulator::connect(&plan.endpoint, &emulator::account(), http_client()).await;
+    emulator::install(&connection, &topology, &pools).await.with_context(|| format!("at {}", plan.endpoint))?;
     let connection = connection.intercepted(recorded.interceptor());
     let (queue, table) = (Arc::new(Sqs::new(&connection)), Arc::new(Dynamo::new(&connection)));
     let blobs = Arc::new(S3Blobs::new(&connection, &topology));
@@ -152,9 +148,4 @@ fn functions(settings: &AwsSettings, topology: &Topology, pools: &std::collectio
     let queues = mappings.map(|mapping| settings.name(&mapping.queue)).collect();
     let memory = names.iter().filter_map(|name| topology.function(name)).map(|function| function.memory_mib).max();
     Functions { queues, memory_mib: memory.unwrap_or_default() }
-}
-
-/// An account that nobody else uses: emulators keep accounts apart.
-fn account(arity: u32) -> String {
-    format!("{:012}", 700_000_000_000 + u64::from(std::process::id()) * 100 + u64::from(arity))
 }

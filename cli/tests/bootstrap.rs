@@ -7,7 +7,6 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Output};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType as Scalar,
@@ -15,8 +14,8 @@ use aws_sdk_dynamodb::types::{
 use aws_sdk_s3::types as s3;
 use aws_sdk_sqs::types::QueueAttributeName as Attribute;
 use push0_core::topology::Topology;
-use push0_runtime::aws::{Connection, http_client};
-use push0_runtime::settings::{AwsSettings, Settings, Sources};
+use push0_runtime::aws::{Connection, emulator, http_client};
+use push0_runtime::settings::{Settings, Sources};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -30,17 +29,13 @@ struct Account {
 
 impl Account {
     async fn new() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let next = NEXT.fetch_add(1, Ordering::Relaxed);
-        let number = format!("{:012}", (u64::from(std::process::id()) * 1_000 + 500 + next) % 1_000_000_000_000);
-        let endpoint = std::env::var("PUSH0_MINISTACK").expect("run it by `scripts/with-emulators COMMAND`");
-        let prefix = format!("t{}", number.trim_start_matches('0'));
+        let (number, endpoint) = (emulator::account(), emulator::ministack());
+        let connection = emulator::connect(&endpoint, &number, http_client()).await;
+        let prefix = &connection.settings.prefix;
         let directory = tempfile::tempdir().unwrap();
         let config = format!("[aws]\nprefix = {prefix:?}\n\n[[chain]]\nid = \"demo\"\npipeline = \"echo.toml\"\n");
         std::fs::write(directory.path().join("push0.toml"), config).unwrap();
         std::fs::write(directory.path().join("echo.toml"), push0::init::ECHO).unwrap();
-        let settings = AwsSettings { prefix, endpoint: Some(endpoint.clone()) };
-        let connection = Connection::emulated(settings, &number, http_client()).await;
         Self { number, endpoint, directory, connection }
     }
 

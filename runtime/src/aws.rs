@@ -6,6 +6,7 @@
 pub mod calls;
 mod connect;
 mod dynamodb;
+pub mod emulator;
 mod error;
 mod imds;
 mod lineage;

@@ -4,12 +4,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use push0_core::topology::Topology;
-use push0_runtime::aws::{Connection, S3Blobs, Sqs, http_client};
-use push0_runtime::settings::AwsSettings;
+use push0_runtime::aws::{Connection, S3Blobs, Sqs, emulator, http_client};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -31,28 +29,31 @@ struct Process {
     child: Child,
 }
 
-fn from_script(variable: &str) -> String {
-    std::env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: run `scripts/with-emulators COMMAND`"))
-}
+/// The configuration of an installation of one chain, whose pipeline is `echo.toml`; for [`Cloud::new`].
+pub const ONE_CHAIN: &str = r#"
+[aws]
+prefix = "{prefix}"
+[workers]
+lease_ms = 1000
+[functions]
+reaper_ms = 1000
+[[chain]]
+id = "demo"
+pipeline = "echo.toml"
+window = 8
+"#;
 
 impl Cloud {
     /// An account with nothing in it, and a directory with these files, of which `push0.toml` is one. `{prefix}` in it is the account's.
     pub fn new(files: &[(&str, &str)]) -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        let number = u64::from(std::process::id()) * 100 + NEXT.fetch_add(1, Ordering::Relaxed);
+        let account = emulator::account();
         let directory = tempfile::Builder::new().prefix("p0").tempdir().expect("a temporary directory");
-        let prefix = format!("t{number}");
+        let prefix = emulator::prefix(&account);
         for (name, content) in files {
             let content = content.replace("{prefix}", &prefix);
             fs::write(directory.path().join(name), content).expect("the directory is writable");
         }
-        Self {
-            directory,
-            account: format!("{:012}", 500_000_000_000 + number),
-            prefix,
-            endpoint: from_script("PUSH0_MINISTACK"),
-            processes: Vec::new(),
-        }
+        Self { directory, account, prefix, endpoint: emulator::ministack(), processes: Vec::new() }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -134,8 +135,7 @@ impl Cloud {
     }
 
     async fn connection(&self) -> Connection {
-        let settings = AwsSettings { prefix: self.prefix.clone(), endpoint: Some(self.endpoint.clone()) };
-        Connection::emulated(settings, &self.account, http_client()).await
+        emulator::connect(&self.endpoint, &self.account, http_client()).await
     }
 
     pub async fn queue(&self) -> Sqs {
@@ -181,7 +181,7 @@ impl Cloud {
 
     /// What the emulator said about this account's functions.
     pub fn emulator_log(&self) -> Vec<String> {
-        let log = fs::read_to_string(from_script("PUSH0_MINISTACK_LOG")).unwrap_or_default();
+        let log = fs::read_to_string(emulator::said("PUSH0_MINISTACK_LOG")).unwrap_or_default();
         log.lines().filter(|line| line.contains(&self.prefix)).map(str::to_owned).collect()
     }
 
@@ -197,6 +197,34 @@ impl Cloud {
         let emulator = self.emulator_log();
         said += &format!("== emulator\n{}\n", emulator[emulator.len().saturating_sub(40)..].join("\n"));
         said
+    }
+
+    /// What a command of the CLI says with `--json`.
+    pub fn json(&self, args: &[&str]) -> Value {
+        serde_json::from_slice(&self.cli(&[&["--json"], args].concat()).stdout).unwrap_or_default()
+    }
+
+    /// A chain's finalized blocks, as its rows have them.
+    pub fn stream(&self, chain: &str) -> Vec<Value> {
+        let lines = self.cli_ok(&["finalized", chain]);
+        lines.lines().map(|line| serde_json::from_str(line).expect("a line is a document")).collect()
+    }
+
+    /// Writes and announces blocks for the echo prover, in this order.
+    pub fn submit(&self, numbers: impl IntoIterator<Item = u64>, segments: u32) {
+        let files = numbers.into_iter().map(|number| self.echo_block(number, segments).0);
+        let files: Vec<String> =
+            files.map(|file| file.to_str().expect("temporary paths are text").to_owned()).collect();
+        let args = ["submit", "--no-wait"].into_iter().chain(files.iter().map(String::as_str));
+        self.cli_ok(&args.collect::<Vec<_>>());
+    }
+
+    /// Bootstraps the account and starts the functions and workers, of the trusted pool and of `cpu`.
+    pub fn start_all(&mut self) {
+        self.cli_ok(&["bootstrap", "--visibility-s", "1"]);
+        self.start("serve", &["serve", "--aws", "--lease-ms", "1000"]);
+        self.start_worker("trusted", "trusted-1");
+        self.start_worker("cpu", "cpu-1");
     }
 
     /// Consumes the finalized stream until there are so many blocks.

@@ -82,6 +82,33 @@ time_limit_s = 60
     )
 }
 
+/// One of several pipelines of the echo prover, with segments and, as params of its `verify`, statements of its own.
+pub fn one_of_several(name: &str, segments: u32, verify: &str) -> String {
+    format!(
+        r#"
+name = "{name}"
+[[stage]]
+name = "split"
+kind = "split"
+params = {{ segments = {segments} }}
+[[stage]]
+name = "prove"
+kind = "map"
+[[stage]]
+name = "join"
+kind = "join"
+[[stage]]
+name = "verify"
+kind = "verify"
+params = {{ {verify} }}
+[prover.echo]
+form = "session"
+command = [{:?}]
+"#,
+        program("push0-echo")
+    )
+}
+
 impl Installation {
     pub fn new(options: &Options) -> Self {
         let directory = tempfile::Builder::new().prefix("p0").tempdir().expect("a temporary directory");

@@ -13,7 +13,7 @@ use super::bill::{Bill, Functions};
 use super::chain;
 use super::prices::Prices;
 use super::units::{Items, Units};
-use super::{Plan, run};
+use super::{Plan, emulator, run};
 
 fn call(service: &str, operation: &str, request: Value, response: Value) -> Call {
     let now = Instant::now();
@@ -198,9 +198,7 @@ fn report(task: &str) -> String {
 /// Against the emulator that `scripts/with-emulators` starts.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_block_is_counted_in_a_real_run() {
-    let endpoint = std::env::var("PUSH0_MINISTACK");
-    let endpoint = endpoint.expect("PUSH0_MINISTACK is not set: run `scripts/with-emulators COMMAND`");
-    let plan = Plan { segments: 4, arities: vec![2], workers: 2, ..Plan::new(endpoint) };
+    let plan = Plan { segments: 4, arities: vec![2], workers: 2, ..Plan::new(emulator::ministack()) };
     let dir = tempfile::tempdir().unwrap();
     let report = run(&plan, dir.path(), &|_| {}).await.unwrap();
     let found = &report.runs[0];

@@ -1,16 +1,14 @@
 //! The client of AWS's API, against one request and one answer, and against an emulator.
 
 use push0_gpu_worker::ec2::{Answer, AutoScaling, Completion, Group, Hook, LifecycleHooks};
-use push0_runtime::aws::{Connection, http_client};
+use push0_runtime::aws::{emulator, http_client};
 use push0_runtime::port::ErrorKind;
-use push0_runtime::settings::AwsSettings;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 async fn client(endpoint: String) -> AutoScaling {
-    let settings = AwsSettings { endpoint: Some(endpoint), ..AwsSettings::default() };
-    let connection = Connection::emulated(settings, "000000000001", http_client()).await;
+    let connection = emulator::connect(&endpoint, &emulator::account(), http_client()).await;
     let group = Group {
         name: "push0-gpu".to_owned(),
         instance: "i-0123456789abcdef0".to_owned(),
@@ -102,8 +100,7 @@ async fn a_group_that_does_not_wait_is_no_error_and_one_that_refuses_is() {
 /// It keeps no lifecycle actions: only that the calls are understood is seen here.
 #[tokio::test]
 async fn an_emulator_understands_the_calls() {
-    let endpoint = std::env::var("PUSH0_MINISTACK").expect("PUSH0_MINISTACK: run `scripts/with-emulators COMMAND`");
-    let hooks = client(endpoint).await;
+    let hooks = client(emulator::ministack()).await;
     assert_eq!(hooks.heartbeat(Hook::Termination).await, Ok(Answer::Heard));
     assert_eq!(hooks.complete(Hook::Termination, Completion::Continue).await, Ok(Answer::Heard));
 }

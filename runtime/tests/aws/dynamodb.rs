@@ -6,17 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use push0_core::topology::Topology;
 use push0_core::{ErrorCode, Millis};
-use push0_runtime::aws::{Connection, Dynamo, create_table, http_client};
+use push0_runtime::aws::emulator::{account, connect, create_tables, ministack};
+use push0_runtime::aws::{Connection, Dynamo, http_client};
 use push0_runtime::conformance::table_suite;
 use push0_runtime::port::{ErrorKind, Key, PortError, PortResult, Table, Value, Write};
-use push0_runtime::settings::AwsSettings;
 use serde_json::json;
 
-use super::support::{Fate, account, faulty, ministack, operation};
+use super::support::{Fate, faulty, operation};
 
 /// The table of one account, and ways to it: a plain one, and any number of faulty ones.
 struct Place {
@@ -28,8 +27,8 @@ struct Place {
 impl Place {
     async fn new() -> Self {
         let account = account();
-        let connection = connect(&account, http_client()).await;
-        create_state_table(&connection).await;
+        let connection = connect(&ministack(), &account, http_client()).await;
+        create_tables(&connection, &Topology::built_in()).await.unwrap();
         Self { account, plain: Dynamo::new(&connection), connection }
     }
 
@@ -40,13 +39,13 @@ impl Place {
             true => decide(asked.fetch_add(1, Ordering::SeqCst)),
             false => Fate::Pass,
         });
-        Dynamo::new(&connect(&self.account, http).await)
+        Dynamo::new(&connect(&ministack(), &self.account, http).await)
     }
 
     /// The item itself.
     async fn item(&self, key: &Key) -> Option<HashMap<String, AttributeValue>> {
         let client = self.connection.dynamodb();
-        let get = client.get_item().table_name("push0-state").consistent_read(true);
+        let get = client.get_item().table_name(self.connection.settings.name("state")).consistent_read(true);
         let get = get.key("pk", AttributeValue::S(key.partition.clone()));
         get.key("sk", AttributeValue::S(key.sort.clone())).send().await.unwrap().item
     }
@@ -57,18 +56,6 @@ impl Place {
 
     async fn attribute(&self, key: &Key, name: &str) -> Option<Value> {
         self.plain.get(key).await.unwrap().and_then(|row| row.attribute(name).cloned())
-    }
-}
-
-async fn connect(account: &str, http: SharedHttpClient) -> Connection {
-    let settings = AwsSettings { endpoint: Some(ministack()), ..AwsSettings::default() };
-    Connection::emulated(settings, account, http).await
-}
-
-async fn create_state_table(connection: &Connection) {
-    let client = connection.dynamodb();
-    for table in &Topology::built_in().tables {
-        create_table(&client, &connection.settings.name(&table.name), table).send().await.unwrap();
     }
 }
 
@@ -169,7 +156,7 @@ async fn a_query_reads_on_past_a_page_of_a_mebibyte() {
 
 #[tokio::test]
 async fn a_table_that_is_not_there_says_how_to_make_it() {
-    let table = Dynamo::new(&connect(&account(), http_client()).await);
+    let table = Dynamo::new(&connect(&ministack(), &account(), http_client()).await);
     let key = Key::new("p", "s");
     let writes = vec![put(&key, json!(1), None), put(&Key::new("p", "t"), json!(1), None)];
     for error in [
@@ -181,7 +168,7 @@ async fn a_table_that_is_not_there_says_how_to_make_it() {
         failed(table.delete(&key).await, ErrorKind::Permanent, false),
     ] {
         assert_eq!(error.code(), ErrorCode::NotDeployed, "{error}");
-        assert!(error.message().contains("push0 bootstrap") && error.message().contains("push0-state"), "{error}");
+        assert!(error.message().contains("push0 bootstrap") && error.message().contains("-state"), "{error}");
     }
 }
 
@@ -388,7 +375,7 @@ async fn every_write(place: &Place, decide: impl Fn(u64) -> Fate + Send + Sync +
     let key = |sort: &str| Key::new("every", sort);
     let numbered = AtomicU64::new(0);
     let http = faulty(move |_, _| decide(numbered.fetch_add(1, Ordering::SeqCst)));
-    let table = Dynamo::new(&connect(&place.account, http).await);
+    let table = Dynamo::new(&connect(&ministack(), &place.account, http).await);
     let two = vec![put(&key("tx-put"), json!(1), None), set(&key("tx-set"), "a", None, Some(json!(1)))];
     vec![
         table.put_if_version(&key("put"), json!(1), None).await.unwrap_err(),
@@ -489,8 +476,7 @@ async fn a_port_that_nobody_listens_on_refuses() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
-    let settings = AwsSettings { endpoint: Some(endpoint), ..AwsSettings::default() };
-    let table = Dynamo::new(&Connection::emulated(settings, &account(), http_client()).await);
+    let table = Dynamo::new(&connect(&endpoint, &account(), http_client()).await);
     let error = failed(table.get(&Key::new("p", "s")).await, TROUBLE, false);
     assert_eq!(error.code(), ErrorCode::AwsDoesNotAnswer, "{error}");
 }
@@ -603,7 +589,7 @@ async fn recorded(place: &Place) -> (Dynamo, Sent) {
         recorder.lock().unwrap().push((operation(request), body));
         Fate::Pass
     });
-    (Dynamo::new(&connect(&place.account, http).await), sent)
+    (Dynamo::new(&connect(&ministack(), &place.account, http).await), sent)
 }
 
 #[tokio::test]

@@ -3,12 +3,13 @@
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
+use push0_runtime::aws::emulator::account;
 use push0_runtime::aws::{Connection, Sqs, without_lineage};
 use push0_runtime::port::{Outgoing, Queue as _};
 use push0_runtime::settings::AwsSettings;
 use serde_json::{Value, json};
 
-use super::support::{Fate, account, faulty, operation};
+use super::support::{Fate, faulty, operation};
 
 const TRACE: &str = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=0;Lineage=1:fc3b4ff1:7";
 const BARE: &str = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=0";

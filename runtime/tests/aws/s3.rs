@@ -6,23 +6,21 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::types::{
-    BucketVersioningStatus, ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart, Event,
-    NotificationConfiguration, QueueConfiguration, VersioningConfiguration,
+    ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart, Event, NotificationConfiguration, QueueConfiguration,
 };
-use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use push0_core::message::upload::{notified, versioned_key};
 use push0_core::topology::Topology;
 use push0_core::{ErrorCode, Millis, Sha256};
-use push0_runtime::aws::{Connection, S3Blobs, http_client};
+use push0_runtime::aws::emulator::{LOCALSTACK, account, connect, create_buckets, localstack, ministack, prefix};
+use push0_runtime::aws::{S3Blobs, http_client};
 use push0_runtime::conformance::blobs_suite;
 use push0_runtime::port::{BlobInfo, Blobs, ErrorKind, PortError, PutOutcome};
-use push0_runtime::settings::AwsSettings;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::support::{Fate, account, faulty, localstack, ministack};
+use super::support::{Fate, faulty};
 
 /// Buckets of a test's own. Their names are one space for all accounts.
 struct Place {
@@ -37,16 +35,9 @@ const READING: Millis = Millis(60_000);
 impl Place {
     async fn on(endpoint: String) -> Self {
         let account = account();
-        let connection = connection(&endpoint, &account, http_client()).await;
+        let connection = connect(&endpoint, &account, http_client()).await;
         let raw = connection.s3();
-        for bucket in Topology::built_in().buckets {
-            let name = connection.settings.name(&bucket.name);
-            raw.create_bucket().bucket(&name).send().await.unwrap();
-            if bucket.versioned {
-                let on = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
-                raw.put_bucket_versioning().bucket(&name).versioning_configuration(on).send().await.unwrap();
-            }
-        }
+        create_buckets(&connection, &Topology::built_in()).await.unwrap();
         let blobs = S3Blobs::new(&connection, &Topology::built_in());
         Self { endpoint, account, raw, blobs }
     }
@@ -57,12 +48,12 @@ impl Place {
 
     /// The same buckets through a client to which things happen.
     async fn through(&self, decide: impl Fn(u64, &HttpRequest) -> Fate + Send + Sync + 'static) -> S3Blobs {
-        let connection = connection(&self.endpoint, &self.account, faulty(decide)).await;
+        let connection = connect(&self.endpoint, &self.account, faulty(decide)).await;
         S3Blobs::new(&connection, &Topology::built_in())
     }
 
     fn bucket(&self, name: &str) -> String {
-        settings(&self.endpoint, &self.account).name(name)
+        format!("{}-{name}", prefix(&self.account))
     }
 
     /// Uploads as any tool would; returns the version.
@@ -86,14 +77,6 @@ impl Place {
     async fn stored(&self, key: &str) -> Option<Bytes> {
         self.blobs.get(key).await.unwrap()
     }
-}
-
-fn settings(endpoint: &str, account: &str) -> AwsSettings {
-    AwsSettings { endpoint: Some(endpoint.to_owned()), prefix: format!("push0-{account}") }
-}
-
-async fn connection(endpoint: &str, account: &str, http: SharedHttpClient) -> Connection {
-    Connection::emulated(settings(endpoint, account), account, http).await
 }
 
 fn is_put(request: &HttpRequest) -> bool {
@@ -282,7 +265,7 @@ async fn a_large_file_goes_in_parts(place: &Place) {
     let put_one = place.blobs.put_file(key, &one, "one");
     let put_other = place.blobs.put_file(key, &other, "other");
     // LocalStack looks and stores in two steps: of two completions at once both may win there.
-    let (first, second) = if std::env::var("PUSH0_LOCALSTACK").is_ok_and(|localstack| localstack == place.endpoint) {
+    let (first, second) = if std::env::var(LOCALSTACK).is_ok_and(|localstack| localstack == place.endpoint) {
         let first = put_one.await;
         (first, put_other.await)
     } else {
@@ -307,7 +290,7 @@ async fn a_large_file_goes_in_parts(place: &Place) {
 }
 
 async fn an_event_tells_of_the_upload_and_its_version(place: &Place) {
-    let sqs = connection(&place.endpoint, &place.account, http_client()).await.sqs();
+    let sqs = connect(&place.endpoint, &place.account, http_client()).await.sqs();
     let queue = sqs.create_queue().queue_name("witness-events").send().await.unwrap();
     let url = queue.queue_url().unwrap();
     let arn = format!("arn:aws:sqs:us-east-1:{}:witness-events", place.account);
@@ -516,7 +499,7 @@ async fn an_answer_that_breaks_off_is_no_blob() {
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nonly so much").await;
         }
     });
-    let connection = connection(&endpoint, &account(), http_client()).await;
+    let connection = connect(&endpoint, &account(), http_client()).await;
     let (blobs, scratch) = (S3Blobs::new(&connection, &Topology::built_in()), tempfile::tempdir().unwrap());
     let error = blobs.get(KEY).await.unwrap_err();
     assert!(is_transient(&error), "{error:?}");
@@ -568,7 +551,7 @@ async fn a_refusal_never_means_absent() {
         assert_eq!((error.kind(), error.may_have_happened()), (ErrorKind::Permanent, false), "{error}");
     }
     // Nor is a bucket that is not there an empty one.
-    let connection = connection(&place.endpoint, &account(), http_client()).await;
+    let connection = connect(&place.endpoint, &account(), http_client()).await;
     let nowhere = S3Blobs::new(&connection, &Topology::built_in());
     for error in [nowhere.get(KEY).await.unwrap_err(), put(&nowhere, b"x", "w").await.unwrap_err()] {
         assert_eq!(error.kind(), ErrorKind::Permanent);

@@ -9,14 +9,14 @@ use aws_sdk_sqs::types::QueueAttributeName;
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use push0_core::Millis;
+use push0_runtime::aws::emulator::{account, connect, localstack, ministack};
 use push0_runtime::aws::{Connection, Sqs, http_client};
 use push0_runtime::conformance::{Passing, dead_letters_suite, queue_suite, queues};
 use push0_runtime::engine::QueueSpec;
 use push0_runtime::port::{DeadLetters, ErrorKind, Outgoing, PortResult, Queue};
-use push0_runtime::settings::AwsSettings;
 use serde_json::json;
 
-use super::support::{Fate, account, connect, faulty, localstack, ministack, operation};
+use super::support::{Fate, faulty, operation};
 
 /// Checks left out on SQS, whatever the emulator, and why.
 const NOT_ON_SQS: &[(&str, &str)] = &[
@@ -102,13 +102,13 @@ fn on_localstack() -> Option<Emulator> {
 }
 
 async fn queues_keep_their_promises((endpoint, time): Emulator) {
-    let connection = connect(endpoint).await;
+    let connection = connect(&endpoint, &account(), http_client()).await;
     provide(&connection, queues()).await;
     queue_suite(&Sqs::new(&connection), &time, "sqs").await;
 }
 
 async fn letters_keep_their_promises((endpoint, time): Emulator) {
-    let connection = connect(endpoint).await;
+    let connection = connect(&endpoint, &account(), http_client()).await;
     provide(&connection, queues()).await;
     let sqs = Sqs::new(&connection);
     dead_letters_suite(&sqs, &sqs, &time).await;
@@ -176,8 +176,7 @@ impl Account {
     }
 
     async fn connection(&self, http: SharedHttpClient) -> Connection {
-        let settings = AwsSettings { endpoint: Some(self.endpoint.clone()), ..AwsSettings::default() };
-        Connection::emulated(settings, &self.name, http).await
+        connect(&self.endpoint, &self.name, http).await
     }
 
     /// As another process sees it.

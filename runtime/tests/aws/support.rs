@@ -1,4 +1,4 @@
-//! An emulator to talk to, and an HTTP client that fails on purpose.
+//! An HTTP client that fails on purpose.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,42 +11,7 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
-use push0_runtime::aws::{Connection, http_client};
-use push0_runtime::settings::AwsSettings;
-
-/// The address of an emulator, from the variable that `scripts/with-emulators` sets.
-fn endpoint(variable: &str) -> String {
-    std::env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: run `scripts/with-emulators COMMAND`"))
-}
-
-pub(crate) fn ministack() -> String {
-    endpoint("PUSH0_MINISTACK")
-}
-
-/// None, and said so, where `scripts/with-emulators` could not start it.
-pub(crate) fn localstack() -> Option<String> {
-    if let Ok(reason) = std::env::var("PUSH0_WITHOUT_LOCALSTACK") {
-        eprintln!("not run on LocalStack: {reason}");
-        return None;
-    }
-    Some(endpoint("PUSH0_LOCALSTACK"))
-}
-
-/// An account nobody else uses: emulators keep accounts apart, so tests can run side by side.
-pub(crate) fn account() -> String {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let next = NEXT.fetch_add(1, Ordering::Relaxed);
-    format!("{:012}", (u64::from(std::process::id()) * 1_000 + next) % 1_000_000_000_000)
-}
-
-pub(crate) async fn connect(endpoint: String) -> Connection {
-    connect_over(endpoint, http_client()).await
-}
-
-pub(crate) async fn connect_over(endpoint: String, http: SharedHttpClient) -> Connection {
-    let settings = AwsSettings { endpoint: Some(endpoint), ..AwsSettings::default() };
-    Connection::emulated(settings, &account(), http).await
-}
+use push0_runtime::aws::http_client;
 
 /// What happens to a request.
 #[derive(Debug, Clone)]
