@@ -638,7 +638,7 @@ fn policy(facts: &Facts, task: &TaskSnapshot, is_trusted: bool) -> StagePolicy {
     configured.unwrap_or_else(|| StagePolicy::default_for(kind))
 }
 
-/// Pools in whose queues tasks wait with nobody taking any.
+/// Pools in whose queues tasks wait with nobody taking any. Workers that are busy with tasks of another class are there.
 fn lonely_pools(facts: &Facts, tasks: &[Task], why: &mut Why) {
     let waiting = tasks.iter().filter(|task| task.held_by.is_none());
     let queues: BTreeSet<(&Pool, Class)> = waiting.map(|task| (&task.pool, task.class)).collect();
@@ -651,7 +651,9 @@ fn lonely_pools(facts: &Facts, tasks: &[Task], why: &mut Why) {
             "queue {queue}: {} waiting, {} in flight, {} delayed",
             stats.visible, stats.in_flight, stats.delayed
         ));
-        if stats.visible > 0 && stats.in_flight == 0 && stats.oldest.is_some_and(|age| age > Millis::from_secs(2)) {
+        let of_pool = Class::ALL.iter().filter_map(|class| facts.queues.get(&work_queue(pool, *class)));
+        let is_idle = of_pool.map(|stats| stats.in_flight).sum::<u64>() == 0;
+        if stats.visible > 0 && is_idle && stats.oldest.is_some_and(|age| age > Millis::from_secs(2)) {
             why.facts.push(format!("nobody takes tasks of pool {pool}"));
             why.code = Some(ErrorCode::NobodyTakesTasks);
             why.next.push(format!("push0 explain {}", ErrorCode::NobodyTakesTasks));

@@ -82,6 +82,11 @@ fn a_queue_nobody_takes_from_asks_for_a_worker() {
     check(&facts, "being proven", &["push0 worker --connect unix:/d/push0.sock --pool cpu"]);
     facts.queues.insert("work-cpu-standard".to_owned(), QueueStats { in_flight: 1, ..stats });
     assert!(!explain(&facts).next.iter().any(|next| next.contains("push0 worker")), "somebody takes them");
+    // The pool's workers have more urgent tasks in hand, or those of before in the queues of another class.
+    facts.queues.insert("work-cpu-standard".to_owned(), stats);
+    facts.queues.insert("work-cpu-realtime".to_owned(), QueueStats { in_flight: 1, ..QueueStats::default() });
+    let why = explain(&facts);
+    assert!(!why.next.iter().any(|next| next.contains("push0 worker")), "they are busy: {:?}", why.facts);
 }
 
 #[test]
