@@ -1,5 +1,7 @@
 //! Tests of the whole system. [`sim`] runs it in one thread on a virtual clock, with everything going wrong that can; [`chaos`] runs its
-//! processes and kills them.
+//! processes and kills them; [`emulated`] drives its functions and workers by hand, on an emulator of AWS.
 
 pub mod chaos;
+#[cfg(feature = "aws")]
+pub mod emulated;
 pub mod sim;

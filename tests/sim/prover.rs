@@ -210,7 +210,8 @@ impl Prover for Scripted {
     }
 }
 
-fn prove(task: &TaskMessage, inputs: &[Data], noise: u64, lies: bool) -> Outcome {
+/// What comes of a task. `noise`: proofs of the same differ; `lies`: it is one of something else.
+pub fn prove(task: &TaskMessage, inputs: &[Data], noise: u64, lies: bool) -> Outcome {
     let inputs: Result<Vec<Value>, Failure> = inputs.iter().map(read).collect();
     let inputs = match inputs {
         Ok(inputs) => inputs,
