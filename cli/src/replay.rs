@@ -237,8 +237,11 @@ fn command(args: &args::Replay, remote: &Remote, task: &TaskMessage) -> Result<P
         });
     }
     let form = configured.map_or(Form::Session, |command| command.form);
-    let memory_limit_mib = configured.and_then(|command| command.memory_limit_mib);
-    Ok(ProverCommand { form, command: args.prover_command.clone(), memory_limit_mib })
+    let given = ProverCommand::new(form, args.prover_command.clone());
+    Ok(match configured {
+        Some(configured) => ProverCommand { command: given.command, ..configured.clone() },
+        None => given,
+    })
 }
 
 /// Where it happens; a temporary directory goes with this.

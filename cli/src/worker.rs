@@ -19,7 +19,7 @@ use push0_runtime::port::{Blobs, Clock as _, Queue, SystemClock};
 #[cfg(not(feature = "aws"))]
 use push0_runtime::settings::Ec2Mode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::args;
 use crate::connect::Where;
@@ -29,6 +29,7 @@ use crate::welcome;
 
 /// Works until SIGTERM or ctrl-c, or until the EC2 instance it heeds is terminated; then drains.
 pub async fn run(args: &args::Worker, location: &Where, settings: &Settings) -> anyhow::Result<()> {
+    keep_to_itself();
     let mut stop = Stop::new()?;
     let again = signal(SignalKind::interrupt())?;
     let place = tokio::select! {
@@ -74,6 +75,15 @@ pub async fn run(args: &args::Worker, location: &Where, settings: &Settings) -> 
         () = twice(again) => Err(Trouble::failed("stopped at once; its tasks come again when their leases end")
             .next("nothing: other workers take them; start this one again when it may work")
             .into()),
+    }
+}
+
+/// Provers run as the same user, who could otherwise read this process's environment and memory (`/proc/PID/environ`, ptrace): there may be a
+/// token in them, or the credentials of an AWS account.
+fn keep_to_itself() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
+        warn!(%error, "provers could read this worker's environment: the system does not let it be closed");
     }
 }
 
@@ -285,6 +295,13 @@ mod tests {
     fn composed(host: &str, name: Option<&str>) -> String {
         let name = name.map(|name| name.parse().unwrap());
         compose_id(host, &"gpu".parse().unwrap(), name.as_ref(), 4321).unwrap().to_string()
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_worker_is_closed_to_the_provers_of_its_user() {
+        keep_to_itself();
+        assert_eq!(nix::sys::prctl::get_dumpable(), Ok(false));
     }
 
     #[test]

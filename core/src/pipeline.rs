@@ -273,6 +273,24 @@ pub struct ProverCommand {
     /// Address-space limit of the prover's process, in MiB; none by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_limit_mib: Option<u64>,
+    /// Whether the prover's process may use the network; it may by default. Without it there is not even a loopback of its own.
+    #[serde(default = "granted", skip_serializing_if = "is_granted")]
+    pub network: bool,
+}
+
+fn granted() -> bool {
+    true
+}
+
+fn is_granted(network: &bool) -> bool {
+    *network
+}
+
+impl ProverCommand {
+    /// Without limits.
+    pub fn new(form: Form, command: Vec<String>) -> Self {
+        Self { form, command, memory_limit_mib: None, network: true }
+    }
 }
 
 /// A task that a prover must do before its worker takes any: one that a good machine does in moments.

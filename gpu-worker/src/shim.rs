@@ -1,6 +1,6 @@
 //! The exec shim: what a prover's process does first, before it becomes the prover.
 //!
-//! `push0 shim -- --parent=PID [--memory-mib=N] -- PROGRAM ARGS…` asks the kernel to kill this process when the thread that started it
+//! `push0 shim -- --parent=PID [--memory-mib=N] [--no-network] -- PROGRAM ARGS…` takes the network away where that is wanted, asks the kernel to kill this process when the thread that started it
 //! dies, makes sure that this has not happened already, sets resource limits, and executes the program in its own place: same process
 //! id, same group. Neither the parent-death signal nor the limits need a line of code in the prover.
 //!
@@ -13,6 +13,7 @@ use std::process::Command;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::getppid;
+use push0_core::pipeline::ProverCommand;
 use push0_prover::wire::EXIT_RETRYABLE;
 
 /// Open files a prover may have.
@@ -30,9 +31,10 @@ pub fn shim_main(args: impl IntoIterator<Item = OsString>) -> ! {
 }
 
 /// The arguments `shim_main` reads, in front of the program.
-pub(crate) fn arguments(memory_limit_mib: Option<u64>) -> Vec<String> {
+pub(crate) fn arguments(prover: &ProverCommand) -> Vec<String> {
     let mut arguments = vec![format!("--parent={}", std::process::id())];
-    arguments.extend(memory_limit_mib.map(|mib| format!("--memory-mib={mib}")));
+    arguments.extend(prover.memory_limit_mib.map(|mib| format!("--memory-mib={mib}")));
+    arguments.extend((!prover.network).then(|| "--no-network".to_owned()));
     arguments.push("--".to_owned());
     arguments
 }
@@ -41,6 +43,7 @@ pub(crate) fn arguments(memory_limit_mib: Option<u64>) -> Vec<String> {
 struct Shim {
     parent: i32,
     memory_mib: Option<u64>,
+    no_network: bool,
     command: Vec<OsString>,
 }
 
@@ -58,6 +61,7 @@ impl Shim {
                 Some(("--memory-mib", mib)) => {
                     shim.memory_mib = Some(mib.parse().map_err(|_| format!("{mib:?} is no number of MiB"))?);
                 }
+                None if text == "--no-network" => shim.no_network = true,
                 None if text == "--" => break,
                 _ => {
                     return Err(format!("unknown argument {text:?}; the worker calls this, people do not"));
@@ -66,18 +70,52 @@ impl Shim {
         }
         shim.command = args.collect();
         if shim.parent <= 0 || shim.command.is_empty() {
-            return Err("wanted: --parent=PID [--memory-mib=N] -- PROGRAM ARGS…".to_owned());
+            return Err("wanted: --parent=PID [--memory-mib=N] [--no-network] -- PROGRAM ARGS…".to_owned());
         }
         Ok(shim)
     }
 
     /// Returns only to say why it could not.
     fn become_prover(&self) -> String {
-        if let Err(why) = self.tie_to_parent().and_then(|()| self.limit()) {
+        // Entering a namespace of users takes the parent-death signal away, so that comes second.
+        if let Err(why) = self.leave_network().and_then(|()| self.tie_to_parent()).and_then(|()| self.limit()) {
             return why;
         }
         let error = Command::new(&self.command[0]).args(&self.command[1..]).exec();
         format!("cannot execute {}: {error}", self.command[0].to_string_lossy())
+    }
+
+    /// A network namespace of its own has nothing in it. Who is not root needs a user namespace for that, in which the user stays who it is.
+    #[cfg(target_os = "linux")]
+    fn leave_network(&self) -> Result<(), String> {
+        use nix::sched::{CloneFlags, unshare};
+        use nix::unistd::{getegid, geteuid};
+        if !self.no_network {
+            return Ok(());
+        }
+        let (user, group) = (geteuid(), getegid());
+        if user.is_root() && unshare(CloneFlags::CLONE_NEWNET).is_ok() {
+            return Ok(());
+        }
+        let failed = |error: &dyn std::fmt::Display| {
+            format!(
+                "cannot take the network away (`network = false`): {error}; allow user namespaces on this host (sysctl user.max_user_namespaces, \
+                 kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns), or run the worker as root"
+            )
+        };
+        unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET).map_err(|error| failed(&error))?;
+        let write = |file: &str, text: String| std::fs::write(file, text).map_err(|error| failed(&error));
+        write("/proc/self/setgroups", "deny".to_owned())?;
+        write("/proc/self/uid_map", format!("{user} {user} 1"))?;
+        write("/proc/self/gid_map", format!("{group} {group} 1"))
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn leave_network(&self) -> Result<(), String> {
+        match self.no_network {
+            true => Err("cannot take the network away (`network = false`): that needs Linux".to_owned()),
+            false => Ok(()),
+        }
     }
 
     fn tie_to_parent(&self) -> Result<(), String> {
@@ -119,10 +157,11 @@ mod tests {
         let wanted = Shim {
             parent: 7,
             memory_mib: Some(512),
+            no_network: true,
             command: ["prover", "--parent=9", "--", "x"].map(OsString::from).to_vec(),
         };
         for leading in [&["--"][..], &[]] {
-            let rest = ["--parent=7", "--memory-mib=512", "--", "prover", "--parent=9", "--", "x"];
+            let rest = ["--parent=7", "--memory-mib=512", "--no-network", "--", "prover", "--parent=9", "--", "x"];
             assert_eq!(parse(&[leading, &rest].concat()).unwrap(), wanted);
         }
     }

@@ -34,7 +34,7 @@ impl Bench {
         let engine = engine(Arc::new(SystemClock));
         let mut config = config(dir.path());
         let command = ["python3", script("bad.py").to_str().unwrap()].map(str::to_owned).to_vec();
-        let bad = ProverCommand { form: Form::Session, command, memory_limit_mib: None };
+        let bad = ProverCommand::new(Form::Session, command);
         config.provers.insert("scripted".parse().unwrap(), bad);
         let (stop, stopped) = oneshot::channel();
         let shutdown = async {

@@ -25,7 +25,7 @@ fn rig(dir: &Path) -> Rig {
         path.to_str().unwrap().to_owned()
     };
     let log = dir.join("invocations").to_str().unwrap().to_owned();
-    let command = |form, command| ProverCommand { form, command, memory_limit_mib: None };
+    let command = |form, command| ProverCommand::new(form, command);
     let provers: BTreeMap<_, _> = [
         ("scripted".parse().unwrap(), command(Form::Session, vec![install("session.py"), log])),
         ("once".parse().unwrap(), command(Form::Exec, vec![install("exec.sh")])),
@@ -131,8 +131,7 @@ async fn a_prover_that_is_told_to_stop_and_does_not_is_killed() {
         "-c",
         r#"echo '{"type":"hello","protocol":1,"name":"deaf","version":"0","stages":[{"name":"map","kind":"map"}]}'; while :; do sleep 1; done"#,
     ];
-    let deaf =
-        ProverCommand { form: Form::Session, command: command.map(str::to_owned).to_vec(), memory_limit_mib: None };
+    let deaf = ProverCommand::new(Form::Session, command.map(str::to_owned).to_vec());
     let mut rig = Rig::new([("scripted".parse().unwrap(), deaf)].into(), Vec::new(), dir.path(), limits).unwrap();
     rig = rig.watched_by(diary.clone());
     let proved = rig.run(task(Kind::Map, 0, Vec::new()), &input(dir.path()), async {}).await.unwrap();

@@ -30,6 +30,22 @@ fn main() {
     eprintln!("test result: ok. 3 passed");
 }
 
+/// What of a worker's environment is not for its provers.
+const SECRETS: [&str; 6] = [
+    "PUSH0_TOKEN",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+];
+
+/// Whether a process may leave the network here; in some containers it may not.
+fn can_be_cut_off() -> bool {
+    let probe = Command::new("unshare").args(["--user", "--net", "true"]).output();
+    probe.is_ok_and(|output| output.status.success())
+}
+
 fn own() -> PathBuf {
     std::env::current_exe().unwrap()
 }
@@ -42,9 +58,16 @@ async fn worker(dir: &Path) {
     send(&engine, &task(Kind::Map, 0, vec![input])).await;
     let mut config = config(dir);
     config.shim = vec![own().to_str().unwrap().to_owned(), "shim".to_owned(), "--".to_owned()];
-    let script = format!("echo $$ > {0}/pid.new; mv {0}/pid.new {0}/pid; while :; do sleep 0.1; done", dir.display());
+    let script = format!(
+        "env > {0}/env; cat /proc/net/dev > {0}/net; echo $$ > {0}/pid.new; mv {0}/pid.new {0}/pid; while :; do sleep 0.1; done",
+        dir.display()
+    );
     let command = ["sh", "-c", &script].map(str::to_owned).to_vec();
-    let endless = ProverCommand { form: Form::Exec, command, memory_limit_mib: Some(4096) };
+    let endless = ProverCommand {
+        memory_limit_mib: Some(4096),
+        network: !can_be_cut_off(),
+        ..ProverCommand::new(Form::Exec, command)
+    };
     config.provers.insert("scripted".parse().unwrap(), endless);
     let (queue, blobs) = (Arc::new(engine.clone()), Arc::new(engine));
     run(config, queue, blobs, Arc::new(SystemClock), std::future::pending()).await.unwrap();
@@ -65,9 +88,15 @@ fn is_alive(pid: &str) -> bool {
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }
 
+/// Nor does it see the worker's credentials, or a network, where it has none.
 fn the_prover_dies_with_a_worker_that_is_killed() {
     let dir = tempfile::tempdir().unwrap();
-    let mut worker = Command::new(own()).arg("worker").arg(dir.path()).spawn().unwrap();
+    let mut worker = Command::new(own());
+    worker.arg("worker").arg(dir.path()).env("PATH_TO_PARAMETERS", "kept");
+    SECRETS.iter().for_each(|name| {
+        worker.env(name, "hidden");
+    });
+    let mut worker = worker.spawn().unwrap();
     let pid_file = dir.path().join("pid");
     wait_for("the prover starts", || pid_file.exists());
     let pid = std::fs::read_to_string(pid_file).unwrap().trim().to_owned();
@@ -75,6 +104,16 @@ fn the_prover_dies_with_a_worker_that_is_killed() {
     let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
     let memory = limits.lines().find(|line| line.starts_with("Max address space")).unwrap();
     assert!(memory.contains(&(4096_u64 << 20).to_string()), "{memory}");
+    let environment = std::fs::read_to_string(dir.path().join("env")).unwrap();
+    assert!(environment.contains("PATH_TO_PARAMETERS=kept"), "{environment}");
+    assert!(!environment.contains("hidden"), "{environment}");
+    if can_be_cut_off() {
+        let network = std::fs::read_to_string(dir.path().join("net")).unwrap();
+        let devices = network.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim());
+        assert_eq!(devices.collect::<Vec<_>>(), ["lo"], "{network}");
+    } else {
+        eprintln!("no network namespaces here: that provers can be cut off is not tested");
+    }
 
     worker.kill().unwrap();
     worker.wait().unwrap();

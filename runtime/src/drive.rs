@@ -19,6 +19,7 @@ use push0_core::ErrorCode;
 use push0_core::invariant::Violation;
 use push0_core::record::DecodeError;
 
+use crate::metrics::Metric;
 use crate::port::PortError;
 
 /// Why a drive loop stopped before everything was done.
@@ -66,11 +67,37 @@ impl DriveError {
     }
 }
 
-/// A broken invariant stops a debug build at once; a release build counts it loudly and goes on.
-fn enforce(check: Result<(), Violation>) {
+/// A broken invariant stops a debug build at once; a release build counts it, says so loudly and goes on.
+fn enforce(context: &Context, check: Result<(), Violation>) {
     if let Err(violation) = check {
         let code = ErrorCode::InvariantBroken;
+        context.metrics.count(Metric::InvariantsBroken, &[violation.id], 1);
         tracing::error!(%code, invariant = violation.id, what = %violation.what, "invariant broken: this is a bug in push0");
         debug_assert!(false, "invariant broken: {violation}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::clock_manual::ManualClock;
+    use crate::engine::Engine;
+
+    #[test]
+    fn a_broken_invariant_is_counted_and_stops_debug_builds_only() {
+        let engine = Arc::new(Engine::in_memory(Vec::new()).unwrap());
+        let clock = Arc::new(ManualClock::starting_at(push0_core::Millis(0)));
+        let context = Context::new(engine.clone(), engine.clone(), engine, clock, Arc::default());
+        enforce(&context, Ok(()));
+        assert!(context.metrics.drain().is_empty());
+        let violation = Violation { id: "I5", what: "block 7 changed".to_owned() };
+        let caught = catch_unwind(AssertUnwindSafe(|| enforce(&context, Err(violation))));
+        assert_eq!(caught.is_err(), cfg!(debug_assertions));
+        let counted = context.metrics.drain();
+        assert_eq!((counted[0].metric, &counted[0].labels[..]), (Metric::InvariantsBroken, &["I5".to_owned()][..]));
+        assert_eq!(counted[0].values, [1.0]);
     }
 }

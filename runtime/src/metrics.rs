@@ -115,6 +115,8 @@ metrics! {
     WorkTime = "push0_work_milliseconds", Milliseconds, ["stage"],
         "what provers worked on accepted tasks of a hedged stage, all copies together; a sum";
     HedgeTime = "push0_hedge_work_milliseconds", Milliseconds, ["stage"], "of that, copies of stragglers; a sum";
+    InvariantsBroken = "push0_invariants_broken_count", Count, ["invariant"],
+        "writes and sends that broke an invariant (I1 and on, `docs/invariants.md`): a bug in push0";
     BlobsDeleted = "push0_blobs_deleted_count", Count, ["chain"], "blobs of finalized blocks that nothing needs any more, deleted";
 }
 

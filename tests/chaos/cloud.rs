@@ -13,6 +13,10 @@ use sha2::{Digest as _, Sha256};
 
 use super::installation::{program, signal, tree_of, wait_until};
 
+/// Credentials that the emulator takes like any others; nothing may ever repeat them.
+pub const SECRET_KEY: &str = "emulated-secret-access-key";
+pub const SESSION_TOKEN: &str = "emulated-session-token";
+
 pub struct Cloud {
     pub directory: tempfile::TempDir,
     /// The emulator's: it keeps accounts apart.
@@ -21,6 +25,8 @@ pub struct Cloud {
     pub prefix: String,
     endpoint: String,
     processes: Vec<Process>,
+    /// What processes that go on log, where it is not the default.
+    pub log: Option<&'static str>,
 }
 
 struct Process {
@@ -53,7 +59,7 @@ impl Cloud {
             let content = content.replace("{prefix}", &prefix);
             fs::write(directory.path().join(name), content).expect("the directory is writable");
         }
-        Self { directory, account, prefix, endpoint: emulator::ministack(), processes: Vec::new() }
+        Self { directory, account, prefix, endpoint: emulator::ministack(), processes: Vec::new(), log: None }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -67,7 +73,8 @@ impl Cloud {
             .args(args)
             .stdin(Stdio::null())
             .env("AWS_ACCESS_KEY_ID", &self.account)
-            .env("AWS_SECRET_ACCESS_KEY", "emulator")
+            .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+            .env("AWS_SESSION_TOKEN", SESSION_TOKEN)
             .env("AWS_REGION", "us-east-1")
             .env("PUSH0_AWS_ENDPOINT", &self.endpoint)
             .env("PUSH0_CONNECT", "aws")
@@ -102,7 +109,11 @@ impl Cloud {
     /// Starts a process of push0 that goes on; its log is `NAME.log`.
     pub fn start(&mut self, name: &str, args: &[&str]) {
         let log = fs::File::options().create(true).append(true).open(self.path(&format!("{name}.log"))).expect("a log");
-        let child = self.command(args).stdout(Stdio::null()).stderr(log).spawn().expect("push0 starts");
+        let mut command = self.command(args);
+        if let Some(log) = self.log {
+            command.env("PUSH0_LOG", log);
+        }
+        let child = command.stdout(Stdio::null()).stderr(log).spawn().expect("push0 starts");
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
         self.processes.push(Process { name: name.to_owned(), args, child });
     }

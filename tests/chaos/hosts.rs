@@ -19,6 +19,8 @@ pub struct Network {
     namespaces: Vec<String>,
     /// Tells the networks of one process apart.
     number: u16,
+    /// What is logged, where it is not the default.
+    pub log: Option<&'static str>,
 }
 
 fn ip(arguments: &str) -> Result<(), String> {
@@ -31,7 +33,7 @@ impl Network {
     /// A network of an owner and so many worker hosts.
     pub fn new(hosts: usize) -> Self {
         static NEXT: AtomicU16 = AtomicU16::new(0);
-        let mut network = Self { namespaces: Vec::new(), number: NEXT.fetch_add(1, Ordering::Relaxed) };
+        let mut network = Self { namespaces: Vec::new(), number: NEXT.fetch_add(1, Ordering::Relaxed), log: None };
         let number = network.number;
         let name = |host: usize| format!("p0-{}-{number}-{host}", std::process::id());
         let made = (0..=hosts).try_for_each(|host| {
@@ -77,11 +79,17 @@ impl Network {
     /// A command of push0 on this host; 0 is the owner.
     pub fn command(&self, host: usize) -> Command {
         let push0 = program("push0");
-        let Some(namespace) = self.namespaces.get(host) else {
-            return Command::new(push0);
+        let mut command = match self.namespaces.get(host) {
+            None => Command::new(push0),
+            Some(namespace) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", namespace]).arg(push0);
+                command
+            }
         };
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", namespace]).arg(push0);
+        if let Some(log) = self.log {
+            command.env("PUSH0_LOG", log);
+        }
         command
     }
 

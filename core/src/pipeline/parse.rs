@@ -105,6 +105,14 @@ impl Reader {
         within
     }
 
+    fn boolean(&mut self, table: &Table, at: &str, key: &str) -> Option<bool> {
+        let value = table.get(key)?.as_bool();
+        if value.is_none() {
+            self.mistake(at, format_args!("`{key}` must be true or false"));
+        }
+        value
+    }
+
     fn subtable<'t>(&mut self, table: &'t Table, at: &str, key: &str) -> Option<&'t Table> {
         let value = table.get(key)?;
         if value.as_table().is_none() {
@@ -126,7 +134,7 @@ impl Reader {
                 self.mistake(&at, "must be a table");
                 continue;
             };
-            self.only_keys(prover, &at, &["form", "command", "programs", "memory_limit_mib", "self_test"]);
+            self.only_keys(prover, &at, &["form", "command", "programs", "memory_limit_mib", "network", "self_test"]);
             let form = self.required::<FormText>(prover, &at, "form").map(|text| text.0);
             let command = self.command(prover, &at);
             let programs = self.programs(prover, &at);
@@ -135,9 +143,10 @@ impl Reader {
                 self.mistake(&format!("{at} programs"), what);
             }
             let memory_limit_mib = self.integer(prover, &at, "memory_limit_mib", 1..=1 << 30);
+            let network = self.boolean(prover, &at, "network").unwrap_or(true);
             let name = name.parse::<ProverName>().map_err(|error| self.mistake(&at, error)).ok();
             if let (Some(name), Some(form), Some(command)) = (name, form, command) {
-                provers.insert(name, (ProverCommand { form, command, memory_limit_mib }, programs));
+                provers.insert(name, (ProverCommand { form, command, memory_limit_mib, network }, programs));
             }
         }
         provers
@@ -371,14 +380,13 @@ impl Reader {
         if let Some(backoff) = self.integer(table, at, "backoff_ms", 0..=60_000) {
             policy.backoff = Millis(backoff);
         }
-        if let Some(value) = table.get("check") {
-            match value.as_bool() {
-                Some(_) if kind.is_trusted() && is_default => {}
-                Some(true) if kind.is_trusted() => {
+        if let Some(check) = self.boolean(table, at, "check") {
+            match check {
+                _ if kind.is_trusted() && is_default => {}
+                true if kind.is_trusted() => {
                     self.mistake(at, format_args!("`check` cannot be set: nobody accuses a `{}` stage", kind.as_str()));
                 }
-                Some(check) => policy.check = check,
-                None => self.mistake(at, "`check` must be true or false"),
+                check => policy.check = check,
             }
         }
         let copies = self.integer(table, at, "copies", 1..=u64::from(MOST_COPIES));

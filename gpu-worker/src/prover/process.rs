@@ -4,6 +4,7 @@
 //! So one thread of the [`Launcher`] starts them all, and lives as long as any clone of it: as long as the worker.
 
 use std::collections::VecDeque;
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -33,8 +34,9 @@ const LOG_LINE: u64 = 8 * 1024;
 /// How long the process that has closed its stdout may take to end, and its last words to arrive.
 pub(super) const LAST_MOMENTS: Millis = Millis(2_000);
 
-/// Environment a prover does not inherit: it has no business with the queues.
-const SECRETS: [&str; 1] = ["PUSH0_TOKEN"];
+/// Environment a prover does not inherit, by how its names begin: it has no business with push0's queues, nor with the worker's AWS account.
+/// Where credentials are files or an endpoint the environment only says where; that, too, is not for provers.
+const SECRETS: [&str; 2] = ["PUSH0_TOKEN", "AWS_"];
 
 struct Request {
     command: Command,
@@ -91,12 +93,12 @@ impl Launcher {
             None => Command::new(&path),
             Some((shim, shim_arguments)) => {
                 let mut command = Command::new(shim);
-                command.args(shim_arguments).args(shim::arguments(prover.memory_limit_mib)).arg(&path);
+                command.args(shim_arguments).args(shim::arguments(prover)).arg(&path);
                 command
             }
         };
         command.args(arguments);
-        SECRETS.iter().for_each(|name| {
+        std::env::vars_os().filter(|(name, _)| is_secret(name)).for_each(|(name, _)| {
             command.env_remove(name);
         });
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -114,6 +116,10 @@ impl Launcher {
         })?;
         Ok(Process::new(name, child, self.onlooker.clone()))
     }
+}
+
+fn is_secret(name: &OsStr) -> bool {
+    SECRETS.iter().any(|secret| name.as_encoded_bytes().starts_with(secret.as_bytes()))
 }
 
 /// Where a prover's program is: one without `/` is looked up beside this executable, then in `PATH`. `None`: there is none that can be run.

@@ -96,7 +96,7 @@ pub(crate) fn script(name: &str) -> PathBuf {
 
 /// The session prover is `scripted`, the exec prover `once`.
 pub(crate) fn config(dir: &Path) -> WorkerConfig {
-    let command = |form, command: Vec<String>| ProverCommand { form, command, memory_limit_mib: None };
+    let command = |form, command: Vec<String>| ProverCommand::new(form, command);
     let text = |path: PathBuf| path.to_str().unwrap().to_owned();
     let session = vec!["python3".to_owned(), text(script("session.py")), text(dir.join("invocations"))];
     let provers = [

@@ -397,7 +397,7 @@ pub(super) async fn fire(context: &Context, graph: &Graph<'_>, node: Node, view:
     let mut view = view;
     // Again after the mark: a revocation may have raised the attempt meanwhile.
     while let Some(fire) = block::fire(graph, node, &view, segment.as_ref()) {
-        enforce(invariant::sent(&view, graph.plan.slots(node)));
+        enforce(context, invariant::sent(&view, graph.plan.slots(node)));
         view = send(context, graph.run, fire).await?;
     }
     Ok(())

@@ -225,7 +225,7 @@ impl State {
     async fn write(&self, context: &Context, change: Change) -> Result<(), PortError> {
         let chain_key = key(RowKey::chain(&self.view.chain.chain));
         let chain_after = change.chain.as_ref().unwrap_or(&self.view.chain);
-        enforce(invariant::chain(self.chain_before.as_ref(), chain_after));
+        enforce(context, invariant::chain(self.chain_before.as_ref(), chain_after));
         let mut writes = Vec::new();
         // A chain's first event creates its row; after that a row that does not change is only checked.
         writes.push(match (&change.chain, self.chain_version) {
@@ -233,18 +233,18 @@ impl State {
             _ => Write::Put { key: chain_key, doc: chain_after.to_value(), expected: self.chain_version },
         });
         for block in change.block.iter().chain(&change.more) {
-            enforce(invariant::block(self.view.blocks.get(&block.number), block));
+            enforce(context, invariant::block(self.view.blocks.get(&block.number), block));
             let expected = self.block_versions.get(&block.number).copied();
             let at = key(RowKey::block(&block.chain, block.number));
             writes.push(Write::Put { key: at, doc: block.to_value(), expected });
         }
         if let Some(row) = &change.outbox {
-            enforce(invariant::outbox(chain_after, row));
+            enforce(context, invariant::outbox(chain_after, row));
             let at = key(RowKey::outbox(&row.chain, row.seq));
             writes.push(Write::Put { key: at, doc: row.to_value(), expected: None });
         }
         if let Some(row) = &change.batch {
-            enforce(invariant::batch(chain_after, row));
+            enforce(context, invariant::batch(chain_after, row));
             let at = key(RowKey::batch(&row.range.of, &row.chain, row.number));
             writes.push(Write::Put { key: at, doc: row.to_value(), expected: None });
         }
@@ -386,7 +386,7 @@ pub(super) async fn stop(context: &Context, run: &RunId) -> Result<(), DriveErro
 /// Hands outbox row `seq` on, then marks it: another publisher may send it too, nobody sends the next before.
 async fn publish(context: &Context, view: &View, seq: u64) -> Result<(), DriveError> {
     let chain = &view.chain.chain;
-    enforce(invariant::published(&view.chain, seq));
+    enforce(context, invariant::published(&view.chain, seq));
     let row: Option<Loaded<OutboxRow>> = load(context, RowKey::outbox(chain, seq)).await?;
     let missing = || ErrorCode::DatabaseDamaged.says(format!("outbox row {seq} of {chain} is missing"));
     let row = row.ok_or_else(|| PortError::transient(missing()))?.record;

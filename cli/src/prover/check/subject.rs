@@ -166,7 +166,7 @@ fn pipeline(stages: &[(StageName, Kind)], form: Form, command: Vec<String>) -> a
     });
     let pipeline = Pipeline { name: "check".parse()?, stages: stages.collect(), programs: Default::default() };
     let policy = Policy::default_for(&pipeline);
-    let provers = [(prover, ProverCommand { form, command, memory_limit_mib: None })].into();
+    let provers = [(prover, ProverCommand::new(form, command))].into();
     Ok(PipelineFile { pipeline, policy, provers, self_tests: Default::default() })
 }
 

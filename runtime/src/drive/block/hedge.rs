@@ -201,7 +201,7 @@ async fn learn(
         let value = serde_json::to_value(&after).unwrap_or_default();
         if context.table.set_if(&sketch_key(run, stage), attribute::SKETCH, raw, Some(value)).await?.done {
             if let Some(hedging) = &run.policy.stage(stage).hedge {
-                enforce(invariant::hedged(&after, hedging, look.hedge.len()));
+                enforce(context, invariant::hedged(&after, hedging, look.hedge.len()));
             }
             let stage = &[run.pipeline.stage(stage).name.as_str()];
             if let Some(harvest) = harvest {
