@@ -7,7 +7,11 @@ use serde_json::Value;
 
 /// A system in which proving block 2 fails for good.
 fn with_a_failed_block() -> Installation {
-    let fail = r#"fail = [{ stage = "prove", number = 2, kind = "permanent", message = "out of luck" }]"#;
+    with_a_block_that_failed("permanent")
+}
+
+fn with_a_block_that_failed(kind: &str) -> Installation {
+    let fail = format!(r#"fail = [{{ stage = "prove", number = 2, kind = "{kind}", message = "out of luck" }}]"#);
     let mut installation =
         Installation::new(&Options { params: format!("duration_ms = 1, {fail}"), attempts: 2, ..Options::default() });
     installation.start();
@@ -69,6 +73,18 @@ fn a_failed_task_fails_in_the_same_way_here_and_a_good_one_makes_the_same() {
     assert!(file.starts_with(kept.canonicalize().unwrap().to_str().unwrap()) && std::path::Path::new(file).exists());
     assert!(kept.join("in/0").exists() && kept.join("task.json").exists());
     assert_eq!(json(&installation, &["replay", "demo", "1", "1.0.0", "--dir", dir]).1, 2, "it is not empty any more");
+}
+
+#[test]
+fn a_task_that_ran_out_of_memory_runs_out_of_it_here_too() {
+    let installation = with_a_block_that_failed("out_of_memory");
+    let why = installation.cli_ok(&["why", "demo", "2"]);
+    let line = why.lines().find(|line| line.contains("push0 replay demo/2/e1/"));
+    let task = line.and_then(|line| line.split_whitespace().nth(2)).unwrap_or_else(|| panic!("no task in:\n{why}"));
+    let (failed, code, said) = json(&installation, &["replay", task]);
+    assert_eq!((code, &failed["outcome"]), (1, &"failed".into()), "{said}");
+    let kind = failed["failure"]["kind"].as_str().unwrap_or_default();
+    assert!(kind.contains("memory") && failed["failed_then"].as_str().unwrap().contains("out of memory"), "{failed}");
 }
 
 #[test]

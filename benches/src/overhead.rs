@@ -196,7 +196,14 @@ async fn complete(worker: &WorkerPorts, pool: &Pool, delivery: &Delivery) -> any
     let info = worker.blobs.put_new(&task.artifact_key(), bytes, &task.id.to_string()).await?.into_info();
     let artifact = BlobRef { key: info.key, sha256: info.sha256, size: info.size };
     let event = ReportEvent::Done { artifact };
-    let report = Report { task: task.id.clone(), worker: format!("{pool}-0").parse()?, by: None, at: Millis(0), event };
+    let report = Report {
+        task: task.id.clone(),
+        worker: format!("{pool}-0").parse()?,
+        by: None,
+        at: Millis(0),
+        handout: None,
+        event,
+    };
     let message =
         Outgoing { body: report.to_json(), group: Some(task.id.run.chain.to_string()), ..Outgoing::default() };
     let begun = Instant::now();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use push0_core::chain::is_abandoned;
 use push0_core::message::{ChainMessage, Command, queue};
-use push0_core::record::{BlockStatus, ChainRow, Halt, Versioned as _};
+use push0_core::record::{BlockStatus, ChainRow, Disagreement, Versioned as _};
 use push0_core::{ChainId, ErrorCode};
 use push0_runtime::port::{Clock as _, Outgoing, SystemClock};
 use push0_runtime::snapshot::{self, BlockSnapshot};
@@ -204,16 +204,16 @@ pub async fn pause(args: &args::ChainArg, remote: &Remote, output: Output) -> an
 pub async fn resume(args: &args::ChainArg, remote: &Remote, output: Output) -> anyhow::Result<()> {
     // Only the halt that is there now is known to whoever asks for this.
     let now = snapshot::chain(&*remote.table, remote.chain(&args.chain)?, 0).await?.chain;
-    let acknowledged = now.halt.as_ref().map(Halt::number).filter(|number| *number < now.next_final);
+    let acknowledged = now.late_halt().map(Disagreement::block);
     let command = Command::Resume { chain: args.chain.clone(), acknowledged };
-    let show = |row: &ChainRow, _: u64| match &row.halt {
+    let show = |row: &ChainRow, _: u64| match row.late_halt() {
         _ if row.paused => "paused".to_owned(),
-        Some(halt) if halt.number() < row.next_final => format!("halted for block {}", halt.number()),
-        _ => "running".to_owned(),
+        Some(found) => format!("halted for block {}", found.number),
+        None => "running".to_owned(),
     };
-    // A halt for what a late proof said about a final block ends with it, too.
+    // A halt for what a late proof said about a final block ends with it, too; that of another block stays.
     let is_going_on = |row: &ChainRow| {
-        let is_halted = row.halt.as_ref().is_some_and(|halt| halt.number() < row.next_final);
+        let is_halted = row.late_halt().is_some_and(|found| Some(found.block()) == acknowledged);
         !row.paused && !is_halted
     };
     on_chain(remote, &args.chain, command, &args.wait, output, is_going_on, show).await

@@ -30,6 +30,7 @@ pub struct Block {
     pub chain: ChainId,
     pub number: u64,
     pub hash: BlockHash,
+    pub parent_hash: Option<BlockHash>,
 }
 
 /// The provers of a pipeline, to be run here; outputs go below `scratch`.
@@ -62,6 +63,7 @@ pub fn task(file: &PipelineFile, node: Node, block: &Block) -> TaskMessage {
         expand: false,
         params: stage.params.clone(),
         block_hash: block.hash,
+        parent_hash: block.parent_hash,
         time_limit: policy.time_limit,
         progress_limit: policy.progress_limit,
         avoid: Vec::new(),

@@ -2,7 +2,8 @@
 
 mod screens;
 
-use push0_core::record::{Lane, LaneState, clip_middle};
+use push0_core::chain::is_left_over;
+use push0_core::record::{Lane, LaneState, Verdict, VerdictSlot, clip_middle};
 use push0_core::{Millis, RunId};
 use push0_runtime::snapshot::{BlockSnapshot, RunSnapshot, StageSnapshot};
 
@@ -79,15 +80,25 @@ pub fn stages(snapshot: &BlockSnapshot) -> String {
 }
 
 /// How one of a block's runs is, on a line.
-pub fn lane(snapshot: &BlockSnapshot, lane: u16, run: &Lane) -> String {
+///
+/// Of a run that its block's quorum did not need the block's row, which never changes once it is final, says for ever that it is being
+/// proven: the run's own row says what came of it, and `rest_limit` how long anybody waits for that.
+pub fn lane(snapshot: &BlockSnapshot, lane: u16, run: &Lane, now: Millis, rest_limit: Millis) -> String {
     let id = RunId::new(snapshot.block.chain.clone(), snapshot.block.number, snapshot.block.epoch).in_lane(lane);
     let seen = snapshot.runs().find(|seen| seen.id == id);
     let stages = |seen: &RunSnapshot| seen.stages.iter().map(stage).collect::<Vec<_>>().join("  ");
     let how = match &run.state {
-        LaneState::Proving => match seen {
-            Some(RunSnapshot { failed: Some(reason), .. }) => format!("failed: {}", in_a_line(reason)),
-            Some(seen) => format!("proving  {}", stages(seen)),
-            None => "about to begin".to_owned(),
+        LaneState::Proving => match (seen, snapshot.block.final_seq) {
+            (Some(RunSnapshot { verdict: Some(found), .. }), Some(_)) => late(found),
+            (Some(RunSnapshot { failed: Some(reason), .. }), _) => format!("failed: {}", in_a_line(reason)),
+            (Some(RunSnapshot { stopped: true, .. }), _) => "stopped: the block does not need it".to_owned(),
+            (Some(seen), Some(_)) if is_left_over(&snapshot.block, lane, now, rest_limit) => {
+                format!("not waited for any more: the block has long been final without it  {}", stages(seen))
+            }
+            (Some(seen), Some(_)) => format!("proving, though the block is final without it  {}", stages(seen)),
+            (Some(seen), None) => format!("proving  {}", stages(seen)),
+            (None, Some(_)) => "not waited for: the block is final without it".to_owned(),
+            (None, None) => "about to begin".to_owned(),
         },
         LaneState::Proven(proof) => {
             let outputs = proof.outputs.map_or(String::new(), |outputs| format!(", outputs {outputs}"));
@@ -97,6 +108,21 @@ pub fn lane(snapshot: &BlockSnapshot, lane: u16, run: &Lane) -> String {
         LaneState::Stopped => "stopped: the block does not need it".to_owned(),
     };
     format!("{id}  {how}")
+}
+
+/// What a run came to when its block was final already.
+fn late(found: &VerdictSlot) -> String {
+    let said = match (found.verdict, found.outputs, &found.message) {
+        (Verdict::Ok, Some(outputs), _) => format!("proven, outputs {outputs}"),
+        (Verdict::Ok, None, _) => "proven".to_owned(),
+        (Verdict::BadProof, _, message) => {
+            format!("bad proof: {}", in_a_line(message.as_deref().unwrap_or("no reason given")))
+        }
+        (Verdict::BadBlock, _, message) => {
+            format!("bad block: {}", in_a_line(message.as_deref().unwrap_or("no reason given")))
+        }
+    };
+    format!("late: {said}")
 }
 
 /// A reason in one line, with its end, where a prover's own words are.

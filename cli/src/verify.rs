@@ -323,7 +323,7 @@ impl Proofs<'_> {
             self.rigs.insert(*pipeline, rig.map_err(|error| ErrorCode::NotChecked.says(error.to_string()))?);
         }
         let rig = self.rigs.get_mut(pipeline).expect("it was just put there");
-        let block = prover::Block { chain: row.chain.clone(), number: row.number, hash };
+        let block = prover::Block { chain: row.chain.clone(), number: row.number, hash, parent_hash: row.parent_hash };
         let task = prover::task(file, Node::new(file.pipeline.verify_position(), 0, 0), &block);
         let proved = rig.run(task, &inputs, std::future::pending()).await;
         let proved = proved.map_err(|error| ErrorCode::NotChecked.says(error.to_string()))?;

@@ -115,7 +115,7 @@ pub fn explain(facts: &Facts) -> Why {
         None => absent(facts, &mut why),
         Some(block) => {
             about(block, facts.now, &mut why);
-            provers::about(block, &mut why);
+            provers::about(facts, block, &mut why);
             why.failures = failures(block);
             match &block.block.status {
                 BlockStatus::Parked => parked(facts, block, &mut why),
@@ -352,9 +352,9 @@ fn proven(facts: &Facts, block: &BlockSnapshot, why: &mut Why) {
     if let Some(found) = block.block.disagreement() {
         return provers::disagree(facts, &found, why);
     }
-    match &row.halt {
-        Some(Halt::Disagreement(found)) if found.number < row.next_final => provers::held_up(facts, found.number, why),
-        Some(halt) if row.next_final == number => halted(facts, halt, "it is proven, but", why),
+    match (&row.halt, row.late_halt()) {
+        (_, Some(found)) => provers::held_up(facts, found.number, why),
+        (Some(halt), None) if row.next_final == number => halted(facts, halt, "it is proven, but", why),
         _ if row.next_final == number => {
             why.answer = "it is proven and about to become final".to_owned();
         }
@@ -420,8 +420,7 @@ fn skipped(facts: &Facts, block: &BlockSnapshot, reason: &str, why: &mut Why) {
 
 fn is_final(facts: &Facts, block: &BlockSnapshot, why: &mut Why) {
     let row = &block.block;
-    if let Some(Halt::Disagreement(found)) = facts.chain.chain.halt.as_ref().filter(|halt| halt.number() == row.number)
-    {
+    if let Some(found) = facts.chain.chain.disagreements().find(|found| found.number == row.number) {
         return provers::disagree(facts, found, why);
     }
     let seq = row.final_seq.unwrap_or(0);

@@ -28,11 +28,11 @@ use crate::record::{
 };
 
 pub use advance::advance;
-pub use batch::{Batch, Batching, Content, derive, hashes};
+pub use batch::{Batch, Batching, Content, derive, has_more, hashes};
 pub use deadline::{is_abandoned, is_overdue};
 pub use decide::decide;
 pub use fit::{Unfit, unfit, was_left_behind};
-pub use provers::{MAX_PIPELINES, Mode, NamedPipeline, Provers, Rest, is_left_over};
+pub use provers::{MAX_PIPELINES, Mode, NamedPipeline, Provers, Rest, is_left_over, rest_limit};
 pub use walk::DROPPED_AT_ONCE;
 
 /// Bounds of the window.
@@ -110,6 +110,8 @@ impl ChainConfig {
             dropped: None,
             pending: Vec::new(),
             batches: Vec::new(),
+            disputed: Vec::new(),
+            disputed_more: false,
             acknowledged: Vec::new(),
         }
     }

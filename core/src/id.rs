@@ -240,6 +240,44 @@ impl PipelineDigest {
     }
 }
 
+/// A block: not only its number, under which another of another fork may stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(from = "WrittenBlockId")]
+pub struct BlockId {
+    pub number: u64,
+    /// None: whatever stands under the number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash: Option<BlockHash>,
+}
+
+/// Earlier builds wrote the number alone.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum WrittenBlockId {
+    Number(u64),
+    Block {
+        number: u64,
+        #[serde(default)]
+        hash: Option<BlockHash>,
+    },
+}
+
+impl From<WrittenBlockId> for BlockId {
+    fn from(written: WrittenBlockId) -> Self {
+        match written {
+            WrittenBlockId::Number(number) => Self { number, hash: None },
+            WrittenBlockId::Block { number, hash } => Self { number, hash },
+        }
+    }
+}
+
+impl BlockId {
+    /// Whether both may mean the same block: the same number, and no other hash where both know one.
+    pub fn is_about(&self, other: &BlockId) -> bool {
+        self.number == other.number && self.hash.zip(other.hash).is_none_or(|(one, other)| one == other)
+    }
+}
+
 /// One run of a block number: 1 for the first, never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

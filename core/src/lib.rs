@@ -23,6 +23,6 @@ pub mod topology;
 
 pub use error_code::ErrorCode;
 pub use id::{
-    Attempt, BlockHash, ChainId, Class, Epoch, InvalidId, Millis, Node, PipelineDigest, Pool, Principal, ProverName,
-    RunId, Sha256, StageName, TaskId, WorkerId,
+    Attempt, BlockHash, BlockId, ChainId, Class, Epoch, InvalidId, Millis, Node, PipelineDigest, Pool, Principal,
+    ProverName, RunId, Sha256, StageName, TaskId, WorkerId,
 };

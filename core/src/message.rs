@@ -9,7 +9,7 @@ pub mod upload;
 
 pub use chain::{ChainMessage, Command, Submission};
 pub use range::RangeMessage;
-pub use report::{FailureKind, Finding, Report, ReportEvent};
+pub use report::{FailureKind, Finding, Handout, Report, ReportEvent};
 pub use task::{Check, TaskMessage};
 pub use timer::{TimerKind, TimerMessage};
 

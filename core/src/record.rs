@@ -37,7 +37,9 @@ mod watch;
 
 pub use batch::{BatchCursor, BatchManifest, BatchRange, BatchRow, BatchedBlock, MAX_BATCH};
 pub use block::{BlockRow, BlockStatus, Contender, EpochEnd, MAX_CONTENDERS, MAX_HISTORY, MAX_PAST, MAX_SUSPECTS};
-pub use chain::{ChainRow, Disagreement, DroppedRange, Fork, Halt, MAX_ACKNOWLEDGED, PendingEffect, Says, Walk};
+pub use chain::{
+    ChainRow, Disagreement, DroppedRange, Fork, Halt, MAX_ACKNOWLEDGED, MAX_DISPUTED, PendingEffect, Says, Walk,
+};
 pub use codec::{DecodeError, Versioned};
 pub use deadline::{Late, Missed, OnTime};
 pub use lane::{Lane, LaneProof, LaneState, MAX_LANES};

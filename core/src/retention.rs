@@ -120,6 +120,8 @@ mod tests {
             dropped: None,
             pending: Vec::new(),
             batches: Vec::new(),
+            disputed: Vec::new(),
+            disputed_more: false,
             acknowledged: Vec::new(),
         }
     }

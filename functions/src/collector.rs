@@ -66,3 +66,6 @@ fn outcome(handled: Handled) -> &'static str {
         Handled::Over => "over",
     }
 }
+
+#[cfg(test)]
+mod tests;

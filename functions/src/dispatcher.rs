@@ -28,6 +28,10 @@ impl Dispatcher {
     async fn told(&self, message: &Delivery) -> Result<(), Failure> {
         let told = ChainMessage::from_json(&message.body).map_err(from_decode)?;
         let chain = told.chain().clone();
+        let batch = match &told {
+            ChainMessage::Batch { number, .. } => Some(*number),
+            ChainMessage::Submit(_) | ChainMessage::Command(_) => None,
+        };
         let event = match told {
             ChainMessage::Submit(submission) => Event::Submitted(submission),
             ChainMessage::Command(command) => Event::Command(command),
@@ -35,7 +39,11 @@ impl Dispatcher {
                 Event::Batched(batch::derive(&self.context, &chain, number).await.map_err(from_drive)?)
             }
         };
-        self.drive(&chain, &event).await
+        self.drive(&chain, &event).await?;
+        match batch {
+            Some(number) => batch::go_on(&self.context, &chain, number).await.map_err(from_drive),
+            None => Ok(()),
+        }
     }
 
     /// One of S3's messages, which may tell of several uploads. What can be handled is; what has to come again brings the others along,

@@ -160,9 +160,7 @@ impl Reaper {
     /// Of the latest final blocks of several provers those with runs that their quorum did not wait for: what these come to is still
     /// compared, and their time is limited.
     async fn left_behind(&self, chain: &ChainId, row: &ChainRow) -> Result<Vec<BlockRow>, DriveError> {
-        if self.context.catalog.chains.get(chain).is_none_or(|config| config.provers.is_none()) {
-            return Ok(Vec::new());
-        }
+        // Also where the chain has one pipeline by now: the rows say whose blocks had several.
         let partition = RowKey::chain(chain).partition;
         let from = row.next_final.saturating_sub(LEFT_BEHIND as u64).max(row.first);
         let after = from.checked_sub(1).map(|before| RowKey::block(chain, before).sort);

@@ -6,7 +6,8 @@
 
 use std::collections::BTreeSet;
 
-use push0_core::record::{BlockRow, ChainRow, Lane, RowKey, RunView, Versioned as _, attribute, control_key};
+use push0_core::chain;
+use push0_core::record::{BlockRow, ChainRow, RowKey, RunView, Versioned as _, attribute, control_key};
 use push0_core::retention::{self, Disposal, Retention};
 use push0_core::{ChainId, ErrorCode, Millis, Pool, RunId};
 use push0_runtime::drive::{Context, DriveError, chain::published};
@@ -69,11 +70,9 @@ impl Sweeper {
             let Some(block) = table.get(&key(RowKey::block(chain, number))).await? else { break };
             let block = block.doc().and_then(|doc| BlockRow::from_value(doc.clone()).ok());
             let now = self.context.clock.now();
-            let disposal = block.and_then(|block| {
-                let policy = self.policy_for(chain, &block);
-                retention::of_block(&row, &block, published, now, &policy).ok()
-            });
-            let Some(disposal) = disposal else { break };
+            let Some(block) = block else { break };
+            let policy = self.policy_for(chain, &block).await?;
+            let Ok(disposal) = retention::of_block(&row, &block, published, now, &policy) else { break };
             self.dispose(&disposal, most, &mut swept).await?;
             if swept.more {
                 return Ok(swept);
@@ -92,16 +91,20 @@ impl Sweeper {
         Ok(swept)
     }
 
-    /// Runs that a final block did not need are left to finish for a while; what they read stays for as long, and a little more.
-    fn policy_for(&self, chain: &ChainId, block: &BlockRow) -> Retention {
-        let provers = self.context.catalog.chains.get(chain).and_then(|config| config.provers.as_ref());
-        let is_going_on = block.runs.iter().any(Lane::is_proving);
-        match provers.filter(|_| is_going_on) {
-            None => self.policy,
-            Some(provers) => {
-                Retention { grace: self.policy.grace.max(Millis(provers.rest_limit.0 * 2)), ..self.policy }
+    /// Runs that a final block did not need are left to finish for a while; until they have ended what they read stays, for as long and
+    /// a little more at most. The block's row, being final, says for ever that they are going on; their own rows say how they ended.
+    async fn policy_for(&self, chain: &ChainId, block: &BlockRow) -> Result<Retention, DriveError> {
+        let limit = chain::rest_limit(block, self.context.catalog.chains.get(chain));
+        let patient = Retention { grace: self.policy.grace.max(Millis(limit.0.saturating_mul(2))), ..self.policy };
+        let run = RunId::new(block.chain.clone(), block.number, block.epoch);
+        for (lane, _) in (0..).zip(&block.runs).filter(|(_, lane)| lane.is_proving()) {
+            let row = self.context.table.get(&key(RowKey::run(&run.clone().in_lane(lane)))).await?;
+            let view = row.and_then(|row| RunView::read(&row.attributes));
+            if view.is_some_and(|view| !view.is_over()) {
+                return Ok(patient);
             }
         }
+        Ok(self.policy)
     }
 
     async fn dispose(&self, disposal: &Disposal, most: u64, swept: &mut Swept) -> Result<(), DriveError> {

@@ -16,10 +16,10 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use futures::future::{Either, join_all, select};
-use push0_core::message::TaskMessage;
+use push0_core::message::{Handout, TaskMessage};
 use push0_core::record::{control_key, node_control_key};
 use push0_core::{Millis, RunId, TaskId};
-use push0_runtime::port::{Blobs, Clock, ErrorKind, PortError, PortResult, Queue};
+use push0_runtime::port::{Blobs, Clock, Delivery, ErrorKind, PortError, PortResult, Queue};
 use tokio::sync::watch;
 use tracing::{debug, info};
 
@@ -46,6 +46,7 @@ pub struct Hold {
     pub queue: String,
     pub receipt: String,
     task: OnceLock<Of>,
+    handout: OnceLock<Handout>,
     end: watch::Sender<Option<End>>,
 }
 
@@ -60,11 +61,26 @@ struct Of {
 impl Hold {
     fn new(queue: &str, receipt: &str) -> Self {
         let end = watch::Sender::new(None);
-        Self { queue: queue.to_owned(), receipt: receipt.to_owned(), task: OnceLock::new(), end }
+        Self {
+            queue: queue.to_owned(),
+            receipt: receipt.to_owned(),
+            task: OnceLock::new(),
+            handout: OnceLock::new(),
+            end,
+        }
     }
 
     fn run(&self) -> Option<&RunId> {
         self.task.get().map(|of| &of.id.run)
+    }
+
+    /// Remembers which delivery it is.
+    pub(crate) fn is_of(&self, delivery: &Delivery) {
+        let _ = self.handout.set(Handout { sent_at: delivery.sent_at, receives: delivery.receive_count });
+    }
+
+    pub(crate) fn handout(&self) -> Option<Handout> {
+        self.handout.get().copied()
     }
 
     /// The first end counts.

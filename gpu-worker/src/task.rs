@@ -215,6 +215,7 @@ pub async fn handle(env: &Env, queue: &str, delivery: Delivery, prover: &mut dyn
 
 /// Looks whether the task is to be proven by this worker at all, and fetches its inputs.
 pub async fn prepare(env: &Env, held: Held, delivery: &Delivery) -> Prepared {
+    held.is_of(delivery);
     let task = match decode(env, &delivery.body) {
         Ok(task) => task,
         Err(reason) => {
@@ -311,11 +312,11 @@ pub async fn prove(env: &Env, ready: &Ready, prover: &mut dyn Prover) -> Proved 
     let (job, watch) = (&ready.job, &ready.watch);
     // What keeps coming back may end this worker before it has said that it began.
     if ready.receives >= SUSPICIOUS && job.task.check.is_none() {
-        report::announce_now(env, &job.task).await;
+        report::announce_now(env, &job.task, &watch.held).await;
     }
     let announce = || {
         if job.task.check.is_none() {
-            env.starts.announce(env, &job.task);
+            env.starts.announce(env, &job.task, &watch.held);
         }
     };
     supervise(&*env.clock, &env.limits, job, watch, prover, announce).await

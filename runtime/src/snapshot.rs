@@ -6,7 +6,8 @@ use push0_core::block::{self, Sketch};
 use push0_core::chain::{ChainConfig, View};
 use push0_core::plan::{Children, Plan};
 use push0_core::record::{
-    BlockRow, ChainRow, FailureNote, NodeView, OutboxRow, Promotion, RowKey, RunView, Started, Versioned, attribute,
+    BlockRow, ChainRow, FailureNote, NodeView, OutboxRow, Promotion, RowKey, RunView, Started, VerdictSlot, Versioned,
+    attribute,
 };
 use push0_core::{Attempt, ChainId, Class, Millis, Node, Pool, ProverName, RunId, Sha256, TaskId, WorkerId};
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,9 @@ use crate::port::{Key, PortResult, Queue, QueueStats, Row, Table};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ChainSnapshot {
     pub chain: ChainRow,
+    /// Its urgency, as configured.
+    #[serde(default)]
+    pub class: Class,
     pub window: u64,
     pub published: u64,
     pub blocks: Vec<BlockSnapshot>,
@@ -56,6 +60,12 @@ pub struct RunSnapshot {
     #[serde(default)]
     pub tasks: Vec<TaskSnapshot>,
     pub failed: Option<String>,
+    /// What its `verify` found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<VerdictSlot>,
+    /// It was told to stop.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stopped: bool,
     /// The task that it failed at; filled for single blocks only.
     #[serde(default)]
     pub at_fault: Option<AtFault>,
@@ -163,7 +173,8 @@ pub async fn chain(table: &dyn Table, config: &ChainConfig, before: u64) -> Port
         blocks.push(of_block(table, block, false).await?);
     }
     let view = View { chain: row, blocks: BTreeMap::new(), published };
-    Ok(ChainSnapshot { window: view.window(config), chain: view.chain, published, blocks })
+    let class = config.class;
+    Ok(ChainSnapshot { window: view.window(config), chain: view.chain, class, published, blocks })
 }
 
 /// The rows of all blocks of a chain from a number on.
@@ -280,6 +291,8 @@ async fn of_run(table: &dyn Table, view: RunView, with_tasks: bool) -> PortResul
         stages: stages.collect(),
         tasks: open,
         failed: view.failed.or(view.spoiled),
+        verdict: view.verdict,
+        stopped: view.stopped,
         at_fault,
     })
 }

@@ -661,7 +661,7 @@ async fn operator(shared: Shared) {
                 }
                 Some(Halt::OrphanParent { number, .. }) => replace(&shared, chain, *number, 3, None, None, nonce),
                 Some(Halt::Disagreement(disputed)) if disputed.number < found.chain.next_final => {
-                    commands.push(Command::Resume { chain: chain.clone(), acknowledged: Some(disputed.number) });
+                    commands.push(Command::Resume { chain: chain.clone(), acknowledged: Some(disputed.block()) });
                 }
                 Some(Halt::Disagreement(disputed)) => {
                     commands.push(Command::Retry { chain: chain.clone(), number: disputed.number, epoch: None });
@@ -763,8 +763,9 @@ async fn intruder(shared: Shared) {
                 },
             };
             let worker = if dice.random_range(0..2) == 0 { "cpu-0" } else { "nobody" };
-            let report =
-                worker.parse().map(|worker| WorkerReport { task, worker, by: None, at: Millis(0), event }.to_json());
+            let report = worker
+                .parse()
+                .map(|worker| WorkerReport { task, worker, by: None, at: Millis(0), handout: None, event }.to_json());
             if dice.random_range(0..10) == 0 { "no report".to_owned() } else { report.unwrap_or_default() }
         };
         let _ = shared.engine.send(queue::RESULTS, vec![Outgoing { body, ..Outgoing::default() }]).await;
@@ -885,7 +886,7 @@ async fn keep_silent(shared: &Shared, port: &Faulty, who: &str, work: &str, deli
     if let (true, Ok(task), Ok(worker)) = (starts, TaskMessage::from_json(&delivery.body), who.parse()) {
         let reports = if task.is_trusted() { queue::VERDICTS } else { queue::RESULTS };
         let event = ReportEvent::Started;
-        let report = WorkerReport { task: task.id, worker, by: None, at: shared.clock.now(), event };
+        let report = WorkerReport { task: task.id, worker, by: None, at: shared.clock.now(), handout: None, event };
         let _ = port.send(reports, vec![Outgoing { body: report.to_json(), ..Outgoing::default() }]).await;
     }
     if port.ack(work, &delivery.receipt).await.is_ok() {

@@ -177,6 +177,7 @@ fn task(id: &str) -> TaskMessage {
         expand: false,
         params: Value::Null,
         block_hash: BlockHash([0; 32]),
+        parent_hash: None,
         time_limit: Millis(1_000),
         progress_limit: None,
         avoid: Vec::new(),
@@ -192,7 +193,7 @@ fn report(task: &str) -> String {
     let artifact = json!({ "key": "artifacts/cpu/x", "sha256": "00".repeat(32), "size": 1 });
     let event: ReportEvent = serde_json::from_value(json!({ "event": "done", "artifact": artifact })).unwrap();
     let worker = "cpu-0".parse().unwrap();
-    TaskReport { task: task.parse().unwrap(), worker, by: None, at: Millis(0), event }.to_json()
+    TaskReport { task: task.parse().unwrap(), worker, by: None, at: Millis(0), handout: None, event }.to_json()
 }
 
 /// Against the emulator that `scripts/with-emulators` starts.

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Instant;
 
-use push0_core::record::{NodeView, OutboxRow, RowKey};
+use push0_core::record::{Lane, NodeView, OutboxRow, RowKey};
 use push0_core::{ChainId, Millis, RunId};
 use push0_runtime::port::{Clock as _, SystemClock};
-use push0_runtime::snapshot::{BlockSnapshot, ChainSnapshot};
+use push0_runtime::snapshot::{self, BlockSnapshot, ChainSnapshot};
 use serde::Serialize;
 
 use super::Summary;
@@ -26,6 +26,19 @@ pub(super) struct Line {
     proven_ms: Option<u64>,
     finalized_ms: Option<u64>,
     /// Artifacts accepted, `split` and `verify` included.
+    tasks: u64,
+    workers: Vec<String>,
+    /// Where several provers prove the block: each one's run. The line's own tasks and workers are all of theirs, its segments the first's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    runs: Vec<RunLine>,
+}
+
+/// What came of one of a block's runs.
+#[derive(Debug, Clone, Default, Serialize)]
+struct RunLine {
+    pipeline: String,
+    state: &'static str,
+    segments: u32,
     tasks: u64,
     workers: Vec<String>,
 }
@@ -86,7 +99,7 @@ impl Progress {
         };
         line.submitted_ms = Some(row.submitted_at.since(begun).0);
         line.released_ms = row.released_at.map(|at| at.since(begun).0);
-        if let Some(segments) = block.run.as_ref().and_then(|run| run.segments) {
+        if let Some(segments) = block.runs().find_map(|run| run.segments) {
             line.segments = segments;
             line.split_ms.get_or_insert(now);
         }
@@ -125,23 +138,42 @@ impl Progress {
     ) -> anyhow::Result<Vec<Line>> {
         for row in rows {
             let id = RunId::new(chain.clone(), row.number, row.epoch);
-            let partition = RowKey::run(&id).partition;
-            let nodes = remote.table.query(&partition, "node/", None, 10_000).await?;
             let Some(line) = self.lines.get_mut(&row.number) else {
                 continue;
             };
-            let views: Vec<NodeView> = nodes.iter().map(|node| NodeView::read(&node.attributes)).collect();
-            let artifacts = views.iter().flat_map(|view| view.slots.values());
-            let started =
-                views.iter().filter_map(|view| view.started.as_ref()).map(|started| started.worker.to_string());
-            let workers: BTreeSet<String> =
-                artifacts.clone().map(|artifact| artifact.worker.to_string()).chain(started).collect();
-            line.workers = workers.into_iter().collect();
-            // `split` and `verify` leave no artifact in a slot.
-            line.tasks = artifacts.count() as u64 + 2;
+            let block = snapshot::block(&*remote.table, chain, row.number).await?;
+            let lanes: Vec<(u16, Lane)> =
+                block.iter().flat_map(|block| block.block.latest_runs()).map(|(at, lane)| (at, lane.clone())).collect();
+            if lanes.is_empty() {
+                let run = of_run(remote, &id).await?;
+                (line.tasks, line.workers) = (run.tasks, run.workers);
+                continue;
+            }
+            for (at, lane) in lanes {
+                let id = id.clone().in_lane(at);
+                let seen = block.iter().flat_map(BlockSnapshot::runs).find(|run| run.id == id);
+                let segments = seen.and_then(|run| run.segments).unwrap_or_default();
+                let (pipeline, state) = (lane.name.to_string(), lane.state.name());
+                line.runs.push(RunLine { pipeline, state, segments, ..of_run(remote, &id).await? });
+            }
+            line.tasks = line.runs.iter().map(|run| run.tasks).sum();
+            let workers: BTreeSet<&String> = line.runs.iter().flat_map(|run| &run.workers).collect();
+            line.workers = workers.into_iter().cloned().collect();
         }
         Ok(self.lines.into_values().collect())
     }
+}
+
+/// Tasks and workers of a run, as its node rows say.
+async fn of_run(remote: &Remote, id: &RunId) -> anyhow::Result<RunLine> {
+    let nodes = remote.table.query(&RowKey::run(id).partition, "node/", None, 10_000).await?;
+    let views: Vec<NodeView> = nodes.iter().map(|node| NodeView::read(&node.attributes)).collect();
+    let artifacts = views.iter().flat_map(|view| view.slots.values());
+    let started = views.iter().filter_map(|view| view.started.as_ref()).map(|started| started.worker.to_string());
+    let workers: BTreeSet<String> =
+        artifacts.clone().map(|artifact| artifact.worker.to_string()).chain(started).collect();
+    // `split` and `verify` leave no artifact in a slot.
+    Ok(RunLine { tasks: artifacts.count() as u64 + 2, workers: workers.into_iter().collect(), ..RunLine::default() })
 }
 
 fn describe(block: &BlockSnapshot) -> (&'static str, String) {
@@ -166,6 +198,12 @@ pub(super) fn text(summary: &Summary) -> String {
             line.tasks.to_string(),
             line.workers.join(" "),
         ]);
+        for run in &line.runs {
+            let name = format!("  {} {}", run.pipeline, run.state);
+            let (segments, tasks, workers) = (run.segments.to_string(), run.tasks.to_string(), run.workers.join(" "));
+            let blank = || String::new();
+            table.push(vec![name, blank(), blank(), blank(), blank(), blank(), segments, tasks, workers]);
+        }
     }
     let mut text = format!("{}\n", Paint(false).bold("timeline, from the start of the demo"));
     text.push_str(&columns("  ", &table));

@@ -197,7 +197,12 @@ async fn provers(file: &PipelineFile, findings: &mut Findings) {
             return;
         }
     };
-    let block = prover::Block { chain: "doctor".parse().expect("a chain id"), number: 1, hash: BlockHash([0; 32]) };
+    let block = prover::Block {
+        chain: "doctor".parse().expect("a chain id"),
+        number: 1,
+        hash: BlockHash([0; 32]),
+        parent_hash: None,
+    };
     for (prover, command) in &file.provers {
         let what = format!("prover {prover} of {name}");
         let program = command.command.first().map(String::as_str).unwrap_or_default();

@@ -3,8 +3,9 @@
 use push0_core::record::{BlockStatus, Halt};
 use push0_core::{ErrorCode, Millis};
 use push0_runtime::port::{Blobs, ErrorKind};
+use push0_runtime::snapshot::ChainSnapshot;
 
-use super::Findings;
+use super::{Finding, Findings, State};
 use crate::connect::Remote;
 use crate::dlq;
 use crate::render::duration;
@@ -76,6 +77,7 @@ fn chains(overview: &Overview, findings: &mut Findings) {
     for snapshot in &overview.chains {
         let row = &snapshot.chain;
         let what = format!("chain {}", row.chain);
+        findings.0.extend(uncompared(snapshot));
         let at_cursor = snapshot.blocks.iter().find(|block| block.block.number == row.next_final);
         if let Some(halt) = &row.halt {
             let code = match halt {
@@ -90,6 +92,11 @@ fn chains(overview: &Overview, findings: &mut Findings) {
                 format!("halted at block {number}"),
                 format!("push0 why {} {number}", row.chain),
             );
+            for found in &row.disputed {
+                let (number, what) = (found.number, format!("chain {}", row.chain));
+                let says = format!("then halted at block {number}");
+                findings.problem(what, ErrorCode::Disagreement, says, format!("push0 why {} {number}", row.chain));
+            }
         } else if let Some((number, reason)) = at_cursor.and_then(|block| match &block.block.status {
             BlockStatus::Failed { reason } => Some((block.block.number, reason)),
             _ => None,
@@ -104,6 +111,23 @@ fn chains(overview: &Overview, findings: &mut Findings) {
             findings.ok(what, format!("{} finalized, next is block {}", row.next_seq - 1, row.next_final));
         }
     }
+}
+
+/// A quorum was met by proofs that nobody could compare. Only a proof shows it: whether a prover gives `outputs` stands in no configuration.
+fn uncompared(snapshot: &ChainSnapshot) -> Option<Finding> {
+    let latest = snapshot.blocks.iter().rev().map(|block| &block.block).find(|block| block.proofs().count() > 1)?;
+    let silent: Vec<&str> = latest.uncompared().into_iter().map(|lane| lane.name.as_str()).collect();
+    (!silent.is_empty()).then(|| Finding {
+        what: format!("chain {}", latest.chain),
+        state: State::Warning,
+        code: None,
+        says: format!(
+            "block {} was proven by several, but nothing that {} state was compared: their provers' `verify` gives no `outputs`",
+            latest.number,
+            silent.join(" and ")
+        ),
+        next: Some("have `verify` say `outputs` (docs/prover-protocol.md): without them a wrong proof is not noticed".to_owned()),
+    })
 }
 
 fn workers(overview: &Overview, is_aws: bool, findings: &mut Findings) {
@@ -161,4 +185,35 @@ async fn blobs(blobs: &dyn Blobs, findings: &mut Findings) {
         }
     }
     findings.ok("blobs", format!("{read} blobs are what was stored"));
+}
+
+#[cfg(test)]
+mod tests {
+    use push0_core::record::{BlobRef, Lane, LaneProof, LaneState};
+    use push0_core::{PipelineDigest, Sha256};
+
+    use super::*;
+    use crate::why::fixtures::{NOW, block};
+
+    #[test]
+    fn a_quorum_of_proofs_that_nobody_could_compare_is_a_warning() {
+        let blob = BlobRef { key: "k".to_owned(), sha256: Sha256([1; 32]), size: 9 };
+        let lane = |name: &str, at: u8, outputs: Option<u8>| {
+            let outputs = outputs.map(|outputs| Sha256([outputs; 32]));
+            let proof = LaneProof { proof: blob.clone(), header: blob.clone(), outputs, parent_hash: None, at: NOW };
+            let (name, pipeline) = (name.parse().unwrap(), PipelineDigest([at; 32]));
+            Lane { name, pipeline, state: LaneState::Proven(proof) }
+        };
+        let found = |outputs: [Option<u8>; 2]| {
+            let mut block = block(1, BlockStatus::Final);
+            block.block.runs = vec![lane("k8", 1, outputs[0]), lane("k16", 2, outputs[1])];
+            let config = push0_core::chain::ChainConfig::new("demo".parse().unwrap(), PipelineDigest([1; 32]));
+            let (chain, class) = (config.new_row(), config.class);
+            uncompared(&ChainSnapshot { chain, class, window: 4, published: 0, blocks: vec![block] })
+        };
+        assert!(found([Some(7), Some(7)]).is_none());
+        let one = found([Some(7), None]).unwrap();
+        assert!(one.state == State::Warning && one.says.contains("nothing that k16 state"), "{}", one.says);
+        assert!(found([None, None]).unwrap().says.contains("k8 and k16"));
+    }
 }

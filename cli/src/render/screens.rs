@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use push0_core::block::kind_name;
+use push0_core::chain::rest_limit;
 use push0_core::record::{BlockStatus, Halt, Walk};
 use push0_core::{ErrorCode, Millis};
 use push0_runtime::snapshot::{BlockSnapshot, ChainSnapshot};
@@ -40,11 +41,12 @@ fn chain(snapshot: &ChainSnapshot, now: Millis, paint: Paint) -> String {
     let row = &snapshot.chain;
     let finals = row.next_seq - 1;
     let mut text = format!(
-        "{}  {finals} finalized · next to finalize {} · next to release {} · window {}\n",
+        "{}  {finals} finalized · next to finalize {} · next to release {} · window {} · {}\n",
         paint.bold(&format!("chain {}", row.chain)),
         row.next_final,
         row.next_release,
-        snapshot.window
+        snapshot.window,
+        snapshot.class.as_str()
     );
     for batches in &row.batches {
         let waiting = row.next_final.saturating_sub(batches.next);
@@ -80,6 +82,17 @@ fn chain(snapshot: &ChainSnapshot, now: Millis, paint: Paint) -> String {
     if let Some((number, what)) = halt {
         let what = format!("halted: block {number} {what}: push0 why {} {number}", row.chain);
         text.push_str(&format!("  {}\n", paint.alarm(&what)));
+    }
+    for found in &row.disputed {
+        let number = found.number;
+        let what = format!("and then: block {number} is, too: push0 why {} {number}", row.chain);
+        text.push_str(&format!("  {}\n", paint.alarm(&what)));
+    }
+    if row.disputed_more {
+        text.push_str(&format!(
+            "  {}\n",
+            paint.alarm("and further blocks; each is found again when these are settled")
+        ));
     }
     if snapshot.blocks.is_empty() {
         text.push_str("  nothing was submitted yet\n");
@@ -243,7 +256,8 @@ pub fn block(snapshot: &BlockSnapshot, now: Millis, paint: Paint) -> String {
         snapshot.run.iter().for_each(|run| add("stages", run.stages.iter().map(stage).collect::<Vec<_>>().join("  ")));
     } else {
         add("quorum", format!("{} of {} pipelines", row.quorum, row.latest_runs().count()));
-        row.latest_runs().for_each(|(lane, run)| add(run.name.as_str(), super::lane(snapshot, lane, run)));
+        let limit = rest_limit(row, None);
+        row.latest_runs().for_each(|(lane, run)| add(run.name.as_str(), super::lane(snapshot, lane, run, now, limit)));
     }
     text.push_str(&columns("  ", &rows));
     for ended in &row.history {

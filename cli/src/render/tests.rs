@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use push0_core::chain::ChainConfig;
 use push0_core::record::{BlockStatus, Halt};
-use push0_core::{BlockHash, PipelineDigest};
+use push0_core::{BlockHash, Class, PipelineDigest};
 use push0_runtime::port::QueueStats;
 use push0_runtime::snapshot::ChainSnapshot;
 
@@ -33,10 +33,10 @@ fn the_overview_shows_blocks_progress_gaps_and_what_is_wrong() {
     row.halt = Some(Halt::ParentMismatch { number: 1, names: BlockHash([1; 32]), last: BlockHash([2; 32]) });
     let failed = BlockStatus::Failed { reason: "stage prove, node 1.0.0: permanent: no\nsecond line".to_owned() };
     let blocks = vec![block(1, failed), proving(2), block(4, BlockStatus::Parked)];
-    let overview = overview_of(ChainSnapshot { chain: row, window: 4, published: 0, blocks });
+    let overview = overview_of(ChainSnapshot { chain: row, class: Class::Realtime, window: 4, published: 0, blocks });
     let text = super::overview(&overview, false, Paint(false));
     for wanted in [
-        "chain demo  0 finalized · next to finalize 1 · next to release 3 · window 4",
+        "chain demo  0 finalized · next to finalize 1 · next to release 3 · window 4 · realtime",
         "paused: push0 resume demo",
         "halted: block 1 names another parent",
         "stage prove, node 1.0.0: permanent: no…",
@@ -56,7 +56,13 @@ fn the_overview_shows_blocks_progress_gaps_and_what_is_wrong() {
 #[test]
 fn what_changes_by_itself_is_not_a_change() {
     let config = ChainConfig::new("demo".parse().unwrap(), PipelineDigest([1; 32]));
-    let snapshot = ChainSnapshot { chain: config.new_row(), window: 4, published: 0, blocks: vec![proving(1)] };
+    let snapshot = ChainSnapshot {
+        chain: config.new_row(),
+        class: Class::Standard,
+        window: 4,
+        published: 0,
+        blocks: vec![proving(1)],
+    };
     let mut overview = overview_of(snapshot);
     let before = without_times(&overview);
     overview.at = Millis(overview.at.0 + 10_000);
@@ -90,8 +96,13 @@ fn columns_line_up_with_colours_and_without() {
 fn who_is_here_who_is_gone_and_which_pool_has_nobody_is_said() {
     use push0_runtime::http::WorkerHere;
     let config = ChainConfig::new("demo".parse().unwrap(), PipelineDigest([1; 32]));
-    let mut overview =
-        overview_of(ChainSnapshot { chain: config.new_row(), window: 4, published: 0, blocks: Vec::new() });
+    let mut overview = overview_of(ChainSnapshot {
+        chain: config.new_row(),
+        class: Class::Standard,
+        window: 4,
+        published: 0,
+        blocks: Vec::new(),
+    });
     let worker = |name: &str, pool: &str, here| WorkerHere {
         worker: name.parse().unwrap(),
         pool: Some(pool.parse().unwrap()),

@@ -24,7 +24,8 @@ pub(crate) fn proving(number: u64) -> BlockSnapshot {
         done,
         of: Some(of),
     };
-    let started = Started { attempt: Attempt(1), worker: "gpu-7".parse().unwrap(), by: None, at: Millis(997_000) };
+    let started =
+        Started { attempt: Attempt(1), worker: "gpu-7".parse().unwrap(), by: None, at: Millis(997_000), handout: None };
     let failure = FailureNote {
         attempt: Attempt(1),
         copy: 0,
@@ -61,6 +62,8 @@ pub(crate) fn proving(number: u64) -> BlockSnapshot {
         ],
         tasks: vec![task(1, 1, Some(started), Vec::new()), task(2, 2, None, vec![failure])],
         failed: None,
+        verdict: None,
+        stopped: false,
         at_fault: None,
     };
     BlockSnapshot { run: Some(run), ..block(number, BlockStatus::Proving) }

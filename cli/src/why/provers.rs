@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 
 use push0_core::ErrorCode;
+use push0_core::chain::rest_limit;
 use push0_core::record::{Disagreement, LaneState};
 use push0_runtime::snapshot::BlockSnapshot;
 
 use super::{Facts, Why, at_fault, chain_of};
 
 /// How each prover's run is, and what to do about those that failed.
-pub(super) fn about(block: &BlockSnapshot, why: &mut Why) {
+pub(super) fn about(facts: &Facts, block: &BlockSnapshot, why: &mut Why) {
     let row = &block.block;
     if row.runs.is_empty() {
         return;
@@ -17,9 +18,16 @@ pub(super) fn about(block: &BlockSnapshot, why: &mut Why) {
     let verified = row.proofs().count();
     let all = row.latest_runs().count();
     why.facts.push(format!("{verified} of {all} pipelines have proven it; {} must", row.quorum));
+    let silent: Vec<&str> = row.uncompared().into_iter().map(|lane| lane.name.as_str()).collect();
+    if !silent.is_empty() {
+        let who = silent.join(" and ");
+        why.facts.push(format!("what {who} state was not compared: their provers give no `outputs`"));
+    }
     let mut codes = BTreeSet::new();
+    let limit = rest_limit(row, Some(&facts.config));
     for (lane, run) in row.latest_runs() {
-        why.facts.push(format!("pipeline {}: {}", run.name, crate::render::lane(block, lane, run)));
+        let how = crate::render::lane(block, lane, run, facts.now, limit);
+        why.facts.push(format!("pipeline {}: {how}", run.name));
         let LaneState::Failed { reason } = &run.state else { continue };
         codes.extend(ErrorCode::find(reason));
         let seen = block.runs().find(|seen| seen.id.lane == lane);
@@ -53,6 +61,20 @@ pub(super) fn disagree(facts: &Facts, found: &Disagreement, why: &mut Why) {
     why.code = Some(ErrorCode::Disagreement);
     why.facts.extend(found.lines());
     if is_final {
+        let before: Vec<String> = facts
+            .chain
+            .chain
+            .disagreements()
+            .map(|found| found.number)
+            .take_while(|other| *other != number)
+            .map(|other| other.to_string())
+            .collect();
+        if !before.is_empty() {
+            why.facts.push(format!("the chain is halted for block {} first", before.join(", then for block ")));
+            why.next.extend(
+                before.iter().map(|other| format!("push0 why {chain} {other}   says who says what of that one")),
+            );
+        }
         why.next.push(format!(
             "push0 resume {chain}   once you know what was wrong: the chain goes on, this block stays as it is"
         ));
@@ -72,6 +94,8 @@ pub(super) fn held_up(facts: &Facts, disputed: u64, why: &mut Why) {
     why.answer =
         format!("it is proven, but the chain has halted: provers disagree about block {disputed}, which is final");
     why.code = Some(ErrorCode::Disagreement);
-    why.next.push(format!("push0 why {chain} {disputed}   says who says what"));
+    for found in facts.chain.chain.disagreements() {
+        why.next.push(format!("push0 why {chain} {}   says who says what", found.number));
+    }
     why.next.push(format!("push0 resume {chain}   once you know what was wrong"));
 }

@@ -2,7 +2,9 @@ use super::fixtures::{NOW, block, proving};
 use super::*;
 use crate::render::{self, Paint};
 use push0_core::chain::Batching;
-use push0_core::record::{BatchCursor, BatchRange, Contender, EpochEnd, Lane, LaneProof, LaneState};
+use push0_core::record::{
+    BatchCursor, BatchRange, Contender, Disagreement, EpochEnd, Lane, LaneProof, LaneState, Says, Verdict,
+};
 use push0_core::{BlockHash, PipelineDigest, Sha256};
 
 fn facts(number: u64, blocks: Vec<BlockSnapshot>) -> Facts {
@@ -12,7 +14,7 @@ fn facts(number: u64, blocks: Vec<BlockSnapshot>) -> Facts {
     let block = blocks.iter().find(|block| block.block.number == number).cloned();
     Facts {
         catalog: Catalog { chains: BTreeMap::new(), pipelines: [(digest, file)].into() },
-        chain: ChainSnapshot { chain: config.new_row(), window: 4, published: 0, blocks },
+        chain: ChainSnapshot { chain: config.new_row(), class: config.class, window: 4, published: 0, blocks },
         config,
         source: None,
         block,
@@ -253,6 +255,74 @@ fn a_disagreement_names_who_says_what_and_what_ends_it() {
 }
 
 #[test]
+fn each_of_several_disagreements_about_final_blocks_is_shown() {
+    let found = |number: u64| {
+        let says = |name: &str, outputs| Says {
+            pipeline: name.parse().unwrap(),
+            outputs: Some(Sha256([outputs; 32])),
+            parent_hash: None,
+        };
+        Disagreement { number, hash: Some(BlockHash([number as u8; 32])), says: vec![says("k8", 7), says("k16", 8)] }
+    };
+    let final_block = |number| {
+        let mut block = block(number, BlockStatus::Final);
+        block.block.final_seq = Some(number);
+        block
+    };
+    let mut facts = facts(2, vec![final_block(1), final_block(2), block(3, BlockStatus::Proven)]);
+    facts.chain.chain.next_final = 3;
+    facts.chain.chain.halt = Some(Halt::Disagreement(found(1)));
+    facts.chain.chain.disputed = vec![found(2)];
+    let why = check(&facts, "a late proof says something else", &["push0 why demo 1", "push0 resume demo"]);
+    assert!(why.facts.iter().any(|fact| fact == "the chain is halted for block 1 first"), "{:#?}", why.facts);
+    facts.number = 3;
+    facts.block = facts.chain.blocks.get(2).cloned();
+    check(&facts, "provers disagree about block 1", &["push0 why demo 1", "push0 why demo 2", "push0 resume demo"]);
+}
+
+#[test]
+fn a_run_that_a_final_block_did_not_need_is_shown_as_its_own_row_says_it_ended() {
+    let mut snapshot = of_three();
+    snapshot.block.runs[2].state = LaneState::Proving;
+    snapshot.block.changed_at = Millis(NOW.0 - 1_000);
+    snapshot.block.rest_limit = Some(Millis(5_000));
+    let seen = proving(1).run.unwrap();
+    let seen = RunSnapshot { id: seen.id.clone().in_lane(2), ..seen };
+    let verdict = |verdict, outputs: Option<u8>, message: Option<&str>| push0_core::record::VerdictSlot {
+        attempt: Attempt(1),
+        verdict,
+        root: push0_core::record::BlobRef { key: "k".to_owned(), sha256: Sha256([1; 32]), size: 9 },
+        message: message.map(str::to_owned),
+        outputs: outputs.map(|outputs| Sha256([outputs; 32])),
+    };
+    let with = |run: Option<RunSnapshot>, at: Millis| {
+        let mut facts = facts(1, vec![BlockSnapshot { further: run.into_iter().collect(), ..snapshot.clone() }]);
+        facts.now = at;
+        let why = explain(&facts);
+        let line = why.facts.iter().find_map(|fact| fact.strip_prefix("pipeline broken: demo/1/e1.2  ")).unwrap();
+        line.to_owned()
+    };
+    let ok = RunSnapshot { verdict: Some(verdict(Verdict::Ok, Some(8), None)), ..seen.clone() };
+    let bad = RunSnapshot { verdict: Some(verdict(Verdict::BadProof, None, Some("wrong root"))), ..seen.clone() };
+    let failed = RunSnapshot { failed: Some("P0-006: no luck".to_owned()), ..seen.clone() };
+    let stopped = RunSnapshot { stopped: true, ..seen.clone() };
+    let (soon, later) = (NOW, NOW.plus(Millis(4_000)));
+    let cases = [
+        (Some(seen.clone()), soon, "proving, though the block is final without it"),
+        (Some(seen), later, "not waited for any more"),
+        (Some(ok), later, "late: proven, outputs 0808"),
+        (Some(bad), later, "late: bad proof: wrong root"),
+        (Some(failed), later, "failed: P0-006: no luck"),
+        (Some(stopped), later, "stopped: the block does not need it"),
+        (None, later, "not waited for: the block is final without it"),
+    ];
+    for (run, at, wanted) in cases {
+        let line = with(run, at);
+        assert!(line.starts_with(wanted), "{wanted:?}: {line:?}");
+    }
+}
+
+#[test]
 fn a_task_says_who_is_barred_from_it_that_it_moved_and_that_nobody_else_is_here() {
     let mut block = proving(1);
     let run = block.run.as_mut().unwrap();
@@ -347,7 +417,8 @@ fn a_straggler_is_named_with_its_copies() {
     use push0_core::record::Started;
     use push0_runtime::snapshot::{CopySnapshot, Usual};
     let mut block = proving(1);
-    let started = Started { attempt: Attempt(1), worker: "gpu-9".parse().unwrap(), by: None, at: Millis(999_500) };
+    let started =
+        Started { attempt: Attempt(1), worker: "gpu-9".parse().unwrap(), by: None, at: Millis(999_500), handout: None };
     let task = &mut block.run.as_mut().unwrap().tasks[0];
     task.usual = Some(Usual { thousandths: 950, took: Millis(1_000) });
     let state = |block: &BlockSnapshot| {

@@ -1,8 +1,10 @@
 //! What a failure leads to. Decided here, centrally, from the node's row; a worker only reports.
 //!
-//! - Only a failure of the node's current attempt moves it.
+//! - Only a failure of the node's current attempt moves it, and only one of whoever has the task: not of a worker from whom another took it over
+//!   when its lease ran out.
 //! - `retryable`: again, later, and not on the worker that failed if another is to be had.
 //! - `out_of_memory`: in the stage's larger pool, at once; that costs no attempt. Where there is none, or it is there already: as `retryable`.
+//!   Of an attempt in several copies one that ran out of memory is enough, whatever became of the others.
 //! - Lost, with a worker that ended or fell silent: again, and never on that worker. Counted apart, with a limit of its own. A task that
 //!   nobody else takes for long fails its block, with the way out in the reason: it does not wait for ever.
 //! - `permanent`: from the trusted pool the block fails; from elsewhere a second worker must say the same.
@@ -21,7 +23,7 @@ use std::collections::BTreeSet;
 
 use crate::error_code::ErrorCode;
 use crate::id::{Attempt, Millis, Principal, Sha256, TaskId, WorkerId};
-use crate::message::{FailureKind, Finding, TaskMessage};
+use crate::message::{FailureKind, Finding, Handout, TaskMessage};
 use crate::pipeline::StagePolicy;
 use crate::record::{FailureNote, MAX_ERROR, NodeView, Started, Try, clip_middle};
 
@@ -66,6 +68,8 @@ pub struct Failure {
     pub trusted: bool,
     /// Slots whose artifacts the trusted pool can check.
     pub can_check: BTreeSet<u32>,
+    /// Which delivery of the task its worker had in hand.
+    pub handout: Option<Handout>,
     pub at: Millis,
 }
 
@@ -92,6 +96,10 @@ pub fn on_failure(view: &NodeView, failure: &Failure, policy: &StagePolicy) -> R
     if failure.task.attempt != view.wanted.attempt {
         return Err(Ignored::Stale);
     }
+    let start = view.start_of(failure.task.attempt, failure.task.copy);
+    if start.is_some_and(|start| start.has_taken_over_from(failure.handout)) {
+        return Err(Ignored::Stale);
+    }
     let standing = hedge::standing(view, failure, policy);
     match standing {
         Standing::Unknown => return Err(Ignored::Unknown),
@@ -104,30 +112,30 @@ pub fn on_failure(view: &NodeView, failure: &Failure, policy: &StagePolicy) -> R
         let code = if failure.trusted { ErrorCode::BadBlock } else { ErrorCode::PermanentFailure };
         return Ok(fail(view, note, code, ""));
     }
-    if spoils(view, failure, policy) {
+    let moves = ran_out_of_memory(view, failure) && can_move(view, failure, policy);
+    let is_used_up = !moves && is_used_up(view, failure, policy);
+    if spoils(view, failure, is_used_up) {
         return Ok(Decision::Spoil(ErrorCode::SplitDamaged.says(reason(&note, ""))));
     }
     if standing == Standing::OneOfSeveral {
         return Ok(Decision::Again(noted(view, note)));
     }
-    match failure.kind {
-        FailureKind::OutOfMemory if can_move(view, failure, policy) => return Ok(Decision::Again(moved(view, note))),
-        FailureKind::Lost => return Ok(on_lost(view, failure, note, policy)),
-        FailureKind::OutOfMemory | FailureKind::Retryable | FailureKind::Permanent | FailureKind::BadInput => {}
+    if failure.kind == FailureKind::Lost {
+        return Ok(on_lost(view, failure, note, policy));
     }
-    if is_used_up(view, failure, policy) {
+    if is_used_up {
         let exhausted = format!(" ({} attempts used up)", view.wanted.failed + 1);
         return Ok(fail(view, note, ErrorCode::AttemptsUsedUp, &exhausted));
     }
     let checks = due_checks(view, &note, failure);
     if !checks.is_empty() {
-        let then = next_try(view, failure, note, policy);
+        let then = if moves { moved(view, note) } else { next_try(view, failure, note, policy) };
         // A verifier that finds the root bad has not failed.
-        let failed = then.failed - u32::from(failure.worker.is_none());
+        let failed = then.failed - u32::from(failure.worker.is_none() && !moves);
         return Ok(Decision::Check(Try { checks, failed, delay: Millis(0), ..then }));
     }
     let revoked = confirmed_accusations(view, &note, failure);
-    let then = next_try(view, failure, note, policy);
+    let then = if moves { moved(view, note) } else { next_try(view, failure, note, policy) };
     if revoked.is_empty() { Ok(Decision::Again(then)) } else { Ok(Decision::Revoke { children: revoked, then }) }
 }
 
@@ -232,6 +240,7 @@ fn lost(task: &TaskId, started: &Started, why: &str, at: Millis) -> Failure {
         children: vec![],
         trusted: false,
         can_check: BTreeSet::new(),
+        handout: None,
         at,
     }
 }
@@ -303,6 +312,12 @@ fn is_used_up(view: &NodeView, failure: &Failure, policy: &StagePolicy) -> bool 
     view.wanted.failed + 1 >= limit(view, failure, policy.attempts)
 }
 
+/// Whether a copy of the attempt ran out of memory.
+fn ran_out_of_memory(view: &NodeView, failure: &Failure) -> bool {
+    let of_this = view.wanted.failures.iter().filter(|note| note.attempt == failure.task.attempt).map(|note| note.kind);
+    of_this.chain([failure.kind]).any(|kind| kind == FailureKind::OutOfMemory)
+}
+
 /// Whether there is a larger pool that the task has not been in. What the trusted pool reports is of its own provers.
 fn can_move(view: &NodeView, failure: &Failure, policy: &StagePolicy) -> bool {
     !failure.trusted && policy.larger_pool.is_some() && view.wanted.larger_from.is_none()
@@ -319,6 +334,7 @@ fn moved(view: &NodeView, note: FailureNote) -> Try {
         failures: remembered(wanted.failures.clone(), note),
         returned: 0,
         larger_from: Some(attempt),
+        checks: Vec::new(),
         ..wanted.clone()
     }
 }
@@ -330,6 +346,9 @@ fn on_lost(view: &NodeView, failure: &Failure, note: FailureNote, policy: &Stage
     if lost >= limit(view, failure, policy.lost_attempts) {
         let suffix = format!(" ({lost} attempts were lost with their workers: {})", names(&barred));
         return fail(view, note, ErrorCode::WorkersLost, &suffix);
+    }
+    if ran_out_of_memory(view, failure) && can_move(view, failure, policy) {
+        return Decision::Again(Try { lost, barred, ..moved(view, note) });
     }
     let Try { failed, avoid, .. } = &view.wanted;
     let (failed, avoid) = (*failed, avoid.clone());
@@ -353,7 +372,7 @@ fn is_confirmed_permanent(view: &NodeView, failure: &Failure) -> bool {
 
 /// An input that is no child's artifact (a segment, the header) is not made again by another attempt: only by another run. A single bad
 /// read accuses, too, so it takes a second one, by another worker unless it is the trusted pool's; or all attempts.
-fn spoils(view: &NodeView, failure: &Failure, policy: &StagePolicy) -> bool {
+fn spoils(view: &NodeView, failure: &Failure, is_used_up: bool) -> bool {
     let accuses_a_child = failure.children.iter().any(|slot| view.slots.contains_key(slot));
     if failure.kind != FailureKind::BadInput || accuses_a_child {
         return false;
@@ -361,7 +380,7 @@ fn spoils(view: &NodeView, failure: &Failure, policy: &StagePolicy) -> bool {
     let confirms = |note: &FailureNote| {
         note.kind == FailureKind::BadInput && note.accused.is_empty() && (failure.trusted || is_anothers(note, failure))
     };
-    is_used_up(view, failure, policy) || view.wanted.failures.iter().any(confirms)
+    is_used_up || view.wanted.failures.iter().any(confirms)
 }
 
 /// What the trusted pool is asked to look at: each accused artifact once for everybody who accuses it.
@@ -484,6 +503,7 @@ mod tests {
             children: vec![],
             trusted: false,
             can_check: BTreeSet::new(),
+            handout: None,
             at: Millis(9),
         }
     }
@@ -511,6 +531,26 @@ mod tests {
             let failure = failure(FailureKind::Permanent, "w1", attempt);
             assert_eq!(on_failure(&view(), &failure, &policy()), Err(Ignored::Stale));
         }
+    }
+
+    #[test]
+    fn a_worker_from_whom_another_took_the_task_over_uses_up_no_attempt() {
+        let handout = |sent_at, receives| Some(Handout { sent_at: Millis(sent_at), receives });
+        let with = |handout| {
+            let started = Started { attempt: Attempt(1), worker: worker("w2"), by: None, at: Millis(1), handout };
+            NodeView { started: Some(started), ..view() }
+        };
+        let of = |handout| Failure { handout, ..failure(FailureKind::Retryable, "w1", 1) };
+        let taken_over = with(handout(10, 3));
+        // An earlier delivery of the same message, and one of an earlier message.
+        for earlier in [handout(10, 2), handout(9, 7)] {
+            assert_eq!(on_failure(&taken_over, &of(earlier), &policy()), Err(Ignored::Stale));
+        }
+        // Its own; one whose start nobody has told of yet; and where one of them does not say.
+        for current in [handout(10, 3), handout(10, 4), handout(11, 1), None] {
+            assert_eq!(again(&taken_over, &of(current)).wanted.failed, 1, "{current:?}");
+        }
+        assert_eq!(again(&with(None), &of(handout(10, 2))).wanted.failed, 1);
     }
 
     #[test]
@@ -731,7 +771,8 @@ mod tests {
     #[test]
     fn a_copy_is_given_up_and_comes_to_the_dead_letters_for_itself() {
         let two = StagePolicy { copies: 2, ..policy() };
-        let start = |name, at| Started { attempt: Attempt(1), worker: worker(name), by: None, at: Millis(at) };
+        let start =
+            |name, at| Started { attempt: Attempt(1), worker: worker(name), by: None, at: Millis(at), handout: None };
         let limit = two.time_limit.plus(LATE);
         let view =
             NodeView { started: Some(start("w1", 90_000)), copies_started: [(1, start("w2", 1_000))].into(), ..view() };
@@ -746,8 +787,13 @@ mod tests {
     #[test]
     fn a_start_that_was_past_its_limit_already_when_somebody_looked_before_counts_as_lost() {
         let limit = policy().time_limit.plus(LATE);
-        let started =
-            |attempt| Started { attempt: Attempt(attempt), worker: worker("w1"), by: None, at: Millis(1_000) };
+        let started = |attempt| Started {
+            attempt: Attempt(attempt),
+            worker: worker("w1"),
+            by: None,
+            at: Millis(1_000),
+            handout: None,
+        };
         let view = NodeView { started: Some(started(1)), ..view() };
         let (past, now) = (limit.plus(Millis(1_000)), limit.plus(Millis(99_000)));
         let late = |view: &NodeView, since| on_late(view, &id(1), &policy(), None, since, now);
@@ -780,6 +826,7 @@ mod tests {
             expand: false,
             params: serde_json::Value::Null,
             block_hash: crate::id::BlockHash([0; 32]),
+            parent_hash: None,
             time_limit: Millis(1),
             progress_limit: None,
             avoid: vec![],
@@ -792,7 +839,7 @@ mod tests {
     }
 
     fn started(by: &str, attempt: u32, at: Millis) -> Option<Started> {
-        Some(Started { attempt: Attempt(attempt), worker: worker(by), by: None, at })
+        Some(Started { attempt: Attempt(attempt), worker: worker(by), by: None, at, handout: None })
     }
 
     /// The node after an attempt was lost with this worker.
@@ -898,6 +945,61 @@ mod tests {
         let again = on_failure(&moved, &oom(2), &policy).unwrap();
         let Decision::Fail { reason, .. } = again else { panic!("there is no larger one: {again:?}") };
         assert_eq!(reason, "P0-001: out of memory: P0-116: why (1 attempts used up)");
+    }
+
+    #[test]
+    fn an_attempt_of_which_any_copy_ran_out_of_memory_moves_to_the_larger_pool_whatever_ended_its_last() {
+        let policy = StagePolicy {
+            copies: 2,
+            larger_pool: Some("gpu-large".parse().unwrap()),
+            attempts: 1,
+            lost_attempts: 2,
+            ..policy()
+        };
+        let of_copy = |copy, kind| Failure {
+            task: TaskId { copy, ..id(1) },
+            ..failure(kind, if copy == 0 { "w1" } else { "w2" }, 1)
+        };
+        let with = |view: &NodeView, failure: &Failure| match on_failure(view, failure, &policy).unwrap() {
+            Decision::Again(wanted) => NodeView { wanted, ..view.clone() },
+            other => panic!("{failure:?} led to {other:?}"),
+        };
+        let first = with(&view(), &of_copy(1, FailureKind::OutOfMemory));
+        assert_eq!((first.wanted.attempt, first.wanted.larger_from), (Attempt(1), None), "another copy is out");
+        for kind in [FailureKind::Retryable, FailureKind::Permanent, FailureKind::BadInput, FailureKind::OutOfMemory] {
+            let moved = with(&first, &of_copy(0, kind)).wanted;
+            assert_eq!((moved.attempt, moved.larger_from), (Attempt(2), Some(Attempt(2))), "{kind:?}");
+            assert_eq!((moved.failed, moved.delay, moved.failures.len()), (0, Millis(0), 2), "{kind:?}");
+        }
+        let lost = with(&first, &of_copy(0, FailureKind::Lost)).wanted;
+        assert_eq!((lost.larger_from, lost.lost, lost.failed), (Some(Attempt(2)), 1, 0));
+        assert_eq!(lost.barred, [worker("w1")], "there as well");
+        // Whoever was lost first, it is the same.
+        let lost = with(&view(), &of_copy(1, FailureKind::Lost));
+        let moved = with(&lost, &of_copy(0, FailureKind::OutOfMemory)).wanted;
+        assert_eq!((moved.larger_from, moved.lost, moved.barred), (Some(Attempt(2)), 1, vec![worker("w2")]));
+        // What ran out of memory at an earlier attempt, before the move, says nothing of this one.
+        let mut later = first;
+        later.wanted.attempt = Attempt(2);
+        let alone = Failure { task: TaskId { copy: 1, ..id(2) }, ..failure(FailureKind::Retryable, "w1", 2) };
+        let noted = with(&later, &alone);
+        let last = Failure { task: id(2), ..failure(FailureKind::Retryable, "w2", 2) };
+        assert!(matches!(on_failure(&noted, &last, &policy), Ok(Decision::Fail { .. })));
+    }
+
+    #[test]
+    fn an_accusation_beside_a_copy_that_ran_out_of_memory_is_checked_and_the_task_moves() {
+        let policy = StagePolicy { copies: 2, larger_pool: Some("gpu-large".parse().unwrap()), ..policy() };
+        let ran_out = Failure { task: TaskId { copy: 1, ..id(1) }, ..failure(FailureKind::OutOfMemory, "w2", 1) };
+        let Ok(Decision::Again(wanted)) = on_failure(&view(), &ran_out, &policy) else { panic!("not noted") };
+        let first = NodeView { wanted, ..view() };
+        let accuse = |can_check: &[u32]| Failure {
+            children: vec![1],
+            can_check: can_check.iter().copied().collect(),
+            ..failure(FailureKind::BadInput, "w1", 1)
+        };
+        let Ok(Decision::Check(then)) = on_failure(&first, &accuse(&[1]), &policy) else { panic!("not checked") };
+        assert_eq!((then.checks.len(), then.larger_from, then.failed), (1, Some(Attempt(2)), 0));
     }
 
     #[test]

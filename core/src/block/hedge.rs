@@ -345,7 +345,7 @@ mod tests {
     }
 
     fn started(worker: &str, at: u64) -> Started {
-        Started { attempt: Attempt(1), worker: worker.parse().unwrap(), by: None, at: Millis(at) }
+        Started { attempt: Attempt(1), worker: worker.parse().unwrap(), by: None, at: Millis(at), handout: None }
     }
 
     fn hedges(asked: u8, sent: u8) -> Hedges {
@@ -448,6 +448,7 @@ mod tests {
             inputs: vec![],
             params: serde_json::Value::Null,
             block_hash: crate::id::BlockHash([0; 32]),
+            parent_hash: None,
             time_limit: Millis(1),
             progress_limit: None,
             avoid: vec!["w0".parse().unwrap()],

@@ -107,6 +107,7 @@ fn task(run: &Run, node: Node, attempt: Attempt, inputs: Vec<BlobRef>, view: &No
         expand: run.is_batch && stage.kind == Kind::Split,
         params: stage.params.clone(),
         block_hash: run.hash,
+        parent_hash: run.parent_hash,
         time_limit: policy.time_limit,
         deadline: run.deadline,
         demoted: run.demoted,

@@ -69,7 +69,7 @@ fn release(view: &View, now: Now, config: &ChainConfig) -> Option<Step> {
 fn finalize(view: &View, now: Now) -> Option<Step> {
     let number = view.chain.next_final;
     // Provers disagree about a block that is final: an operator has to say that it is known.
-    let is_stopped = matches!(&view.chain.halt, Some(Halt::Disagreement(found)) if found.number < number);
+    let is_stopped = view.chain.late_halt().is_some();
     let block = view.blocks.get(&number).filter(|_| !is_stopped)?;
     if let Some(halt) = halt(view, block) {
         let is_known = view.chain.halt.as_ref() == Some(&halt);

@@ -85,6 +85,15 @@ fn fix(view: &View, cursor: &BatchCursor, batching: &Batching, now: Now) -> Opti
     Some(Step::write(Change { chain: Some(chain), batch: Some(row), ..Change::default() }))
 }
 
+/// Whether batch `told` is the last that `chain` has been told of, and a full one is due behind it.
+pub fn has_more(source: &ChainRow, chain: &ChainId, batching: &Batching, told: u64) -> bool {
+    let cursor = source.batches.iter().find(|cursor| cursor.chain == *chain);
+    cursor.is_some_and(|cursor| {
+        let waiting = source.next_final.saturating_sub(cursor.next);
+        cursor.told == told && waiting >= u64::from(batching.size.max(1))
+    })
+}
+
 fn with_cursor(chain: &ChainRow, cursor: BatchCursor) -> ChainRow {
     let mut chain = chain.clone();
     match chain.batches.iter_mut().find(|known| known.chain == cursor.chain) {

@@ -5,11 +5,11 @@ use super::lanes::lane_ended;
 use super::walk::look_from;
 use super::{ChainConfig, Change, Event, Ignored, Now, Outcome, View, WINDOW, end_run, unfit};
 use crate::error_code::ErrorCode;
-use crate::id::{Epoch, RunId};
+use crate::id::{BlockId, Epoch, RunId};
 use crate::message::{Command, Submission};
 use crate::record::{
-    BlockRow, BlockStatus, ChainRow, Contender, DroppedRange, Fork, Halt, MAX_ACKNOWLEDGED, MAX_CONTENDERS,
-    MAX_SUSPECTS, PendingEffect, Suspect, Walk, clip_error,
+    BlockRow, BlockStatus, ChainRow, Contender, Disagreement, DroppedRange, Fork, Halt, MAX_ACKNOWLEDGED,
+    MAX_CONTENDERS, MAX_SUSPECTS, PendingEffect, Suspect, Walk, clip_error,
 };
 
 /// What `event` changes. Equal inputs, equal outputs. No event meets a chain in the middle of a walk.
@@ -293,19 +293,39 @@ fn pause(view: &View) -> Result<Change, Ignored> {
 }
 
 /// Ends a pause, and with it a halt for what a late proof said about a final block: it is known now.
-fn resume(view: &View, acknowledged: Option<u64>) -> Result<Change, Ignored> {
+fn resume(view: &View, acknowledged: Option<BlockId>) -> Result<Change, Ignored> {
     let mut chain = view.chain.clone();
     chain.paused = false;
-    let is_known = |halt: &mut Halt| halt.number() < view.chain.next_final && acknowledged == Some(halt.number());
-    if let Some(halt) = chain.halt.take_if(is_known) {
-        chain.acknowledged.push(halt.number());
-        let surplus = chain.acknowledged.len().saturating_sub(MAX_ACKNOWLEDGED);
-        chain.acknowledged.drain(..surplus);
+    if let Some(known) = acknowledged {
+        acknowledge(&mut chain, known);
     }
     if chain == view.chain {
         return Err(Ignored::Settled);
     }
     Ok(Change { chain: Some(chain), ..Change::default() })
+}
+
+/// The disagreement about this final block is known; the next one, if there is any, halts the chain in its place.
+fn acknowledge(chain: &mut ChainRow, known: BlockId) {
+    let is_it = |found: &Disagreement| known.is_about(&found.block());
+    let acknowledged = match chain.late_halt() {
+        Some(halting) if is_it(halting) => {
+            let block = halting.block();
+            let next = (!chain.disputed.is_empty()).then(|| chain.disputed.remove(0));
+            chain.halt = next.map(Halt::Disagreement);
+            block
+        }
+        _ => match chain.disputed.iter().position(is_it) {
+            Some(at) => chain.disputed.remove(at).block(),
+            None => return,
+        },
+    };
+    if chain.late_halt().is_none() {
+        chain.disputed_more = false;
+    }
+    chain.acknowledged.push(acknowledged);
+    let surplus = chain.acknowledged.len().saturating_sub(MAX_ACKNOWLEDGED);
+    chain.acknowledged.drain(..surplus);
 }
 
 fn set_window(view: &View, window: u32) -> Result<Change, Ignored> {

@@ -7,8 +7,8 @@ use super::decide::{failed, suspect};
 use super::{ChainConfig, Change, Ignored, Now, Outcome, Rest, View, is_current};
 use crate::error_code::ErrorCode;
 use crate::record::{
-    BlockRow, BlockStatus, ChainRow, Disagreement, Halt, Lane, LaneProof, LaneState, MAX_ERROR, MAX_LANES,
-    PendingEffect, clip_middle,
+    BlockRow, BlockStatus, ChainRow, Disagreement, Halt, Lane, LaneProof, LaneState, MAX_DISPUTED, MAX_ERROR,
+    MAX_LANES, PendingEffect, clip_middle,
 };
 
 /// Longest reason kept with a lane, bytes: all lanes of a block must stay well within a row.
@@ -151,12 +151,39 @@ fn too_few(block: &BlockRow, verified: usize, proving: usize) -> String {
 fn late(view: &View, block: &BlockRow, run: &Lane, outcome: &Outcome, now: Now) -> Result<Change, Ignored> {
     let LaneState::Proven(proof) = proven(outcome, now) else { return Err(Ignored::Late) };
     let says = block.proofs().map(|(lane, proof)| lane.says(proof)).chain([run.says(&proof)]).collect();
-    let Some(disagreement) = Disagreement::among(block.number, says) else { return Err(Ignored::Late) };
-    let halt = Some(Halt::Disagreement(disagreement));
-    if view.chain.acknowledged.contains(&block.number) || view.chain.halt == halt {
+    let Some(found) = Disagreement::among(block.id(), says) else { return Err(Ignored::Late) };
+    let mut chain = view.chain.clone();
+    if !dispute(&mut chain, found) {
         return Err(Ignored::Settled);
     }
-    Ok(Change { chain: Some(ChainRow { halt, ..view.chain.clone() }), ..Change::default() })
+    Ok(Change { chain: Some(chain), ..Change::default() })
+}
+
+/// A disagreement about a final block halts the chain, or waits behind the one that does; none takes another's place. False: it is known.
+fn dispute(chain: &mut ChainRow, found: Disagreement) -> bool {
+    if chain.acknowledged.iter().any(|known| known.is_about(&found.block())) {
+        return false;
+    }
+    let is_halted = chain.late_halt().is_some();
+    let halting = match &mut chain.halt {
+        Some(Halt::Disagreement(halting)) if is_halted => Some(halting),
+        Some(Halt::Disagreement(_) | Halt::ParentMismatch { .. } | Halt::OrphanParent { .. }) | None => None,
+    };
+    let mut known = halting.into_iter().chain(&mut chain.disputed);
+    if let Some(known) = known.find(|known| known.block() == found.block()) {
+        // Another late run of the same block.
+        let more = found.says.into_iter().filter(|says| !known.says.contains(says)).collect::<Vec<_>>();
+        let is_new = !more.is_empty();
+        known.says.extend(more);
+        return is_new;
+    }
+    match is_halted {
+        // What halts the block at the cursor is found again when its turn comes.
+        false => chain.halt = Some(Halt::Disagreement(found)),
+        true if chain.disputed.len() < MAX_DISPUTED => chain.disputed.push(found),
+        true => return !std::mem::replace(&mut chain.disputed_more, true),
+    }
+    true
 }
 
 /// A run that is about to begin with a pipeline that the chain does not list any more has failed: what it would compute is not known here.

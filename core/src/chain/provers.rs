@@ -80,8 +80,16 @@ impl ChainConfig {
         let lane = |pipeline: &NamedPipeline| Lane::new(pipeline.name.clone(), pipeline.digest);
         block.runs = provers.pipelines.iter().map(lane).collect();
         block.quorum = provers.quorum.clamp(1, block.lanes());
+        block.rest_limit = Some(provers.rest_limit);
         block.lanes_seen = block.lanes_seen.max(block.lanes());
     }
+}
+
+/// How long a run of the block may go on that its quorum did not need. Rows of before do not say: then as the chain is configured, if it
+/// still has several pipelines.
+pub fn rest_limit(block: &BlockRow, config: Option<&ChainConfig>) -> Millis {
+    let configured = config.and_then(|config| config.provers.as_ref()).map(|provers| provers.rest_limit);
+    block.rest_limit.or(configured).unwrap_or(Provers::REST_LIMIT)
 }
 
 /// Whether a run of a block is to be stopped: the block has been final for so long, with what other runs proved, that nobody waits for this

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{BlockHash, ChainId, Epoch, Millis};
+use crate::id::{BlockHash, BlockId, ChainId, Epoch, Millis};
 use crate::record::BlobRef;
 use crate::record::codec::versioned;
 
@@ -66,7 +66,7 @@ pub enum Command {
     Resume {
         chain: ChainId,
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        acknowledged: Option<u64>,
+        acknowledged: Option<BlockId>,
     },
     /// Blocks that may be proven at once, 1 to 256.
     Window { chain: ChainId, window: u32 },

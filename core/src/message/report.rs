@@ -16,7 +16,19 @@ pub struct Report {
     pub by: Option<Principal>,
     /// The worker's clock: for people, never for a decision.
     pub at: Millis,
+    /// Which delivery of its task the worker had in hand. None: from within, or from a worker of before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handout: Option<Handout>,
     pub event: ReportEvent,
+}
+
+/// A delivery of a task, as its queue counts them: whoever has a later one has taken the task over from those with earlier ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Handout {
+    /// When the message was sent, by the queue's clock: a task that was sent again is another message.
+    pub sent_at: Millis,
+    /// How often the message had been handed out then.
+    pub receives: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::id::{BlockHash, Class, Millis, Node, Pool, ProverName, Sha256, StageName, TaskId, WorkerId};
 use crate::pipeline::Kind;
 use crate::record::BlobRef;
-use crate::record::codec::versioned;
+use crate::record::codec::Versioned;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TaskMessage {
@@ -28,6 +28,9 @@ pub struct TaskMessage {
     pub expand: bool,
     pub params: Value,
     pub block_hash: BlockHash,
+    /// The block's parent, where it is known; of a batch its first block's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent_hash: Option<BlockHash>,
     pub time_limit: Millis,
     /// When the block shall be final at the latest, where it has a deadline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -82,4 +85,36 @@ impl TaskMessage {
     }
 }
 
-versioned! { TaskMessage = 1, "task"; }
+/// Version 2: `expand` is to be heeded. A worker that knows version 1 alone would prove the batch's manifest as if it were a witness; it
+/// refuses the task instead. Everything else is written as version 1.
+impl Versioned for TaskMessage {
+    const VERSION: u32 = 2;
+    const NAME: &'static str = "task";
+    const READ_AS_IT_IS: u32 = 1;
+
+    fn version(&self) -> u32 {
+        if self.expand { Self::VERSION } else { 1 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_an_older_worker_would_take_for_something_else_has_the_new_version() {
+        let text = r#"{"v":1,"id":"demo/1/e1/0123456789abcdef/0.0.0/a1c0","stage":"split","kind":"split","prover":"p",
+            "pool":"trusted","class":"standard","inputs":[],"params":null,
+            "block_hash":"0000000000000000000000000000000000000000000000000000000000000000","time_limit":1}"#;
+        let task = TaskMessage::from_json(text).unwrap();
+        assert_eq!(task.to_value()["v"], 1, "workers of before go on with what they can do");
+        let batch = TaskMessage { expand: true, ..task };
+        let sent = batch.to_value();
+        assert_eq!(sent["v"], 2);
+        assert_eq!(TaskMessage::from_value(sent), Ok(batch.clone()));
+        // As the build before wrote it.
+        let mut earlier = batch.to_value();
+        earlier["v"] = 1.into();
+        assert_eq!(TaskMessage::from_value(earlier), Ok(batch));
+    }
+}

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::codec::versioned;
 use super::{BatchRange, BlobRef, Lane, Missed, Suspect};
-use crate::id::{BlockHash, ChainId, Epoch, Millis, PipelineDigest};
+use crate::id::{BlockHash, BlockId, ChainId, Epoch, Millis, PipelineDigest};
 
 /// Contenders remembered a number; further ones are dropped, the count goes on.
 pub const MAX_CONTENDERS: usize = 8;
@@ -84,6 +84,10 @@ pub struct BlockRow {
     /// So many pipelines must have a verified root. 0 where there is one run.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub quorum: u16,
+    /// How long after the block is final a run may go on that the quorum did not need; as configured when the epoch began. Rows of before
+    /// say nothing of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rest_limit: Option<Millis>,
     /// Most lanes that any epoch of this number had. 0: never more than one.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub lanes_seen: u16,
@@ -183,10 +187,16 @@ impl BlockRow {
             history: Vec::new(),
             runs: Vec::new(),
             quorum: 0,
+            rest_limit: None,
             lanes_seen: 0,
             unfit: false,
             past: Vec::new(),
         }
+    }
+
+    /// What stands under the number.
+    pub fn id(&self) -> BlockId {
+        BlockId { number: self.number, hash: self.hash }
     }
 
     /// Ends the current epoch for `reason` and begins the next.
@@ -200,6 +210,7 @@ impl BlockRow {
         self.header = None;
         self.runs.clear();
         self.quorum = 0;
+        self.rest_limit = None;
         self.changed_at = at;
     }
 
@@ -219,6 +230,7 @@ impl BlockRow {
         self.header = None;
         self.runs.clear();
         self.quorum = 0;
+        self.rest_limit = None;
         self.unfit = false;
         // What was counted was the other block's.
         self.bad_proofs = 0;

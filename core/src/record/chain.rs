@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::codec::versioned;
 use super::{BatchCursor, BlockRow, OnTime};
-use crate::id::{BlockHash, ChainId, Epoch, Millis, Sha256, StageName};
+use crate::id::{BlockHash, BlockId, ChainId, Epoch, Millis, Sha256, StageName};
 
 /// Versioned; key `chain/{chain}`, `chain`.
 ///
@@ -52,13 +52,42 @@ pub struct ChainRow {
     /// How far the chains derived from this one are, one entry each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub batches: Vec<BatchCursor>,
+    /// Disagreements about further final blocks that were found while the chain was halted for one, oldest first: each halts it in its
+    /// turn, once those before it are acknowledged.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disputed: Vec<Disagreement>,
+    /// `disputed` had no room for all that were found.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub disputed_more: bool,
     /// Final blocks about which provers disagree, and an operator knows, the newest last: they halt the chain no more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub acknowledged: Vec<u64>,
+    pub acknowledged: Vec<BlockId>,
 }
 
 /// Acknowledged disagreements remembered a chain: the newest.
 pub const MAX_ACKNOWLEDGED: usize = 16;
+
+/// Disagreements that wait behind the one that halts the chain. Of further ones only that there are some is remembered.
+pub const MAX_DISPUTED: usize = 16;
+
+impl ChainRow {
+    /// Disagreements of which nobody has said that they are known, the one that halts the chain first.
+    pub fn disagreements(&self) -> impl Iterator<Item = &Disagreement> {
+        let halting = match &self.halt {
+            Some(Halt::Disagreement(found)) => Some(found),
+            Some(Halt::ParentMismatch { .. } | Halt::OrphanParent { .. }) | None => None,
+        };
+        halting.into_iter().chain(&self.disputed)
+    }
+
+    /// The disagreement about a final block that halts the chain.
+    pub fn late_halt(&self) -> Option<&Disagreement> {
+        match &self.halt {
+            Some(Halt::Disagreement(found)) => Some(found).filter(|found| found.number < self.next_final),
+            Some(Halt::ParentMismatch { .. } | Halt::OrphanParent { .. }) | None => None,
+        }
+    }
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "why", rename_all = "snake_case")]
@@ -86,6 +115,8 @@ impl Halt {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disagreement {
     pub number: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash: Option<BlockHash>,
     /// All of them.
     pub says: Vec<Says>,
 }
@@ -103,13 +134,18 @@ pub struct Says {
 
 impl Disagreement {
     /// None where all say the same, as far as they say anything.
-    pub fn among(number: u64, says: Vec<Says>) -> Option<Self> {
+    pub fn among(block: BlockId, says: Vec<Says>) -> Option<Self> {
         let differs = |one: &Says, other: &Says| {
             let outputs = one.outputs.zip(other.outputs).is_some_and(|(one, other)| one != other);
             outputs || one.parent_hash.zip(other.parent_hash).is_some_and(|(one, other)| one != other)
         };
         let differ = says.iter().enumerate().any(|(at, one)| says[..at].iter().any(|other| differs(one, other)));
-        differ.then_some(Self { number, says })
+        differ.then_some(Self { number: block.number, hash: block.hash, says })
+    }
+
+    /// The block it is about.
+    pub fn block(&self) -> BlockId {
+        BlockId { number: self.number, hash: self.hash }
     }
 
     /// Who says what, a line each.

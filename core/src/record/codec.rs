@@ -18,6 +18,13 @@ pub trait Versioned: Serialize + DeserializeOwned {
     const VERSION: u32;
     /// Its name, for people.
     const NAME: &'static str;
+    /// Versions from this one on are read as they are: later ones only add to them.
+    const READ_AS_IT_IS: u32 = Self::VERSION;
+
+    /// The version this one is written with: an older one where whoever reads only that one will not take it for something else.
+    fn version(&self) -> u32 {
+        Self::VERSION
+    }
 
     /// Rewrites what version `from` wrote as version `from + 1` would have. Called once for each version between what is found and what this
     /// build writes. A new field with a default needs no new version; whoever raises `VERSION` says here how to read the one before, for as
@@ -30,7 +37,7 @@ pub trait Versioned: Serialize + DeserializeOwned {
     fn to_value(&self) -> Value {
         let mut value = serde_json::to_value(self).expect("records are plain data with text keys");
         let fields = value.as_object_mut().expect("records are structs");
-        fields.insert("v".to_owned(), Self::VERSION.into());
+        fields.insert("v".to_owned(), self.version().into());
         value
     }
 
@@ -50,7 +57,7 @@ pub trait Versioned: Serialize + DeserializeOwned {
         if found > known {
             return Err(unread);
         }
-        if found == known {
+        if (u64::from(Self::READ_AS_IT_IS)..=known).contains(&found) {
             return Self::deserialize(value).map_err(|error| malformed(error.to_string()));
         }
         let upgraded = (found..known).try_fold(value.clone(), |value, from| Self::upgrade(from, value));

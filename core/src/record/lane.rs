@@ -105,6 +105,14 @@ impl BlockRow {
         self.latest_runs().filter_map(|(_, lane)| Some((lane, lane.proof()?)))
     }
 
+    /// Of the pipelines that the block was proven by, if they are several, those whose provers give no `outputs`: of what they state nothing
+    /// was compared but the parent.
+    pub fn uncompared(&self) -> Vec<&Lane> {
+        let proofs: Vec<(&Lane, &LaneProof)> = self.proofs().collect();
+        let silent = proofs.iter().filter(|(_, proof)| proofs.len() > 1 && proof.outputs.is_none());
+        silent.map(|(lane, _)| *lane).collect()
+    }
+
     /// Somebody may be at work on it: its status says so, or one of its runs is left to finish.
     pub fn is_being_proven(&self) -> bool {
         self.status == super::BlockStatus::Proving || self.runs.iter().any(Lane::is_proving)
@@ -112,6 +120,6 @@ impl BlockRow {
 
     /// Its verified roots do not say the same.
     pub fn disagreement(&self) -> Option<Disagreement> {
-        Disagreement::among(self.number, self.proofs().map(|(lane, proof)| lane.says(proof)).collect())
+        Disagreement::among(self.id(), self.proofs().map(|(lane, proof)| lane.says(proof)).collect())
     }
 }

@@ -31,7 +31,7 @@ use serde_json::Value;
 use super::codec::versioned;
 use super::{BlobRef, Versioned as _};
 use crate::id::{Attempt, BlockHash, Class, Millis, PipelineDigest, Pool, Principal, RunId, Sha256, WorkerId};
-use crate::message::FailureKind;
+use crate::message::{FailureKind, Handout};
 use crate::pipeline::{Pipeline, Policy, StagePolicy};
 
 /// Names of attributes.
@@ -274,6 +274,9 @@ pub struct Started {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<Principal>,
     pub at: Millis,
+    /// Which delivery it began with, where it said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handout: Option<Handout>,
 }
 
 fn is_first(copy: &u8) -> bool {
@@ -294,6 +297,11 @@ pub struct Hedges {
 }
 
 impl Started {
+    /// Whether the task was handed to another since: what this delivery's worker still says of its fate is of a lease that is over.
+    pub fn has_taken_over_from(&self, handout: Option<Handout>) -> bool {
+        self.handout.zip(handout).is_some_and(|(own, other)| other < own)
+    }
+
     /// Whether it says anything about its worker's fate, where the queues' own process began at `began`: what was started before that
     /// process ended may have ended with it.
     pub fn is_since(&self, began: Option<Millis>) -> bool {

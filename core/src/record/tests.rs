@@ -4,7 +4,7 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::*;
-use crate::id::{Attempt, BlockHash, ChainId, Epoch, Millis, PipelineDigest, TaskId, WorkerId};
+use crate::id::{Attempt, BlockHash, BlockId, ChainId, Epoch, Millis, PipelineDigest, TaskId, WorkerId};
 use crate::message::{
     ChainMessage, Command, FailureKind, RangeMessage, Report, ReportEvent, Submission, TaskMessage, TimerKind,
     TimerMessage,
@@ -90,6 +90,12 @@ fn effect() -> impl Strategy<Value = PendingEffect> {
     })
 }
 
+fn disputed(number: u64, hash: Option<BlockHash>) -> Vec<Disagreement> {
+    let says =
+        |outputs| Says { pipeline: "k8".parse().unwrap(), outputs: Some(Sha256([outputs; 32])), parent_hash: hash };
+    hash.map(|_| Disagreement { number, hash, says: vec![says(1), says(2)] }).into_iter().collect()
+}
+
 prop_compose! {
     fn chain_row()(
         chain in chain(), first in any::<u64>(), next_seq in any::<u64>(), last_hash in option::of(block_hash()),
@@ -107,7 +113,7 @@ prop_compose! {
         let halt = names.map(|names| Halt::ParentMismatch { number: first, names, last: names });
         let mut on_time = OnTime::default();
         met.into_iter().for_each(|met| on_time.count(met));
-        ChainRow { chain, on_time, first, next_final: first, next_release: first, next_seq, last_hash, orphans: names.into_iter().collect(), window, paused, halt, walk, fork, dropped, pending, acknowledged: paused.then_some(first).into_iter().collect(), batches: vec![cursor] }
+        ChainRow { chain, on_time, first, next_final: first, next_release: first, next_seq, last_hash, orphans: names.into_iter().collect(), window, paused, halt, walk, fork, dropped, pending, disputed: disputed(first, names), disputed_more: paused, acknowledged: paused.then_some(BlockId { number: first, hash: names }).into_iter().collect(), batches: vec![cursor] }
     }
 }
 
@@ -148,7 +154,7 @@ prop_compose! {
             pipeline: digest.map(PipelineDigest), header: proof.clone(), proof, final_seq, bad_proofs: seen, spoiled_runs: seen,
             suspects: vec![Suspect { stage: 1, worker: "w".parse().unwrap() }],
             contenders: vec![contender], contenders_seen: seen,
-            runs: lanes(&reason, at), quorum: (seen % 3) as u16, lanes_seen: (seen % 4) as u16,
+            runs: lanes(&reason, at), quorum: (seen % 3) as u16, rest_limit: submission.deadline, lanes_seen: (seen % 4) as u16,
             history: vec![EpochEnd { epoch: Epoch(epoch), reason, at }],
             unfit: seen % 2 == 1, past: submission.parent_hash.into_iter().collect(),
         }
@@ -237,6 +243,7 @@ fn task_message() -> impl Strategy<Value = TaskMessage> {
             expand: true,
             params: serde_json::json!({ "k": 8 }),
             block_hash,
+            parent_hash: Some(block_hash),
             time_limit,
             deadline: Some(time_limit),
             demoted: true,
@@ -251,7 +258,7 @@ fn task_message() -> impl Strategy<Value = TaskMessage> {
 fn survives<T: Versioned + PartialEq + std::fmt::Debug>(record: &T) {
     let text = record.to_json();
     assert_eq!(T::from_json(&text).as_ref(), Ok(record), "{text}");
-    let newer = text.replacen(&format!("\"v\":{}", T::VERSION), "\"v\":999", 1);
+    let newer = text.replacen(&format!("\"v\":{}", record.version()), "\"v\":999", 1);
     let refused = T::from_json(&newer);
     assert!(matches!(refused, Err(DecodeError::Version { found: 999, .. })), "{refused:?} of {newer}");
 }
@@ -303,7 +310,8 @@ proptest! {
         for kind in [TimerKind::Lost, TimerKind::Hedge, TimerKind::Deadline] {
             survives(&TimerMessage { run: id.run.clone(), piece: from, due: at, kind });
         }
-        survives(&Report { task: id, worker, by: Some("rack1".parse().unwrap()), at, event });
+        let handout = Some(crate::message::Handout { sent_at: at, receives: 3 });
+        survives(&Report { task: id, worker, by: Some("rack1".parse().unwrap()), at, handout, event });
         survives(&task);
     }
 

@@ -409,3 +409,33 @@ async fn a_batch_with_the_most_blocks_still_makes_a_small_task() {
         Outgoing { body: ChainMessage::Batch { chain: id("batches"), number: 1 }.to_json(), ..Outgoing::default() };
     assert!(sent.body.len() < 200);
 }
+
+#[tokio::test]
+async fn a_batch_chain_that_is_added_to_an_old_source_catches_up_a_bounded_number_of_batches_at_a_time() {
+    let mut fixture = fixture(&[("batches", "payments", 1, None)]);
+    let with = fixture.context.catalog.clone();
+    let mut before = (*with).clone();
+    before.chains.remove(&id("batches"));
+    before.chains.get_mut(&id("payments")).unwrap().derived.clear();
+    fixture.context.catalog = Arc::new(before);
+    fixture.dispatcher = Dispatcher::new(fixture.context.clone());
+    let blocks = 3 * chain::BATCHES_AT_ONCE as u64 + 2;
+    for number in 1..=blocks {
+        fixture.finalize(number).await;
+    }
+    fixture.context.catalog = with;
+    fixture.dispatcher = Dispatcher::new(fixture.context.clone());
+    let told = async || {
+        let source: ChainRow = fixture.row(RowKey::chain(&id("payments"))).await.unwrap();
+        source.batches.iter().map(|cursor| cursor.told).sum::<u64>()
+    };
+    let _ = chain::drive(&fixture.context, &id("payments"), &Event::Tick).await.unwrap();
+    assert_eq!(told().await, chain::BATCHES_AT_ONCE as u64, "one event, so many batches");
+    // Whoever admits the last of them goes on, until all are there.
+    assert_eq!(fixture.deliver().await as u64, blocks);
+    assert_eq!(told().await, blocks);
+    assert!(fixture.block("batches", blocks).await.is_some());
+    let again = delivery(ChainMessage::Batch { chain: id("batches"), number: 3 }.to_json());
+    assert_eq!(fixture.dispatcher.handle(queue::SUBMISSIONS, &again).await, Ok(()));
+    assert_eq!(fixture.deliver().await, 0, "and nothing twice");
+}

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use push0_core::chain::{ChainConfig, Mode, NamedPipeline, Outcome, Provers, Rest};
 use push0_core::message::{Submission, TaskMessage, TimerKind, TimerMessage, work_queue};
 use push0_core::record::{BlobRef, LaneState, attribute, control_key};
+use push0_core::retention::Retention;
 use push0_core::topology::Topology;
 use push0_core::{BlockHash, Class, Epoch, Pool, Sha256, pipeline};
 use push0_runtime::clock_manual::ManualClock;
@@ -166,4 +167,56 @@ async fn a_run_that_its_final_block_did_not_need_is_stopped_by_its_timer_after_t
     look(2).await;
     assert!(fixture.is_stopped(2).await);
     assert_eq!(fixture.block().await, before, "what is final stays as it is");
+}
+
+#[tokio::test]
+async fn a_chain_that_went_back_to_one_pipeline_still_limits_the_runs_of_blocks_that_had_several() {
+    let mut fixture = fixture().await;
+    fixture.proven(0).await;
+    fixture.proven(1).await;
+    let mut catalog = (*fixture.context.catalog).clone();
+    catalog.chains.get_mut(&fixture.chain).unwrap().provers = None;
+    fixture.context.catalog = Arc::new(catalog);
+    let look = async || {
+        let due = fixture.clock.now();
+        let timer = TimerMessage { run: fixture.run(2), piece: 0, due, kind: TimerKind::default() };
+        block::on_timer(&fixture.context, &timer).await.unwrap()
+    };
+    look().await;
+    assert!(!fixture.is_stopped(2).await, "it may finish, as long as was said when it began");
+    fixture.clock.advance(LIMIT);
+    look().await;
+    assert!(fixture.is_stopped(2).await);
+}
+
+#[tokio::test]
+async fn what_a_late_run_says_is_compared_also_when_its_chain_went_back_to_one_pipeline() {
+    let mut fixture = fixture().await;
+    fixture.proven(0).await;
+    fixture.proven(1).await;
+    let mut catalog = (*fixture.context.catalog).clone();
+    catalog.chains.get_mut(&fixture.chain).unwrap().provers = None;
+    fixture.context.catalog = Arc::new(catalog);
+    let reaper = Reaper::new(fixture.context.clone());
+    let row = reaper.row(&fixture.chain).await.unwrap().unwrap();
+    let left_behind = reaper.left_behind(&fixture.chain, &row).await.unwrap();
+    assert_eq!(left_behind.iter().map(|block| block.number).collect::<Vec<_>>(), [1]);
+}
+
+#[tokio::test]
+async fn a_final_block_keeps_what_its_late_runs_read_until_these_have_ended_and_no_longer() {
+    let fixture = fixture().await;
+    fixture.proven(0).await;
+    fixture.proven(1).await;
+    let _ = chain::drive(&fixture.context, &fixture.chain, &Event::Tick).await.unwrap();
+    let policy = Retention { grace: Millis(0), keep_blocks: 0, witnesses: false };
+    let sweeper = crate::Sweeper::new(fixture.context.clone(), policy);
+    fixture.clock.advance(LIMIT);
+    assert_eq!(sweeper.sweep(&fixture.chain, 1_000).await.unwrap().blocks, 0, "one is still at it");
+    // It fails. The block's row, being final, goes on saying that it is being proven.
+    fixture.engine.set_if(&fixture.run_key(2), attribute::FAILED, None, Some("no luck".into())).await.unwrap();
+    let before = fixture.block().await;
+    assert!(before.runs[2].is_proving());
+    assert_eq!(sweeper.sweep(&fixture.chain, 1_000).await.unwrap().blocks, 1);
+    assert_eq!(fixture.block().await, before);
 }

@@ -43,6 +43,7 @@ pub fn self_tests<'p>(pipelines: impl IntoIterator<Item = &'p PipelineFile>, poo
                 expand: false,
                 params: stage.params.clone(),
                 block_hash: BlockHash([0; 32]),
+                parent_hash: None,
                 time_limit: file.policy.stage(position).time_limit,
                 progress_limit: file.policy.stage(position).progress_limit,
                 avoid: Vec::new(),

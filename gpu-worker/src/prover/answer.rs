@@ -24,7 +24,7 @@ pub(super) fn task(job: &Job, now: Millis) -> Result<(wire::Task, PathBuf), Fail
         let what = "this prover reads and writes files, and the task's inputs are in memory";
         return Err(Failure::retryable(ErrorCode::InvariantBroken.says(what)));
     };
-    let TaskMessage { id, stage, kind, params, block_hash, .. } = &job.task;
+    let TaskMessage { id, stage, kind, params, block_hash, parent_hash, .. } = &job.task;
     let output = output_path(dir);
     let task = wire::Task {
         id: id.to_string(),
@@ -35,7 +35,12 @@ pub(super) fn task(job: &Job, now: Millis) -> Result<(wire::Task, PathBuf), Fail
         params: params.clone(),
         check: job.task.check.is_some(),
         deadline_ms: job.task.deadline.map(|deadline| deadline.since(now).0),
-        block: wire::BlockRef { chain: id.run.chain.to_string(), number: id.run.number, hash: block_hash.to_string() },
+        block: wire::BlockRef {
+            chain: id.run.chain.to_string(),
+            number: id.run.number,
+            hash: block_hash.to_string(),
+            parent_hash: parent_hash.map(|parent| parent.to_string()),
+        },
     };
     Ok((task, output))
 }

@@ -20,8 +20,9 @@ fn report_queue(task: &TaskMessage) -> &'static str {
     if task.is_trusted() { queue::VERDICTS } else { queue::RESULTS }
 }
 
-pub(super) fn report(env: &Env, task: &TaskMessage, event: ReportEvent) -> Report {
-    Report { task: task.id.clone(), worker: env.worker.clone(), by: None, at: env.clock.now(), event }
+pub(super) fn report(env: &Env, task: &TaskMessage, held: &Hold, event: ReportEvent) -> Report {
+    let (task, worker, at) = (task.id.clone(), env.worker.clone(), env.clock.now());
+    Report { task, worker, by: None, at, handout: held.handout(), event }
 }
 
 fn outgoing(report: &Report) -> Outgoing {
@@ -30,7 +31,7 @@ fn outgoing(report: &Report) -> Outgoing {
 
 pub(super) async fn send_report(env: &Env, task: &TaskMessage, held: &Hold, event: ReportEvent) -> Settled {
     let queue = report_queue(task);
-    let mut messages = vec![outgoing(&report(env, task, event.clone()))];
+    let mut messages = vec![outgoing(&report(env, task, held, event.clone()))];
     messages.extend(env.starts.ride_along(queue, &task.id).iter().map(|start| outgoing(&start.report)));
     let sent = persist(&*env.clock, &env.health, held, || env.queue.send(queue, messages.clone())).await;
     match sent {
@@ -108,8 +109,8 @@ fn lock(waiting: &Mutex<Vec<Start>>) -> MutexGuard<'_, Vec<Start>> {
 }
 
 impl Starts {
-    pub(super) fn announce(&self, env: &Env, task: &TaskMessage) {
-        let start = Start { queue: report_queue(task), report: report(env, task, ReportEvent::Started) };
+    pub(super) fn announce(&self, env: &Env, task: &TaskMessage, held: &Hold) {
+        let start = Start { queue: report_queue(task), report: report(env, task, held, ReportEvent::Started) };
         lock(&self.waiting).push(start);
         let _ = self.wake.unbounded_send(());
     }
@@ -132,8 +133,8 @@ impl Starts {
 const AT_ONCE: Millis = Millis(2_000);
 
 /// Announces a start before it happens; one that cannot be sent in time is announced like any other.
-pub(super) async fn announce_now(env: &Env, task: &TaskMessage) {
-    let start = outgoing(&report(env, task, ReportEvent::Started));
+pub(super) async fn announce_now(env: &Env, task: &TaskMessage, held: &Hold) {
+    let start = outgoing(&report(env, task, held, ReportEvent::Started));
     let sending = env.queue.send(report_queue(task), vec![start]);
     let limit = env.clock.sleep_until(env.clock.now().plus(AT_ONCE));
     match futures::future::select(sending, limit).await {

@@ -45,6 +45,7 @@ pub(crate) fn task(kind: Kind, index: u32, inputs: Vec<BlobRef>) -> TaskMessage 
         expand: false,
         params: serde_json::json!({}),
         block_hash: BlockHash([7; 32]),
+        parent_hash: None,
         time_limit: Millis::from_secs(300),
         progress_limit: None,
         avoid: Vec::new(),

@@ -31,7 +31,7 @@ impl Bench {
             params: self.params.clone(),
             check: false,
             deadline_ms: None,
-            block: BlockRef { chain: "demo".to_owned(), number: 1, hash: "ab".repeat(32) },
+            block: BlockRef { chain: "demo".to_owned(), number: 1, hash: "ab".repeat(32), parent_hash: None },
         };
         Echo.run(&task, &Ctx::detached())
     }

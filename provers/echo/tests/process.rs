@@ -54,7 +54,7 @@ fn task(dir: &Path, id: &str, params: Value) -> ToProver {
         params,
         check: false,
         deadline_ms: None,
-        block: BlockRef { chain: "c".to_owned(), number: 1, hash: "b".to_owned() },
+        block: BlockRef { chain: "c".to_owned(), number: 1, hash: "b".to_owned(), parent_hash: None },
     })
 }
 

@@ -120,7 +120,7 @@ fn describe(prover: &impl Prover, args: ExecTask) -> Result<Task, String> {
     let offers = prover.hello().stages;
     let kind = offers.iter().find(|offer| offer.name == stage).map_or(Kind::Single, |offer| offer.kind);
     let deadline_ms = std::env::var(wire::DEADLINE_ENV).ok().and_then(|left| left.parse().ok());
-    let block = BlockRef { chain: String::new(), number: 0, hash: String::new() };
+    let block = BlockRef { chain: String::new(), number: 0, hash: String::new(), parent_hash: None };
     Ok(Task {
         id: "exec".to_owned(),
         stage,

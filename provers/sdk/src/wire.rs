@@ -113,6 +113,9 @@ pub struct BlockRef {
     pub number: u64,
     /// 64 lower-case hex digits.
     pub hash: String,
+    /// The parent's, the same way, where it is known; of a batch its first block's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent_hash: Option<String>,
 }
 
 /// What `done` carries; which fields are set depends on the kind.

@@ -3,7 +3,7 @@
 //! What was fixed never changes, nor does the source's finalized stream below its cursor. So the manifest has the same bytes whoever
 //! writes it and however often, and a message that tells of a batch is believed in nothing but its number.
 
-use push0_core::chain::{self, Batch, Content};
+use push0_core::chain::{self, Batch, Content, Event};
 use push0_core::message::{ChainMessage, queue};
 use push0_core::record::{BatchManifest, BatchRange, BatchRow, BlobRef, ChainRow, OutboxRow, RowKey, Versioned};
 use push0_core::{ChainId, ErrorCode, Sha256};
@@ -33,6 +33,17 @@ pub async fn is_fixed(context: &Context, chain: &ChainId, number: u64) -> Result
     let Some(batching) = batching else { return Ok(false) };
     let row: Option<Loaded<BatchRow>> = load(context, RowKey::batch(&batching.of, chain, number)).await?;
     Ok(row.is_some())
+}
+
+/// A batch chain was told of `number`. Where that was the last of many that its source fixed in one go, the source goes on.
+pub async fn go_on(context: &Context, chain: &ChainId, number: u64) -> Result<(), DriveError> {
+    let batching = context.catalog.chains.get(chain).and_then(|config| config.batch.as_ref());
+    let Some(batching) = batching else { return Ok(()) };
+    let source: Option<Loaded<ChainRow>> = load(context, RowKey::chain(&batching.of)).await?;
+    if source.is_some_and(|source| chain::has_more(&source.record, chain, batching, number)) {
+        let _ = super::chain::drive(context, &batching.of, &Event::Tick).await?;
+    }
+    Ok(())
 }
 
 /// Batch `number` of a batch chain, its manifest stored. Poison where that chain is none, or its source has fixed no such batch.

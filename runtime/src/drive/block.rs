@@ -162,7 +162,7 @@ async fn note_start(context: &Context, view: &RunView, report: &Report) -> Resul
     expect_copy(view, report)?;
     let name = attribute::started(copy);
     let (worker, by) = (report.worker.clone(), report.by.clone());
-    let started = Started { attempt, worker, by, at: context.clock.now() };
+    let started = Started { attempt, worker, by, at: context.clock.now(), handout: report.handout };
     let value = serde_json::to_value(started).unwrap_or_default();
     let row = if attempt == Attempt::FIRST {
         // Mostly the first word about the node. Were another attempt wanted by now, this one's start would count for nothing.
@@ -174,8 +174,9 @@ async fn note_start(context: &Context, view: &RunView, report: &Report) -> Resul
     } else {
         context.table.get(&at).await?
     };
-    let wanted = row.as_ref().map(|row| NodeView::read(&row.attributes)).unwrap_or_default().wanted.attempt;
-    if attempt != wanted {
+    let known = row.as_ref().map(|row| NodeView::read(&row.attributes)).unwrap_or_default();
+    let is_over = known.start_of(attempt, copy).is_some_and(|start| start.has_taken_over_from(report.handout));
+    if attempt != known.wanted.attempt || is_over {
         return Ok(Handled::Ignored(block::Ignored::Stale));
     }
     let before = row.as_ref().and_then(|row| row.attribute(&name)).cloned();

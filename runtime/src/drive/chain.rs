@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use push0_core::chain::{self, ChainConfig, Change, Event, Ignored, Step, View, Wants};
 use push0_core::message::{queue, work_queue};
 use push0_core::record::{
-    BlockRow, BlockStatus, ChainRow, Halt, Lane, LaneState, Late, OutboxRow, PendingEffect, Promotion, RowKey, Run,
-    Versioned, attribute, control_key, proof_key,
+    BlockRow, BlockStatus, ChainRow, Disagreement, Halt, Lane, LaneState, Late, OutboxRow, PendingEffect, Promotion,
+    RowKey, Run, Versioned, attribute, control_key, proof_key,
 };
 use push0_core::{ChainId, Class, ErrorCode, PipelineDigest, RunId, invariant};
 
@@ -17,10 +17,14 @@ use crate::port::{Outgoing, PortError, Write};
 /// What came of the event itself; whatever it was, what was left to do has been done.
 pub type Answer = Result<(), Ignored>;
 
+/// Most batches fixed in one go: a batch chain that is added to an old source has all of that to catch up with. Whoever admits the last of
+/// them goes on ([`batch::go_on`]), and so does whatever else happens to the source.
+pub const BATCHES_AT_ONCE: usize = 16;
+
 /// Runs the loop for `event` of `chain`.
 ///
 /// Every turn reads anew: after its own write, and after every conflict. So the loop ends only in a state, read after the last write,
-/// in which `advance` finds nothing to do.
+/// in which `advance` finds nothing to do, or nothing but more batches than are fixed at once.
 ///
 /// A walk that somebody left behind is finished before the event is decided: no event meets a chain in the middle of one.
 pub async fn drive(context: &Context, chain: &ChainId, event: &Event) -> Result<Answer, DriveError> {
@@ -28,6 +32,7 @@ pub async fn drive(context: &Context, chain: &ChainId, event: &Event) -> Result<
     let config = config
         .ok_or_else(|| DriveError::poison(ErrorCode::UnknownChain, format!("chain {chain} is not configured here")))?;
     let mut answer = None;
+    let mut batches = 0;
     loop {
         let loaded = State::load(context, config, answer.is_none().then_some(event)).await?;
         let now = context.clock.now();
@@ -72,13 +77,20 @@ pub async fn drive(context: &Context, chain: &ChainId, event: &Event) -> Result<
                 }
                 Some(Step::TellBatch { chain: derived, number, then }) => {
                     batch::tell(context, &derived, number).await?;
-                    loaded.write(context, Change { chain: Some(*then), ..Change::default() }).await
+                    let written = loaded.write(context, Change { chain: Some(*then), ..Change::default() }).await;
+                    batches += usize::from(written.is_ok());
+                    written
                 }
             },
         };
         match written {
             Err(error) if !error.is_conflict() => return Err(error.into()),
             Ok(()) | Err(_) => {}
+        }
+        if batches >= BATCHES_AT_ONCE
+            && let Some(answer) = answer
+        {
+            return Ok(answer);
         }
     }
 }
@@ -132,17 +144,20 @@ impl Alarm {
             let what = format!("an operator drops every block from here on: {}", range.reason);
             return alarm(ErrorCode::Overtaken, range.from, what);
         }
+        let disputed = change.chain.as_ref().and_then(|chain| newly_disputed(&view.chain, chain));
+        if let Some(found) = disputed {
+            let says: Vec<String> = found.lines().collect();
+            let what = format!("chain halted: provers disagree about the block: {}", says.join("; "));
+            return alarm(ErrorCode::Disagreement, found.number, what);
+        }
         let halt = change.chain.as_ref().and_then(|chain| chain.halt.as_ref());
         match halt.filter(|halt| view.chain.halt.as_ref() != Some(halt))? {
             Halt::ParentMismatch { number, names, last } => {
                 let what = format!("chain halted: the block names parent {names}, final is {last}");
                 alarm(ErrorCode::ParentMismatch, *number, what)
             }
-            Halt::Disagreement(found) => {
-                let says: Vec<String> = found.lines().collect();
-                let what = format!("chain halted: provers disagree about the block: {}", says.join("; "));
-                alarm(ErrorCode::Disagreement, found.number, what)
-            }
+            // One that waited behind another: it was told of when it was found.
+            Halt::Disagreement(_) => None,
             Halt::OrphanParent { number, names } => {
                 let what = format!("chain halted: the block's parent {names} was skipped, being of another branch");
                 alarm(ErrorCode::OrphanParent, *number, what)
@@ -154,6 +169,11 @@ impl Alarm {
         let Self { code, chain, number, what } = self;
         tracing::warn!(%code, %chain, number, "{what}");
     }
+}
+
+/// A disagreement that was not known before.
+pub(super) fn newly_disputed<'c>(before: &ChainRow, after: &'c ChainRow) -> Option<&'c Disagreement> {
+    after.disagreements().find(|found| !before.disagreements().any(|known| known == *found))
 }
 
 /// A lane that failed, or begins anew elsewhere, with this change.

@@ -1,9 +1,10 @@
 //! What a chain's write tells the metrics: once, since it was one transaction.
 
 use push0_core::chain::{Change, View};
-use push0_core::record::{BlockRow, BlockStatus, ChainRow, Finality, LaneState, OutboxRow};
+use push0_core::record::{BlockRow, BlockStatus, ChainRow, Finality, Halt, LaneState, OutboxRow};
 
 use super::Context;
+use super::chain::newly_disputed;
 use crate::metrics::Metric;
 
 /// `change` has been written over `before`.
@@ -12,7 +13,11 @@ pub(super) fn chain_written(context: &Context, before: &View, change: &Change) {
     let chain: &[&str] = &[before.chain.chain.as_str()];
     if let Some(after) = &change.chain {
         metrics.count(Metric::BlocksReleased, chain, after.next_release.saturating_sub(before.chain.next_release));
-        let halted = after.halt.is_some() && after.halt != before.chain.halt;
+        // One that takes its turn, once another is settled, was counted when it was found.
+        let halted = match &after.halt {
+            Some(Halt::Disagreement(_)) | None => newly_disputed(&before.chain, after).is_some(),
+            Some(Halt::ParentMismatch { .. } | Halt::OrphanParent { .. }) => after.halt != before.chain.halt,
+        };
         metrics.count(Metric::Halts, chain, u64::from(halted));
         let was_fork = before.chain.fork.map(|fork| fork.seq) != after.fork.map(|fork| fork.seq);
         let drops = |row: &ChainRow| row.dropped.as_ref().map_or(0, |range| range.nth);

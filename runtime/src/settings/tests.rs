@@ -282,6 +282,49 @@ fn the_examples_are_what_this_build_reads() {
     }
 }
 
+/// Every file below a directory with this ending.
+fn files_below(directory: &Path, ending: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files_below(&path, ending));
+        } else if path.extension().is_some_and(|extension| extension == ending) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn every_example_is_a_configuration_or_a_pipeline_that_this_build_reads() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let (mut configurations, mut pipelines) = (Vec::new(), Vec::new());
+    for file in files_below(&examples, "toml") {
+        if file.file_name().is_some_and(|name| name == FILE) {
+            let read = Settings::read(&Sources { file: Some(file.clone()), ..Sources::default() });
+            let settings = read.unwrap_or_else(|mistakes| panic!("{}: {mistakes:?}", file.display()));
+            configurations.push(settings);
+        } else {
+            let parsed = push0_core::pipeline::parse(&std::fs::read_to_string(&file).unwrap());
+            pipelines.push(parsed.unwrap_or_else(|mistakes| panic!("{}: {mistakes:?}", file.display())));
+        }
+    }
+    assert!(configurations.len() >= 3 && pipelines.len() >= 9, "{} and {}", configurations.len(), pipelines.len());
+    let larger = pipelines.iter().find(|file| file.pipeline.name.as_str() == "larger-pool").unwrap();
+    let prove = larger.policy.stage(1);
+    assert_eq!(prove.larger_pool, Some("gpu-large".parse().unwrap()), "docs/failures.md goes through it");
+    // Each pipeline would do for a chain of its own.
+    let dir = tempfile::tempdir().unwrap();
+    for file in files_below(&examples, "toml").iter().filter(|file| file.file_name().is_some_and(|name| name != FILE)) {
+        std::fs::write(dir.path().join("p.toml"), std::fs::read_to_string(file).unwrap()).unwrap();
+        std::fs::write(dir.path().join(FILE), CHAIN).unwrap();
+        let read = Settings::read(&Sources { file: Some(dir.path().join(FILE)), ..Sources::default() });
+        assert!(read.is_ok(), "{}: {:?}", file.display(), read.err());
+    }
+}
+
 /// The keys come with the prover's sources; the examples must name the ones there are.
 #[test]
 fn the_rollup_examples_pin_the_keys_in_the_repository() {

@@ -122,6 +122,7 @@ pub(crate) fn task(attempt: u32, avoid: &[&str]) -> TaskMessage {
         expand: false,
         params: serde_json::Value::Null,
         block_hash: BlockHash([0; 32]),
+        parent_hash: None,
         time_limit: Millis(1),
         progress_limit: None,
         barred: Vec::new(),
@@ -140,6 +141,7 @@ pub(crate) fn report(task: &TaskMessage, worker: &str) -> Outgoing {
         worker: worker.parse().unwrap(),
         by: None,
         at: Millis(0),
+        handout: None,
         event: ReportEvent::Started,
     };
     message(&report.to_json())

@@ -89,7 +89,10 @@ impl<'f> Course<'f> {
     ) -> anyhow::Result<Self> {
         let (block, witness) = match given {
             Some(given) => (given.block.clone(), given.witness.clone()),
-            None => (Block { chain: "check".parse()?, number: 1, hash: BlockHash([0; 32]) }, PathBuf::new()),
+            None => (
+                Block { chain: "check".parse()?, number: 1, hash: BlockHash([0; 32]), parent_hash: None },
+                PathBuf::new(),
+            ),
         };
         let mut hands = BTreeMap::new();
         for name in file.provers.keys() {

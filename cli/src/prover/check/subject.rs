@@ -94,10 +94,10 @@ fn given(args: &args::Check) -> anyhow::Result<Option<Given>> {
     let given = match (&args.block, &args.witness, args.hash) {
         (Some(path), _, _) => {
             let Candidate { chain, number, hash, parent_hash, witness, .. } = Candidate::read(path)?;
-            Given { block: Block { chain, number, hash }, parent_hash, witness }
+            Given { block: Block { chain, number, hash, parent_hash: None }, parent_hash, witness }
         }
         (None, Some(witness), Some(hash)) => {
-            let block = Block { chain: args.chain.clone(), number: args.number, hash };
+            let block = Block { chain: args.chain.clone(), number: args.number, hash, parent_hash: None };
             Given { block, parent_hash: None, witness: witness.clone() }
         }
         _ => return Ok(None),
@@ -193,7 +193,7 @@ pub(super) const NO_STAGE: &str = "push0-check-no-such-stage";
 impl super::course::Hand {
     /// Has a session say `hello`, without giving it a task. Why there is none, where there is none.
     pub(super) async fn greet(&mut self, file: &PipelineFile, prover: &ProverName) -> anyhow::Result<Option<String>> {
-        let block = Block { chain: "check".parse()?, number: 1, hash: BlockHash([0; 32]) };
+        let block = Block { chain: "check".parse()?, number: 1, hash: BlockHash([0; 32]), parent_hash: None };
         let mut task = task(file, Node::SPLIT, &block);
         (task.stage, task.prover) = (NO_STAGE.parse()?, prover.clone());
         let ran = self.run(task, &[]).await?;

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::error_code::ErrorCode;
+use crate::id::BlockId;
 use crate::record::{Disagreement, LaneState, OtherProof};
 
 fn digest(pipeline: usize) -> PipelineDigest {
@@ -65,6 +66,14 @@ impl World {
         }
     }
 
+    fn resume(&mut self, number: u64) {
+        self.command(Command::Resume { chain: chain_id(), acknowledged: Some(at(number)) }).unwrap();
+    }
+
+    fn disputed(&self) -> Vec<u64> {
+        self.chain.disagreements().map(|found| found.number).collect()
+    }
+
     fn halted_at(&self) -> Option<u64> {
         match &self.chain.halt {
             Some(Halt::Disagreement(Disagreement { number, .. })) => Some(*number),
@@ -74,13 +83,17 @@ impl World {
     }
 }
 
+fn at(number: u64) -> BlockId {
+    BlockId { number, hash: Some(hash(number as u8)) }
+}
+
 #[test]
 fn a_chain_of_one_pipeline_pins_no_runs_and_writes_the_rows_it_wrote_before() {
     let mut world = World::new(4);
     world.submit(1);
     world.prove(1);
     let row = serde_json::to_string(&world.blocks[&1]).unwrap();
-    for field in ["runs", "quorum", "lanes_seen"] {
+    for field in ["runs", "quorum", "lanes_seen", "rest_limit"] {
         assert!(!row.contains(&format!("\"{field}\"")), "{row}");
     }
     let effects = serde_json::to_string(&world.performed).unwrap();
@@ -107,6 +120,29 @@ fn two_of_three_prove_a_block_and_the_first_in_the_list_is_handed_on_with_the_ot
         assert_eq!(world.stopped(), [], "the third may finish");
         assert_eq!(world.started(), [(1, 1)], "no second start");
     }
+}
+
+#[test]
+fn what_of_several_proofs_could_not_be_compared_is_named() {
+    let mut world = three(2, Rest::Finish);
+    world.submit(1);
+    world.states(1, 0, 7).unwrap();
+    assert!(world.blocks[&1].uncompared().is_empty());
+    let silent = Outcome::Proven {
+        pipeline: digest(2),
+        proof: proof(2),
+        header: blob("header"),
+        parent_hash: None,
+        outputs: None,
+    };
+    world.lane(1, 2, silent.clone()).unwrap();
+    let named: Vec<&str> = world.blocks[&1].uncompared().into_iter().map(|lane| lane.name.as_str()).collect();
+    assert_eq!((world.finalized(), named), (vec![1], vec!["p2"]));
+    // With one prover there is nothing to compare.
+    let mut world = three(1, Rest::Finish);
+    world.submit(1);
+    world.lane(1, 2, silent).unwrap();
+    assert!(world.blocks[&1].uncompared().is_empty());
 }
 
 #[test]
@@ -208,7 +244,7 @@ fn proofs_that_state_different_things_halt_the_chain_until_the_block_is_retried(
     let expected = [("p0", 7), ("p1", 7), ("p2", 8)]
         .map(|(name, outputs)| format!("{name} says outputs {}", Sha256([outputs; 32])));
     assert_eq!(lines, expected);
-    let resume = Command::Resume { chain: chain_id(), acknowledged: Some(1) };
+    let resume = Command::Resume { chain: chain_id(), acknowledged: Some(at(1)) };
     assert_eq!(world.command(resume), Err(Ignored::Settled), "that alone is not enough");
     world.command(Command::Retry { chain: chain_id(), number: 1, epoch: None }).unwrap();
     assert_eq!((world.halted_at(), world.status(1)), (None, "proving"));
@@ -257,16 +293,113 @@ fn a_late_proof_leaves_the_final_row_alone_and_stops_the_chain_only_if_it_says_s
         world.states(3, lane, 7).unwrap();
     }
     assert_eq!(world.finalized(), [1, 2], "nothing more becomes final");
+    let of_another_fork = BlockId { number: 2, hash: Some(hash(99)) };
     let retry = Command::Retry { chain: chain_id(), number: 2, epoch: None };
     assert!(matches!(world.command(retry), Err(Ignored::NotFailed { .. })));
-    for other in [None, Some(1), Some(3)] {
+    for other in [None, Some(at(1)), Some(at(3)), Some(of_another_fork)] {
         let resume = Command::Resume { chain: chain_id(), acknowledged: other };
         assert_eq!(world.command(resume), Err(Ignored::Settled), "it is not what it was told of");
     }
-    world.command(Command::Resume { chain: chain_id(), acknowledged: Some(2) }).unwrap();
+    world.resume(2);
     assert_eq!((world.halted_at(), world.finalized()), (None, vec![1, 2, 3]));
     assert_eq!(world.states(2, 2, 8), Err(Ignored::Settled), "it is known, however often it comes");
     assert_eq!(world.halted_at(), None);
+}
+
+/// Blocks up to `last` are final by two of three provers, and the third has not come to anything.
+fn final_up_to(last: u64) -> World {
+    let mut world = three(2, Rest::Finish);
+    world.config.window = 32;
+    (1..=last).for_each(|number| world.submit(number));
+    for number in 1..=last {
+        world.states(number, 0, 7).unwrap();
+        world.states(number, 1, 7).unwrap();
+    }
+    world
+}
+
+#[test]
+fn a_second_late_disagreement_takes_no_others_place_and_each_is_acknowledged_for_itself() {
+    let mut world = final_up_to(3);
+    world.states(2, 2, 8).unwrap();
+    world.states(1, 2, 9).unwrap();
+    world.states(3, 2, 8).unwrap();
+    assert_eq!((world.halted_at(), world.disputed()), (Some(2), vec![2, 1, 3]));
+    for again in [(1, 9), (2, 8), (3, 8)] {
+        assert_eq!(world.states(again.0, 2, again.1), Err(Ignored::Settled), "and each once");
+    }
+    world.submit(4);
+    world.states(4, 0, 7).unwrap();
+    world.states(4, 1, 7).unwrap();
+    world.resume(2);
+    assert_eq!((world.halted_at(), world.disputed()), (Some(1), vec![1, 3]), "the next one halts the chain");
+    world.resume(3);
+    assert_eq!((world.halted_at(), world.disputed()), (Some(1), vec![1]), "one that waited is settled while it waits");
+    assert_eq!(world.finalized(), [1, 2, 3]);
+    world.resume(1);
+    assert_eq!((world.halted_at(), world.finalized()), (None, vec![1, 2, 3, 4]));
+    assert_eq!(world.states(3, 2, 8), Err(Ignored::Settled), "known");
+}
+
+#[test]
+fn late_provers_of_one_block_that_both_say_something_else_are_one_disagreement_with_all_their_words() {
+    let mut world = three(1, Rest::Finish);
+    world.submit(1);
+    world.states(1, 0, 7).unwrap();
+    world.states(1, 1, 8).unwrap();
+    world.states(1, 2, 9).unwrap();
+    assert_eq!(world.disputed(), [1]);
+    let Some(Halt::Disagreement(found)) = &world.chain.halt else { panic!("not halted") };
+    let said: Vec<&str> = found.says.iter().map(|says| says.pipeline.as_str()).collect();
+    assert_eq!(said, ["p0", "p1", "p2"]);
+    assert_eq!(world.states(1, 2, 9), Err(Ignored::Settled));
+}
+
+#[test]
+fn disagreements_are_listed_up_to_a_bound_and_beyond_it_it_is_said_that_there_are_more() {
+    let most = 1 + crate::record::MAX_DISPUTED as u64;
+    let mut world = final_up_to(most + 2);
+    for number in 1..=most {
+        world.states(number, 2, 8).unwrap();
+    }
+    assert!(!world.chain.disputed_more);
+    world.states(most + 1, 2, 8).unwrap();
+    assert!(world.chain.disputed_more);
+    assert_eq!(world.states(most + 2, 2, 8), Err(Ignored::Settled));
+    assert_eq!(world.disputed(), (1..=most).collect::<Vec<_>>());
+    // Whoever tells of it again finds room.
+    world.resume(1);
+    world.states(most + 1, 2, 8).unwrap();
+    assert_eq!(world.disputed(), (2..=most + 1).collect::<Vec<_>>());
+    (2..=most + 1).for_each(|number| world.resume(number));
+    assert_eq!((world.halted_at(), world.chain.disputed_more), (None, false));
+}
+
+#[test]
+fn an_acknowledged_disagreement_is_about_a_block_not_about_whatever_has_its_number() {
+    let mut world = final_up_to(1);
+    world.chain.acknowledged = vec![BlockId { number: 1, hash: Some(hash(99)) }];
+    world.states(1, 2, 8).unwrap();
+    assert_eq!(world.halted_at(), Some(1), "that one was another fork's");
+    let mut world = final_up_to(1);
+    world.chain.acknowledged = serde_json::from_str("[1]").unwrap();
+    assert_eq!(world.states(1, 2, 8), Err(Ignored::Settled), "what an earlier build wrote has no hash");
+}
+
+#[test]
+fn a_block_keeps_its_time_limit_for_the_rest_when_its_chain_goes_back_to_one_pipeline() {
+    let mut world = final_up_to(1);
+    assert_eq!(rest_limit(&world.blocks[&1], Some(&world.config)), Millis(1_000));
+    world.config.provers.as_mut().unwrap().rest_limit = Millis(9);
+    assert_eq!(rest_limit(&world.blocks[&1], Some(&world.config)), Millis(1_000), "as it began");
+    world.config.provers = None;
+    for config in [Some(&world.config), None] {
+        assert_eq!(rest_limit(&world.blocks[&1], config), Millis(1_000));
+    }
+    assert_eq!(world.states(1, 2, 7), Err(Ignored::Late), "it may finish");
+    // A row of before.
+    world.blocks.get_mut(&1).unwrap().rest_limit = None;
+    assert_eq!(rest_limit(&world.blocks[&1], Some(&world.config)), Provers::REST_LIMIT);
 }
 
 #[test]

@@ -149,7 +149,8 @@ impl Rollup {
         self.deliver(task, ProofFile { shape: Shape::RangeLift, size, proof })
     }
 
-    /// The block's chain and number are those of the chain that collects ranges; what binds it to the blocks is its hash, the last block's.
+    /// The block's chain and number are those of the chain that collects ranges; what binds it to the blocks is its hash, the
+    /// last block's, and its parent, the first block's: a range that begins later ends in the same hash.
     pub(super) fn range_verify(&self, task: &Task) -> Result<TaskResult, Failure> {
         let [proof, header] = inputs(task)?;
         let (proof, header) = (read(proof)?, read(header)?);
@@ -161,6 +162,10 @@ impl Rollup {
         let (last, hash) = (range.last().number, hex::encode(range.last().hash()));
         if hash != task.block.hash {
             return bad_block(format!("the range ends in block {last} with hash {hash}, not {}", task.block.hash));
+        }
+        let (first, parent) = (range.first().number, hex::encode(range.first().parent_hash));
+        if let Some(wanted) = task.block.parent_hash.as_ref().filter(|wanted| **wanted != parent) {
+            return bad_block(format!("the range begins with block {first} on parent {parent}, not on {wanted}"));
         }
         let contradiction = range.headers().iter().find_map(|header| Some((header.number, header.contradiction()?)));
         if let Some((number, contradiction)) = contradiction {

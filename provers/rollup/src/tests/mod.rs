@@ -30,7 +30,11 @@ pub(crate) struct Bench {
 impl Bench {
     fn new(header: &Header) -> Self {
         let (chain, number, hash) = (header.chain.clone(), header.number, hex::encode(header.hash()));
-        Self { dir: tempfile::tempdir().unwrap(), block: BlockRef { chain, number, hash }, params: Value::Null }
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            block: BlockRef { chain, number, hash, parent_hash: None },
+            params: Value::Null,
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -6,7 +6,7 @@ use push0_prover::{BlockRef, Ctx, Failure, FailureKind, Kind, Prover, Task, Task
 use serde_json::{Value, json};
 
 use super::{Bench, PROVER, fresh, sized};
-use crate::block::{Header, Witness};
+use crate::block::{BlockHash, Header, Witness};
 use crate::circuit::{JoinCircuit, RangeLiftCircuit};
 use crate::keys::Shape;
 use crate::poseidon::Digest;
@@ -43,7 +43,8 @@ static BLOCKS: LazyLock<Blocks> = LazyLock::new(|| {
     let headers: Vec<Header> = witnesses.iter().map(|witness| witness.header.clone()).collect();
     // As the chain that collects ranges has it.
     let mut bench = Bench::new(&headers[7]);
-    bench.block = BlockRef { chain: "demo-by-8".to_owned(), number: 1, hash: hex::encode(headers[7].hash()) };
+    bench.block =
+        BlockRef { chain: "demo-by-8".to_owned(), number: 1, hash: hex::encode(headers[7].hash()), parent_hash: None };
 
     for (n, witness) in witnesses.iter().enumerate() {
         bench.put(&format!("proof{n}"), &root(witness));
@@ -188,6 +189,29 @@ fn the_first_blocks_of_a_range_are_ranges_too_down_to_one() {
     let verifier = Verifier::default();
     let refused = verifier.verify_block(&blocks.bench.get("link0"), &blocks.headers[0]);
     assert!(matches!(refused, Err(BadProof::NotARoot("range-lift"))));
+}
+
+#[test]
+fn a_range_that_begins_behind_its_batch_is_refused_though_it_ends_in_the_same_hash() {
+    let blocks = &*BLOCKS;
+    let second = &blocks.headers[1];
+    blocks.link(second.start(), second, "proof1", "from-two");
+    blocks.bench.put("from-two-header", &Range::new(vec![second.clone()]).unwrap().to_bytes());
+    blocks.bench.put("from-one-header", &Range::new(blocks.headers[..2].to_vec()).unwrap().to_bytes());
+    let verdict = |proof: &str, header: &str, parent: Option<BlockHash>| {
+        let (hash, parent_hash) = (hex::encode(second.hash()), parent.map(hex::encode));
+        let block = BlockRef { hash, parent_hash, ..blocks.bench.block.clone() };
+        let result = blocks.run_as(block, "range-verify", &[proof, header], false);
+        (result.verdict.unwrap(), result.message.unwrap_or_default())
+    };
+    let (batch, later) = (blocks.headers[0].parent_hash, second.parent_hash);
+    assert_eq!(verdict("two0", "from-one-header", Some(batch)).0, Verdict::Ok);
+    assert_eq!(verdict("from-two", "from-two-header", Some(later)).0, Verdict::Ok, "a proof of that shorter range");
+    let (refused, why) = verdict("from-two", "from-two-header", Some(batch));
+    assert_eq!(refused, Verdict::BadBlock);
+    assert!(why.starts_with("the range begins with block 2 on parent"), "{why}");
+    // Who does not know the parent is told where the range begins by its header alone.
+    assert_eq!(verdict("from-two", "from-two-header", None).0, Verdict::Ok);
 }
 
 #[test]

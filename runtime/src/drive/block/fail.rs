@@ -37,6 +37,7 @@ pub(super) async fn on_failed(
         children: children.to_vec(),
         trusted,
         can_check: can_check(view, report.task.node),
+        handout: report.handout,
         at: context.clock.now(),
     };
     let code = ErrorCode::find(message).unwrap_or(ErrorCode::ProverReportedFailure);
@@ -92,6 +93,7 @@ pub(super) async fn on_bad_proof(
         children: vec![0],
         trusted: false,
         can_check,
+        handout: None,
         at: context.clock.now(),
     };
     tracing::warn!(code = %ErrorCode::BadProof, task = %report.task, message = failure.message, "root is checked");

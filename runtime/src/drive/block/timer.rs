@@ -99,12 +99,13 @@ pub async fn on_timer(context: &Context, timer: &TimerMessage) -> Result<Looked,
 
 /// Whether a run is one of several whose block has been final for long enough.
 async fn is_left_over(context: &Context, run: &RunId) -> Result<bool, DriveError> {
-    let config = context.catalog.chains.get(&run.chain);
-    let Some(provers) = config.and_then(|config| config.provers.as_ref()) else { return Ok(false) };
+    // The row says whether the block has several runs: the chain may be configured to have one by now.
     let block = load::<BlockRow>(context, RowKey::block(&run.chain, run.number)).await?.map(|loaded| loaded.record);
-    let block = block.filter(|block| block.epoch == run.epoch);
-    let limit = provers.rest_limit;
-    Ok(block.is_some_and(|block| chain_core::is_left_over(&block, run.lane, context.clock.now(), limit)))
+    let Some(block) = block.filter(|block| block.epoch == run.epoch && !block.runs.is_empty()) else {
+        return Ok(false);
+    };
+    let limit = chain_core::rest_limit(&block, context.catalog.chains.get(&run.chain));
+    Ok(chain_core::is_left_over(&block, run.lane, context.clock.now(), limit))
 }
 
 /// For the reaper: looks after those parts of a run whose timers should have come long ago. Returns how many.
