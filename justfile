@@ -18,13 +18,13 @@ check: test (deny "--if-possible")
 deny *args:
     scripts/deny {{args}}
 
-# The simulator over so many seeds.
-sim seeds="1000" from="0":
-    cargo run --quiet -p push0-tests --bin push0-sim -- --seeds {{seeds}} --from {{from}}
+# The simulator over many seeds: `just sim --seeds 1000`, `just sim --large --blocks 100000`.
+sim *args:
+    cargo run --quiet --profile sim -p push0-tests --bin push0-sim -- {{args}}
 
 # One seed of the simulator, with everything that happened.
 replay seed:
-    cargo run --quiet -p push0-tests --bin push0-sim -- --seed {{seed}} --trace
+    cargo run --quiet --profile sim -p push0-tests --bin push0-sim -- --seed {{seed}} --trace
 
 # An emulator of AWS on 127.0.0.1:4566 with push0's queues, table, buckets and functions in it, until ctrl-c. Needs no Docker.
 emulator *args:

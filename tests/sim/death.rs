@@ -4,10 +4,12 @@ use push0_core::{Millis, Pool};
 use push0_runtime::clock_manual::ManualClock;
 use push0_runtime::port::Clock as _;
 
+use super::chains::{CHAINS, PIPELINE, catalog};
 use super::executor::Executor;
 use super::faulty::{Faults, START, Weather, dice};
 use super::prover::{Conduct, Script};
-use super::world::{CHAINS, catalog, populate, shared, upload};
+use super::submitter::upload;
+use super::world::{populate, shared};
 
 /// What it came to.
 #[derive(Debug, Clone, Copy)]
@@ -24,8 +26,8 @@ pub fn run(seed: u64) -> Result<Death, String> {
     let clock = ManualClock::starting_at(START);
     let dice = dice(seed);
     let weather = Weather::new(seed, Faults::default(), clock.clone(), false);
-    let script = Script::new(seed, Conduct::default(), clock.clone());
-    let shared = shared(catalog(&dice)?, weather, script, &clock, &dice)?;
+    let script = Script::new(seed, Conduct::default(), weather.clone());
+    let shared = shared(catalog(&dice, PIPELINE)?, weather, script, &clock, &dice)?;
     *shared.storm.borrow_mut() = false;
     for chain in shared.catalog.chains.keys().filter(|chain| chain.as_str() == CHAINS[0]) {
         let upload = upload(&shared, chain, 1, 1, None, None, 0);

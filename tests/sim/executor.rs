@@ -64,7 +64,11 @@ pub struct Executor {
     pub polls: u64,
     /// Whether the actor of this name dies now, of what it just did.
     pub dies: Box<dyn Fn(&str) -> bool>,
+    /// Who is to die by another's hand, and how long until they are born anew.
+    pub sentenced: Sentenced,
 }
+
+pub type Sentenced = Rc<RefCell<Vec<(String, Millis)>>>;
 
 impl Executor {
     pub fn new(clock: ManualClock, dice: Dice) -> Self {
@@ -77,6 +81,7 @@ impl Executor {
             kills: 0,
             polls: 0,
             dies: Box::new(|_| false),
+            sentenced: Sentenced::default(),
         }
     }
 
@@ -103,6 +108,7 @@ impl Executor {
             if done() {
                 return Ok(true);
             }
+            self.execute();
             self.revive();
             let Some(number) = self.pick() else {
                 let births = self.seats.iter().filter_map(|seat| seat.reborn_at).min();
@@ -124,6 +130,14 @@ impl Executor {
         for seat in self.seats.iter_mut().filter(|seat| seat.name == name) {
             seat.actor = None;
             self.kills += 1;
+        }
+    }
+
+    fn execute(&mut self) {
+        for (name, rest) in self.sentenced.borrow_mut().drain(..) {
+            for seat in self.seats.iter_mut().filter(|seat| seat.name == name && seat.actor.is_some()) {
+                (seat.actor, seat.reborn_at) = (None, Some(self.clock.now().plus(rest)));
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 //! Before and after each call the actor yields, so that it can be killed there: before the effect, and after it without having heard.
 
 use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
@@ -16,12 +17,15 @@ use push0_core::Millis;
 use push0_runtime::clock_manual::ManualClock;
 use push0_runtime::engine::Engine;
 use push0_runtime::port::{
-    Accepted, BlobInfo, Blobs, Clock as _, Delivery, Key, Outgoing, PortError, PortResult, PutOutcome, Queue,
-    QueueStats, Row, SetOutcome, Table, Value, Write,
+    Accepted, BlobInfo, Blobs, Clock as _, Delivery, ErrorKind, Key, Outgoing, PortError, PortResult, PutOutcome,
+    Queue, QueueStats, Row, SetOutcome, Table, Value, Write,
 };
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest as _, Sha256};
+
+use super::faults::{Fault, Tally};
+use super::rules;
 
 /// Rates of faults, each in a thousand calls.
 #[derive(Debug, Clone, Copy, Default)]
@@ -40,6 +44,16 @@ pub struct Faults {
     pub late: u32,
     /// A queue is said to be empty whatever it holds: counts may be out of date.
     pub blind: u32,
+    /// A service begins to throttle: most calls of the next moments are told to come later.
+    pub throttled: u32,
+    /// A conditional write fails as if somebody had been first.
+    pub conflict: u32,
+    /// A lease is shorter than asked for: up to three seconds.
+    pub short_lease: u32,
+    /// A blob's bytes are not what was stored, this time.
+    pub corrupt_read: u32,
+    /// A worker's blob is damaged as it is stored.
+    pub corrupt_blob: u32,
 }
 
 /// Faults can be switched off, and everything is traced.
@@ -48,6 +62,15 @@ pub struct Weather {
     dice: Mutex<ChaCha8Rng>,
     trace: Mutex<Trace>,
     clock: ManualClock,
+    tally: Mutex<Tally>,
+    /// Until when a service throttles.
+    throttled: Mutex<Millis>,
+    /// Keys of blobs that are not what was stored.
+    damaged: Mutex<BTreeSet<String>>,
+    /// Queue → the latest message that was handed out of it.
+    latest: Mutex<BTreeMap<String, u64>>,
+    /// The first numbered invariant that a write broke.
+    broken: Mutex<Option<String>>,
 }
 
 /// What happened, as a running digest; kept in full on demand.
@@ -68,11 +91,33 @@ impl Weather {
             dice: Mutex::new(ChaCha8Rng::seed_from_u64(seed ^ 0x5eed_fa01)),
             trace: Mutex::new(Trace { digest: Sha256::new(), events: 0, lines: keep_lines.then(Vec::new) }),
             clock,
+            tally: Mutex::default(),
+            throttled: Mutex::default(),
+            damaged: Mutex::default(),
+            latest: Mutex::default(),
+            broken: Mutex::default(),
         })
+    }
+
+    pub fn clock(&self) -> &ManualClock {
+        &self.clock
+    }
+
+    pub fn count(&self, fault: Fault) {
+        lock(&self.tally).count(fault);
+    }
+
+    pub fn tally(&self) -> Tally {
+        lock(&self.tally).clone()
+    }
+
+    pub fn broken(&self) -> Option<String> {
+        lock(&self.broken).clone()
     }
 
     pub fn clear_up(&self) {
         *lock(&self.faults) = Faults::default();
+        *lock(&self.throttled) = Millis(0);
     }
 
     pub fn note(&self, line: &str) {
@@ -96,9 +141,65 @@ impl Weather {
         lock(&self.trace).lines.clone().unwrap_or_default()
     }
 
-    fn strikes(&self, rate: impl Fn(&Faults) -> u32) -> bool {
+    fn rolls(&self, rate: impl Fn(&Faults) -> u32) -> bool {
         let rate = rate(&lock(&self.faults));
         rate > 0 && lock(&self.dice).random_range(0..1000) < rate
+    }
+
+    fn strikes(&self, fault: Fault, rate: impl Fn(&Faults) -> u32) -> bool {
+        let strikes = self.rolls(rate);
+        if strikes {
+            self.count(fault);
+        }
+        strikes
+    }
+
+    /// Whether a call fails before anything has happened.
+    fn refuses(&self) -> Option<PortError> {
+        let now = self.clock.now();
+        if self.rolls(|faults| faults.throttled) {
+            *lock(&self.throttled) = now.plus(Millis(self.draw(100..3_000)));
+        }
+        if now < *lock(&self.throttled) && self.draw(0..10) < 7 {
+            self.count(Fault::Throttling);
+            let after = Millis(self.draw(20..1_000));
+            return Some(PortError::new(ErrorKind::Transient { after }, false, "throttled by the simulator"));
+        }
+        let is_refused = self.strikes(Fault::Refusal, |faults| faults.refused);
+        is_refused.then(|| PortError::transient("refused by the simulator"))
+    }
+
+    /// Counts what comes after something that was sent later.
+    fn handed_out(&self, queue: &str, deliveries: &[Delivery]) {
+        let mut latest = lock(&self.latest);
+        for delivery in deliveries.iter().filter(|delivery| delivery.receive_count == 1 && !queue.ends_with(".fifo")) {
+            let id = delivery.id.parse().unwrap_or(0);
+            let latest = latest.entry(queue.to_owned()).or_default();
+            if id < *latest {
+                self.count(Fault::Reordering);
+            }
+            *latest = id.max(*latest);
+        }
+    }
+
+    /// What a reader gets of a blob.
+    fn read(&self, key: &str, bytes: Bytes) -> PortResult<Bytes> {
+        if lock(&self.damaged).contains(key) {
+            self.note(&format!("{key} is damaged"));
+            return Err(PortError::corrupt(format!("{key} is not what was stored")));
+        }
+        if bytes.is_empty() || !self.strikes(Fault::CorruptRead, |faults| faults.corrupt_read) {
+            return Ok(bytes);
+        }
+        self.note(&format!("{key} is read badly"));
+        // Storage that knows the digest notices; what others stored has none.
+        if self.draw(0..2) == 0 {
+            return Err(PortError::corrupt(format!("{key} was read badly")));
+        }
+        let mut bytes = bytes.to_vec();
+        let position = self.draw(0..bytes.len() as u64) as usize;
+        bytes[position] ^= 1;
+        Ok(bytes.into())
     }
 
     fn draw(&self, range: std::ops::Range<u64>) -> u64 {
@@ -132,16 +233,16 @@ impl Faulty {
     async fn through<T>(&self, what: String, call: impl Future<Output = PortResult<T>>) -> PortResult<T> {
         let weather = &self.weather;
         Yield::once().await;
-        if weather.strikes(|faults| faults.frozen) {
+        if weather.strikes(Fault::Freeze, |faults| faults.frozen) {
             let pause = Millis(weather.draw(20_000..90_000));
             weather.clock.sleep_until(weather.clock.now().plus(pause)).await;
-        } else if weather.strikes(|faults| faults.slow) {
+        } else if weather.strikes(Fault::Delay, |faults| faults.slow) {
             let pause = Millis(weather.draw(1..2_000));
             weather.clock.sleep_until(weather.clock.now().plus(pause)).await;
         }
-        if weather.strikes(|faults| faults.refused) {
-            weather.note(&format!("{} {what}: refused", self.who));
-            return Err(PortError::transient("refused by the simulator"));
+        if let Some(error) = weather.refuses() {
+            weather.note(&format!("{} {what}: {error}", self.who));
+            return Err(error);
         }
         let answer = call.await;
         let how = match &answer {
@@ -150,10 +251,41 @@ impl Faulty {
         };
         weather.note(&format!("{} {what}: {how}", self.who));
         Yield::once().await;
-        if weather.strikes(|faults| faults.lost_response) {
+        if weather.strikes(Fault::LostResponse, |faults| faults.lost_response) {
+            weather.note(&format!("{} never hears of it", self.who));
             return Err(PortError::unknown("response lost by the simulator"));
         }
         answer
+    }
+
+    /// A call with a receipt, which may be void by now.
+    async fn leased(&self, what: String, call: impl Future<Output = PortResult<()>>) -> PortResult<()> {
+        let answer = self.through(what, call).await;
+        if answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::Fenced) {
+            self.weather.count(Fault::ExpiredLease);
+        }
+        answer
+    }
+
+    /// A conditional write. What it makes of the rows is judged, whether its caller hears of it or not.
+    async fn written<T>(
+        &self,
+        what: String,
+        writes: &[Write],
+        call: impl Future<Output = PortResult<T>>,
+    ) -> PortResult<T> {
+        if self.weather.strikes(Fault::Conflict, |faults| faults.conflict) {
+            return self.through(what, async { Err(PortError::conflict("a conflict by the simulator")) }).await;
+        }
+        let judged = async {
+            let before = rules::before(&self.engine, writes);
+            let answer = call.await?;
+            if let Err(violation) = rules::judge(&before, writes) {
+                lock(&self.weather.broken).get_or_insert(violation.to_string());
+            }
+            Ok(answer)
+        };
+        self.through(what, judged).await
     }
 
     /// Standard queues promise neither order nor a single copy.
@@ -163,11 +295,11 @@ impl Faulty {
         }
         let mut sent = Vec::new();
         for message in messages {
-            let copies = 1 + usize::from(self.weather.strikes(|faults| faults.duplicate));
+            let copies = 1 + usize::from(self.weather.strikes(Fault::Duplicate, |faults| faults.duplicate));
             for _ in 0..copies {
                 let mut copy = message.clone();
                 copy.rank = self.weather.draw(0..1_000_000) as i64;
-                if self.weather.strikes(|faults| faults.late) {
+                if self.weather.strikes(Fault::LateDelivery, |faults| faults.late) {
                     copy.delay = copy.delay.plus(Millis(self.weather.draw(1..30_000)));
                 }
                 sent.push(copy);
@@ -186,23 +318,31 @@ impl Queue for Faulty {
     }
 
     async fn receive(&self, queue: &str, max: usize, wait: Millis, lease: Millis) -> PortResult<Vec<Delivery>> {
-        self.through(format!("receive {queue}"), self.engine.receive(queue, max, wait, lease)).await
+        let is_short = self.weather.rolls(|faults| faults.short_lease);
+        let lease = if is_short { Millis(self.weather.draw(500..3_000)) } else { lease };
+        let call = self.engine.receive(queue, max, wait, lease);
+        let received = self.through(format!("receive {queue}"), call).await?;
+        self.weather.handed_out(queue, &received);
+        if is_short && !received.is_empty() {
+            self.weather.count(Fault::ShortLease);
+        }
+        Ok(received)
     }
 
     async fn extend(&self, queue: &str, receipt: &str, lease: Millis) -> PortResult<()> {
-        self.through(format!("extend {queue} {receipt}"), self.engine.extend(queue, receipt, lease)).await
+        self.leased(format!("extend {queue} {receipt}"), self.engine.extend(queue, receipt, lease)).await
     }
 
     async fn release(&self, queue: &str, receipt: &str, delay: Millis) -> PortResult<()> {
-        self.through(format!("release {queue} {receipt}"), self.engine.release(queue, receipt, delay)).await
+        self.leased(format!("release {queue} {receipt}"), self.engine.release(queue, receipt, delay)).await
     }
 
     async fn ack(&self, queue: &str, receipt: &str) -> PortResult<()> {
-        self.through(format!("ack {queue} {receipt}"), self.engine.ack(queue, receipt)).await
+        self.leased(format!("ack {queue} {receipt}"), self.engine.ack(queue, receipt)).await
     }
 
     async fn stats(&self, queue: &str) -> PortResult<QueueStats> {
-        if self.weather.strikes(|faults| faults.blind) {
+        if self.weather.strikes(Fault::Blindness, |faults| faults.blind) {
             return self.through(format!("stats {queue}, out of date"), async { Ok(QueueStats::default()) }).await;
         }
         self.through(format!("stats {queue}"), self.engine.stats(queue)).await
@@ -227,7 +367,8 @@ impl Table for Faulty {
 
     async fn put_if_version(&self, key: &Key, doc: Value, expected: Option<u64>) -> PortResult<u64> {
         let what = format!("put {}/{} {expected:?}", key.partition, key.sort);
-        self.through(what, self.engine.put_if_version(key, doc, expected)).await
+        let write = [Write::Put { key: key.clone(), doc: doc.clone(), expected }];
+        self.written(what, &write, self.engine.put_if_version(key, doc, expected)).await
     }
 
     async fn accept_first(
@@ -258,7 +399,8 @@ impl Table for Faulty {
     }
 
     async fn transact(&self, writes: Vec<Write>) -> PortResult<()> {
-        self.through(format!("transact {}", writes.len()), self.engine.transact(writes)).await
+        let call = self.engine.transact(writes.clone());
+        self.written(format!("transact {}", writes.len()), &writes, call).await
     }
 
     async fn delete(&self, key: &Key) -> PortResult<()> {
@@ -269,7 +411,12 @@ impl Table for Faulty {
 #[async_trait]
 impl Blobs for Faulty {
     async fn put_new(&self, key: &str, bytes: Bytes, writer: &str) -> PortResult<PutOutcome> {
-        self.through(format!("blob put {key}"), self.engine.put_new(key, bytes, writer)).await
+        let put = self.through(format!("blob put {key}"), self.engine.put_new(key, bytes, writer)).await?;
+        let is_new = matches!(put, PutOutcome::Created(_)) && key.starts_with("artifacts/");
+        if is_new && self.weather.strikes(Fault::CorruptBlob, |faults| faults.corrupt_blob) {
+            lock(&self.weather.damaged).insert(key.to_owned());
+        }
+        Ok(put)
     }
 
     async fn put_file(&self, key: &str, path: &Path, writer: &str) -> PortResult<PutOutcome> {
@@ -277,7 +424,8 @@ impl Blobs for Faulty {
     }
 
     async fn get(&self, key: &str) -> PortResult<Option<Bytes>> {
-        self.through(format!("blob get {key}"), Blobs::get(&self.engine, key)).await
+        let found = self.through(format!("blob get {key}"), Blobs::get(&self.engine, key)).await?;
+        found.map(|bytes| self.weather.read(key, bytes)).transpose()
     }
 
     async fn get_file(&self, key: &str, path: &Path) -> PortResult<Option<BlobInfo>> {

@@ -5,21 +5,33 @@
 //! - [`faulty`]: stands between the actors and the engine: delays, failures, lost responses, duplicates, and the yields between which an
 //!   actor can be killed.
 //! - [`prover`]: a scripted prover whose proofs say what they cover.
-//! - `reorg`: forks and dropped ranges.
+//! - [`scenario`]: what a run is to be like. `reorg`: forks and dropped ranges.
 //! - [`world`]: the actors. `copies`: copies of tasks, and what must hold of them. [`death`]: what a single worker's death costs. [`poison`]: tasks that end their workers or run out of memory. [`auditor`]: what must hold, checked from the finalized stream and the artifacts alone.
 //!
 //! The same seed gives the same trace, byte for byte.
 
 pub mod auditor;
+mod chains;
 mod copies;
 pub mod death;
 pub mod executor;
+pub mod faults;
 pub mod faulty;
+mod functions;
+mod intruder;
+mod operator;
 pub mod poison;
 pub mod prover;
 mod provers;
 mod reorg;
+mod rules;
+pub mod scenario;
+mod skew;
+mod spot;
+mod submitter;
+pub mod workers;
 pub mod world;
 
 pub use faulty::Faults;
-pub use world::{Bug, Healers, Report, Scenario, run};
+pub use scenario::{Bug, Healers, Report, Scenario};
+pub use world::run;

@@ -9,16 +9,26 @@ use push0_core::{ChainId, Epoch, ErrorCode, Millis, Node, RunId};
 use push0_runtime::clock_manual::ManualClock;
 use push0_runtime::port::{Clock as _, Key, Table as _};
 
+use super::chains::{CHAINS, PIPELINE, catalog};
 use super::executor::Executor;
+use super::faults::Fault;
 use super::faulty::{Faults, START, Weather, dice};
 use super::prover::{Conduct, LARGE, Script};
-use super::world::{CHAINS, Shared, catalog, populate, shared, upload};
+use super::submitter::upload;
+use super::world::{Shared, populate, shared};
 
-/// Lets the first leaf of this block's first run end every worker that begins it.
-pub(super) fn plant(executor: &mut Executor, shared: &Shared, number: u64) {
-    shared.script.poison(RunId::new(chain(), number, Epoch::FIRST));
+/// Lets the first leaf of these blocks' first runs end every worker that begins it.
+pub(super) fn plant(executor: &mut Executor, shared: &Shared, numbers: impl IntoIterator<Item = u64>) {
+    numbers.into_iter().for_each(|number| shared.script.poison(RunId::new(chain(), number, Epoch::FIRST)));
     let script = shared.script.clone();
-    executor.dies = Box::new(move |name| script.dies(name));
+    let weather = shared.weather.clone();
+    executor.dies = Box::new(move |name| {
+        let dies = script.dies(name);
+        if dies {
+            weather.count(Fault::PoisonDeath);
+        }
+        dies
+    });
 }
 
 fn chain() -> ChainId {
@@ -63,7 +73,7 @@ pub(super) fn quarantined(shared: &Shared) -> usize {
         let row = shared.engine.get(&Key::new(at.partition, at.sort)).now_or_never()?.ok()??;
         RunView::read(&row.attributes)?.failed
     };
-    let reasons = (1..10).filter_map(failed);
+    let reasons = (1..100).filter_map(failed);
     reasons.filter(|reason| ErrorCode::find(reason) == Some(ErrorCode::WorkersLost)).count()
 }
 
@@ -72,8 +82,8 @@ fn calm(seed: u64, segments: u64, conduct: Conduct) -> Result<(Executor, Shared)
     let clock = ManualClock::starting_at(START);
     let dice = dice(seed);
     let weather = Weather::new(seed, Faults::default(), clock.clone(), false);
-    let script = Script::new(seed, conduct, clock.clone());
-    let shared = shared(catalog(&dice)?, weather, script, &clock, &dice)?;
+    let script = Script::new(seed, conduct, weather.clone());
+    let shared = shared(catalog(&dice, PIPELINE)?, weather, script, &clock, &dice)?;
     *shared.storm.borrow_mut() = false;
     let upload = upload(&shared, &chain(), 1, segments, None, None, 0);
     shared.uploads.borrow_mut().push(upload);
@@ -87,7 +97,7 @@ const NOBODY_COMPLAINS: fn() -> Result<(), String> = || Ok(());
 /// A block fails at a task that ends its workers; returns the reason. Then the operator has it proven anew.
 pub fn run(seed: u64) -> Result<String, String> {
     let (mut executor, shared) = calm(seed, 2, Conduct::default())?;
-    plant(&mut executor, &shared, 1);
+    plant(&mut executor, &shared, [1]);
     let until = START.plus(Millis::from_secs(3_600));
     let reason = || match block_row(&shared, 1)?.status {
         BlockStatus::Failed { reason } => Some(reason),

@@ -13,11 +13,13 @@ use push0_core::pipeline::Kind;
 use push0_core::record::Verdict;
 use push0_core::{ChainId, Millis, Node, RunId, Sha256, TaskId};
 use push0_gpu_worker::{Data, Failure, Job, Outcome, Output, Prover, Watch};
-use push0_runtime::clock_manual::ManualClock;
 use push0_runtime::port::Clock as _;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
+
+use super::faults::Fault;
+use super::faulty::Weather;
 
 /// Rates in a thousand runs.
 #[derive(Debug, Clone, Copy, Default)]
@@ -54,7 +56,7 @@ pub struct Script {
     dying: Mutex<BTreeSet<String>>,
     /// Blocks that are not proven to their end for now.
     held: Mutex<BTreeSet<(ChainId, u64)>>,
-    clock: ManualClock,
+    weather: Arc<Weather>,
     /// Root → what `verify` said it states.
     stated: Mutex<BTreeMap<Sha256, BTreeSet<Sha256>>>,
     disputed: AtomicU64,
@@ -64,7 +66,7 @@ pub struct Script {
 pub const LARGE: &str = "large";
 
 impl Script {
-    pub fn new(seed: u64, conduct: Conduct, clock: ManualClock) -> Arc<Self> {
+    pub fn new(seed: u64, conduct: Conduct, weather: Arc<Weather>) -> Arc<Self> {
         let dice = Mutex::new(ChaCha8Rng::seed_from_u64(seed ^ 0x0bad_c0de));
         Arc::new(Self {
             conduct: Mutex::new(conduct),
@@ -73,7 +75,7 @@ impl Script {
             poison: Mutex::default(),
             dying: Mutex::default(),
             held: Mutex::default(),
-            clock,
+            weather,
             stated: Mutex::default(),
             disputed: AtomicU64::new(0),
         })
@@ -138,6 +140,9 @@ impl Script {
         let rate = self.conduct.lock().unwrap_or_else(PoisonError::into_inner).dispute;
         let is_among = u32::from(u16::from_le_bytes([root.0[0], root.0[1]])) % 1000 < rate;
         let disputes = task.check.is_none() && task.params["disputes"] == json!(true) && is_among;
+        if disputes {
+            self.weather.count(Fault::Dispute);
+        }
         self.disputed.fetch_add(u64::from(disputes), Ordering::Relaxed);
         let outputs = Sha256::of(format!("{} {disputes}", task.block_hash).as_bytes());
         self.stated.lock().unwrap_or_else(PoisonError::into_inner).entry(root).or_default().insert(outputs);
@@ -146,21 +151,33 @@ impl Script {
 
     fn begin(&self, worker: &str, task: &TaskId) -> usize {
         let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
-        runs.push(Run { worker: worker.to_owned(), task: task.clone(), begun: self.clock.now(), ended: None });
+        runs.push(Run { worker: worker.to_owned(), task: task.clone(), begun: self.now(), ended: None });
         runs.len() - 1
     }
 
     fn end(&self, run: usize) {
-        self.runs.lock().unwrap_or_else(PoisonError::into_inner)[run].ended = Some(self.clock.now());
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)[run].ended = Some(self.now());
+    }
+
+    fn now(&self) -> Millis {
+        self.weather.clock().now()
+    }
+
+    async fn sleep(&self, length: Millis) {
+        self.weather.clock().sleep_until(self.now().plus(length)).await;
     }
 
     fn roll(&self, range: std::ops::Range<u64>) -> u64 {
         self.dice.lock().unwrap_or_else(PoisonError::into_inner).random_range(range)
     }
 
-    fn strikes(&self, rate: impl Fn(&Conduct) -> u32) -> bool {
+    fn strikes(&self, fault: Fault, rate: impl Fn(&Conduct) -> u32) -> bool {
         let rate = rate(&self.conduct.lock().unwrap_or_else(PoisonError::into_inner));
-        rate > 0 && self.roll(0..1000) < u64::from(rate)
+        let strikes = rate > 0 && self.roll(0..1000) < u64::from(rate);
+        if strikes {
+            self.weather.count(fault);
+        }
+        strikes
     }
 }
 
@@ -180,31 +197,34 @@ impl Prover for Scripted {
         if script.ends_its_worker(&self.worker, &job.task) {
             return std::future::pending().await;
         }
-        let takes = if script.strikes(|conduct| conduct.slow) {
+        let takes = if script.strikes(Fault::Straggler, |conduct| conduct.slow) {
             script.roll(5_000..60_000)
         } else {
             script.roll(10..LONGEST.0)
         };
-        let done = script.clock.sleep_until(script.clock.now().plus(Millis(takes)));
+        let done = std::pin::pin!(script.sleep(Millis(takes)));
         futures::future::select(done, std::pin::pin!(watch.cancelled())).await;
         while script.holds(&job.task) && watch.cancelled().now_or_never().is_none() {
-            script.clock.sleep_until(script.clock.now().plus(Millis(500))).await;
+            script.sleep(Millis(500)).await;
         }
         script.end(run);
-        if script.strikes(|conduct| conduct.retryable) {
+        if script.strikes(Fault::Failure, |conduct| conduct.retryable) {
             return Failure::retryable("scripted").into();
         }
         if job.task.params["fails"] == json!(true) {
             return Failure::permanent("it always fails").into();
         }
         let trusted = job.task.is_trusted();
-        if !trusted && script.strikes(|conduct| conduct.permanent) {
+        if !trusted && script.strikes(Fault::Failure, |conduct| conduct.permanent) {
             return Failure::permanent("scripted").into();
         }
-        if !trusted && job.task.pool.as_str() != LARGE && script.strikes(|conduct| conduct.out_of_memory) {
+        if !trusted
+            && job.task.pool.as_str() != LARGE
+            && script.strikes(Fault::OutOfMemory, |conduct| conduct.out_of_memory)
+        {
             return Failure::out_of_memory("scripted").into();
         }
-        let lies = !trusted && script.strikes(|conduct| conduct.lie);
+        let lies = !trusted && script.strikes(Fault::Lie, |conduct| conduct.lie);
         let noise = script.roll(0..1 << 40);
         script.stating(&job.task, prove(&job.task, &job.inputs, noise, lies))
     }

@@ -14,7 +14,7 @@ pub(super) const QUORUM: u16 = 2;
 pub(super) fn several(catalog: &mut Catalog, text: &str, dice: &Dice) -> Result<(), String> {
     let (is_liar, stops) = {
         let mut dice = dice.borrow_mut();
-        (dice.random_range(0..2) == 1, dice.random_range(0..2) == 1)
+        (dice.random_range(0..4) > 0, dice.random_range(0..2) == 1)
     };
     let named = |name: &str| text.replace("name = \"sim\"", &format!("name = \"{name}\""));
     let with_params = |name: &str, stage: &str, params: &str| {
@@ -23,7 +23,7 @@ pub(super) fn several(catalog: &mut Catalog, text: &str, dice: &Dice) -> Result<
     };
     let texts = [
         text.to_owned(),
-        named("narrow").replace("first_arity = 3", "first_arity = 2"),
+        named("narrow").replace("first_arity = 3", "first_arity = 2").replace("first_arity = 4", "first_arity = 3"),
         if is_liar { with_params("liar", "verify", "disputes") } else { with_params("broken", "prove", "fails") },
     ];
     let mut pipelines = Vec::new();

@@ -12,7 +12,11 @@ use push0_runtime::snapshot;
 use rand::RngExt as _;
 
 use super::faulty::Faulty;
-use super::world::{self, Shared, Upload};
+use super::submitter::{self, Upload};
+use super::world::{self, Shared};
+
+/// Longer than any run.
+const NO_DEADLINE: Millis = Millis(24 * 60 * 60_000);
 
 /// What is told of one chain.
 #[derive(Debug, Clone)]
@@ -32,7 +36,8 @@ pub(super) struct Story {
 
 /// One to three forks a chain, each from a random block of the one before on; all of the same length.
 pub(super) fn plan(shared: &Shared, blocks: u64) -> Vec<Story> {
-    shared.catalog.chains.keys().map(|chain| story(shared, chain, blocks)).collect()
+    let chains = shared.catalog.chains.values().filter(|config| config.batch.is_none());
+    chains.map(|config| story(shared, &config.chain, blocks)).collect()
 }
 
 fn story(shared: &Shared, chain: &ChainId, blocks: u64) -> Story {
@@ -45,7 +50,7 @@ fn story(shared: &Shared, chain: &ChainId, blocks: u64) -> Story {
         let mut uploads = Vec::new();
         for number in from..=blocks {
             let parent = current.last().copied();
-            let mut upload = world::upload(shared, chain, number, roll(1..6), parent, None, salt);
+            let mut upload = submitter::upload(shared, chain, number, shared.segments(), parent, None, salt);
             upload.submission.fork_seq = seq;
             current.push(upload.submission.hash);
             uploads.push(upload);
@@ -64,6 +69,10 @@ fn story(shared: &Shared, chain: &ChainId, blocks: u64) -> Story {
         lowest = lowest.min(from);
         (from, branch(&mut current, from, 9, None))
     });
+    // What holds back the contested blocks must not be left out for being late.
+    for upload in told.iter_mut().filter(|upload| upload.submission.number < lowest) {
+        upload.submission.deadline = Some(NO_DEADLINE);
+    }
     Story { chain: chain.clone(), told, forked, anew, right: current, held: lowest - 1 }
 }
 
@@ -76,7 +85,7 @@ impl Story {
                 let again = shared.dice.borrow_mut().random_range(0..1 << 40);
                 let mut upload = upload.clone();
                 upload.again = again;
-                world::insert(&mut shared.uploads.borrow_mut(), &shared.dice, upload);
+                submitter::insert(&mut shared.uploads.borrow_mut(), &shared.dice, upload);
             }
         }
     }
@@ -87,7 +96,7 @@ impl Story {
         shared.uploads.borrow().is_empty() && rows.iter().map(|row| row.hash).eq(hashes.iter().copied().map(Some))
     }
 
-    /// The finalized stream is the right chain, each block with a proof.
+    /// The finalized stream is the right chain: each block with a proof, but for those that were left out for being late.
     pub(super) fn judge(&self, shared: &Shared) -> Result<(), String> {
         let found = shared.auditor.borrow().hashes(self.chain.as_str());
         let wanted: Vec<Option<String>> = self.right.iter().map(|hash| Some(hash.to_string())).collect();
@@ -128,7 +137,7 @@ async fn drop_range(shared: &Shared, port: &Faulty, chain: &ChainId, from: u64) 
     };
     while !is_dropped() {
         // However often it comes, it is one drop.
-        let _ = world::tell(port, &message, format!("drop-{}", shared.clock.now().0)).await;
+        let _ = submitter::tell(port, &message, format!("drop-{}", shared.clock.now().0)).await;
         world::pause(shared, Millis(3_000)).await;
     }
 }

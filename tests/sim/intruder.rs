@@ -1,0 +1,55 @@
+//! Somebody who sends forged reports.
+
+use push0_core::message::{FailureKind, Report, ReportEvent, queue};
+use push0_core::record::{BlobRef, Verdict, Versioned as _};
+use push0_core::{Attempt, BlockHash, ChainId, Epoch, Millis, Node, RunId, Sha256, TaskId};
+use push0_runtime::port::{Outgoing, Queue as _};
+use rand::RngExt as _;
+
+use super::faults::Fault;
+use super::world::{Shared, pause};
+
+/// While the storm lasts, tells the collector what is not so.
+pub(super) async fn intruder(shared: Shared) {
+    let chains: Vec<ChainId> = shared.catalog.chains.keys().cloned().collect();
+    let tag = shared.catalog.pipelines.keys().next().map(|digest| digest.tag()).unwrap_or_default();
+    while *shared.storm.borrow() {
+        let body = {
+            let mut dice = shared.dice.borrow_mut();
+            let chain = chains[dice.random_range(0..chains.len())].clone();
+            let run = RunId::new(chain, dice.random_range(1..5), Epoch(dice.random_range(1..4)));
+            let node = Node::new(dice.random_range(0..7), dice.random_range(0..3), dice.random_range(0..8));
+            let attempt = Attempt([1, 2, u32::MAX][dice.random_range(0..3)]);
+            let task = TaskId { run, tag: tag.clone(), node, attempt, copy: 0 };
+            let key = format!("artifacts/cpu/{task}");
+            let artifact = BlobRef { key, sha256: Sha256([9; 32]), size: 9 };
+            let event = match dice.random_range(0..5) {
+                0 => ReportEvent::Started,
+                1 => ReportEvent::Done { artifact },
+                2 => {
+                    ReportEvent::Verified { verdict: Verdict::Ok, root: artifact.sha256, message: None, outputs: None }
+                }
+                3 => ReportEvent::Split {
+                    manifest: artifact.clone(),
+                    segments: 1,
+                    header: artifact,
+                    hash: BlockHash([9; 32]),
+                    parent_hash: None,
+                },
+                _ => ReportEvent::Failed {
+                    kind: FailureKind::BadInput,
+                    message: "not so".to_owned(),
+                    children: vec![0, 0, 1, 7, u32::MAX],
+                },
+            };
+            let worker = if dice.random_range(0..2) == 0 { "cpu-0" } else { "nobody" };
+            let report = worker
+                .parse()
+                .map(|worker| Report { task, worker, by: None, at: Millis(0), handout: None, event }.to_json());
+            if dice.random_range(0..10) == 0 { "no report".to_owned() } else { report.unwrap_or_default() }
+        };
+        shared.weather.count(Fault::Forgery);
+        let _ = shared.engine.send(queue::RESULTS, vec![Outgoing { body, ..Outgoing::default() }]).await;
+        pause(&shared, Millis(700)).await;
+    }
+}
