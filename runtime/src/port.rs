@@ -17,5 +17,5 @@ pub use dead_letters::{DeadLetters, Peeked};
 pub use error::{ErrorKind, PortError, PortResult};
 pub use imds::{Imds, SpotAction, TargetState};
 pub use queue::{Delivery, Outgoing, Queue, QueueStats};
-pub(crate) use table::check;
+pub use table::check;
 pub use table::{Accepted, Key, Row, SetOutcome, Table, Value, Write};

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::PortResult;
 
 /// A message to send. At most 64 KiB of body.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Outgoing {
     pub body: String,
     /// FIFO: required. Standard: whose it is. Groups share a queue fairly, however much each has waiting; those without one are a group.

@@ -6,7 +6,7 @@
 //! attribute's value is never null (`Permanent`): absent and null would be one once they have been through JSON. An attribute's name is not
 //! empty, and none of `pk`, `sk`, `_v`, `_w` (`Permanent`).
 
-pub(crate) mod check;
+pub mod check;
 
 use std::collections::BTreeMap;
 
@@ -30,7 +30,7 @@ impl Key {
 }
 
 /// A row as stored. A versioned row has `version >= 1` and its document in the attribute [`Row::DOC`]; an accept-first row has version 0.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Row {
     pub key: Key,
     pub version: u64,
@@ -51,7 +51,7 @@ impl Row {
 }
 
 /// Answer of [`Table::accept_first`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Accepted {
     /// Whether this call filled the slot.
     pub won: bool,
@@ -60,7 +60,7 @@ pub struct Accepted {
 }
 
 /// Answer of [`Table::set_if`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SetOutcome {
     pub done: bool,
     /// The whole row after the call (`None`: there is still no row).
@@ -68,7 +68,7 @@ pub struct SetOutcome {
 }
 
 /// One part of a transaction.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum Write {
     /// Versioned row: `expected` None means it must not exist; the new version is `expected + 1` (1 for a new row).

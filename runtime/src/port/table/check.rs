@@ -6,14 +6,14 @@ use super::{Key, Value, Write};
 use crate::port::{PortError, PortResult};
 
 /// Bytes of either part of a key.
-pub(crate) const LONGEST_KEY: usize = 1024;
+pub const LONGEST_KEY: usize = 1024;
 
 const MAX_WRITES: usize = 25;
 
 /// What a DynamoDB item has beside a row's own attributes: its keys, the version, its last writer.
 const RESERVED: [&str; 4] = ["pk", "sk", "_v", "_w"];
 
-pub(crate) fn check_key(key: &Key) -> PortResult<()> {
+pub fn check_key(key: &Key) -> PortResult<()> {
     let fits = |part: &str| (1..=LONGEST_KEY).contains(&part.len());
     if !fits(&key.partition) || !fits(&key.sort) {
         return Err(PortError::permanent(format!(
@@ -23,7 +23,7 @@ pub(crate) fn check_key(key: &Key) -> PortResult<()> {
     Ok(())
 }
 
-pub(crate) fn check_name(attribute: &str) -> PortResult<()> {
+pub fn check_name(attribute: &str) -> PortResult<()> {
     if attribute.is_empty() || RESERVED.contains(&attribute) {
         return Err(PortError::permanent(format!("{attribute:?} cannot be the name of an attribute")));
     }
@@ -31,14 +31,14 @@ pub(crate) fn check_name(attribute: &str) -> PortResult<()> {
 }
 
 /// Absent and null would be the same once they have been through JSON.
-pub(crate) fn check_value(value: Option<&Value>) -> PortResult<()> {
+pub fn check_value(value: Option<&Value>) -> PortResult<()> {
     match value {
         Some(Value::Null) => Err(PortError::permanent("an attribute is never null: remove it instead")),
         _ => Ok(()),
     }
 }
 
-pub(crate) fn check_writes(writes: &[Write]) -> PortResult<()> {
+pub fn check_writes(writes: &[Write]) -> PortResult<()> {
     if writes.len() > MAX_WRITES {
         return Err(PortError::permanent(format!("a transaction of {} writes: at most {MAX_WRITES}", writes.len())));
     }

@@ -1,0 +1,29 @@
+//! Everything that can happen within small bounds, and that the checker finds mistakes there.
+
+use push0_runtime::conformance::table_suite;
+use push0_tests::model::{BUGS, SMALL, check, tape};
+
+#[test]
+fn everything_that_can_happen_within_small_bounds_keeps_every_rule() {
+    for bounds in SMALL {
+        let report = check(bounds, None, 2, |_, _| ()).unwrap();
+        eprintln!("{}", report.line());
+        assert!(report.holds(), "{report:#?}");
+    }
+}
+
+#[test]
+fn what_a_mistake_breaks_is_found_with_the_way_there() {
+    for (bug, bounds, rules) in BUGS {
+        let report = check(*bounds, Some(*bug), 2, |_, _| ()).unwrap();
+        let (rule, trace) = report.broken.first().unwrap_or_else(|| panic!("{bug:?} breaks nothing"));
+        eprintln!("{bug:?} breaks: {rule}\n{}\n", trace.join("\n"));
+        assert!(rules.contains(rule), "{bug:?} breaks {rule}");
+        assert!(trace.len() > 1, "{bug:?}: {trace:?}");
+    }
+}
+
+#[test]
+fn the_models_table_keeps_what_every_table_promises() {
+    futures::executor::block_on(table_suite(&tape::live_table(), "model/"));
+}
