@@ -1,7 +1,6 @@
 //! Everything that can happen within small bounds, and that the checker finds mistakes there.
 
-use push0_runtime::conformance::table_suite;
-use push0_tests::model::{BUGS, SMALL, check, tape};
+use push0_tests::model::{BUGS, SMALL, check};
 
 #[test]
 fn everything_that_can_happen_within_small_bounds_keeps_every_rule() {
@@ -21,9 +20,4 @@ fn what_a_mistake_breaks_is_found_with_the_way_there() {
         assert!(rules.contains(rule), "{bug:?} breaks {rule}");
         assert!(trace.len() > 1, "{bug:?}: {trace:?}");
     }
-}
-
-#[test]
-fn the_models_table_keeps_what_every_table_promises() {
-    futures::executor::block_on(table_suite(&tape::live_table(), "model/"));
 }

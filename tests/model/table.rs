@@ -1,4 +1,4 @@
-//! The table of the model: [`Call`]s on a few rows. It passes the suite that every table passes.
+//! The table of the model: [`Call`]s on a few rows.
 
 use std::collections::BTreeMap;
 
