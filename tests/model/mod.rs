@@ -209,7 +209,7 @@ const TOLD: Duration = Duration::from_secs(10);
 pub fn check(bounds: Bounds, bug: Option<Bug>, threads: usize, tell: impl Fn(usize, usize)) -> Result<Report, String> {
     let world = World::new(bounds, bug)?;
     let started = Instant::now();
-    // One thread finds the shortest way.
+    // One thread finds a short way.
     let threads = if bug.is_some() { 1 } else { threads };
     let finish = if bug.is_some() { HasDiscoveries::AnyFailures } else { HasDiscoveries::All };
     let checker = world.checker().threads(threads).finish_when(finish).spawn_bfs();
