@@ -96,5 +96,5 @@ pub fn report(segments: u32, task: &TaskMessage, work: Work) -> Result<(&'static
     };
     let source = if task.is_trusted() { queue::VERDICTS } else { queue::RESULTS };
     let worker: WorkerId = if task.id.attempt == Attempt::FIRST { "first".parse()? } else { "second".parse()? };
-    Ok((source, Report { task: task.id.clone(), worker, by: None, at: Millis(0), event }))
+    Ok((source, Report { task: task.id.clone(), worker, by: None, handout: None, at: Millis(0), event }))
 }
