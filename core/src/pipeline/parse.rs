@@ -653,6 +653,27 @@ mod tests {
     }
 
     #[test]
+    fn limits_of_nothing_and_of_no_end_are_refused() {
+        let with = |own: &str| GOOD.replace("attempts = 7", own);
+        for (bad, says) in [
+            ("time_limit_s = 0", "`time_limit_s` must be a whole number from 1 to 43200"),
+            ("time_limit_s = 43201", "`time_limit_s` must be a whole number from 1 to 43200"),
+            ("progress_limit_s = 0", "`progress_limit_s` must be a whole number from 1"),
+            ("attempts = 0", "`attempts` must be a whole number from 1 to 100"),
+            ("backoff_ms = -1", "`backoff_ms` must be a whole number from 0 to 60000"),
+        ] {
+            let mistakes = parse(&with(bad)).unwrap_err();
+            assert!(mistakes.to_string().contains(says), "{bad}: {mistakes}");
+        }
+        let prover = |own: &str| {
+            let command = "command = [\"push0-echo\"]";
+            parse(&GOOD.replace(command, &format!("{command}\n        {own}")))
+        };
+        assert!(!prover("network = false").unwrap().provers.values().next().unwrap().network);
+        assert!(prover("network = 1").unwrap_err().to_string().contains("`network` must be true or false"));
+    }
+
+    #[test]
     fn stages_out_of_order_are_refused() {
         let text = GOOD.replace("kind = \"join\"\n        arity = 3\n        first_arity = 4", "kind = \"single\"");
         assert!(parse(&text).is_ok());
