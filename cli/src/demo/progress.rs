@@ -201,8 +201,8 @@ pub(super) fn text(summary: &Summary) -> String {
         for run in &line.runs {
             let name = format!("  {} {}", run.pipeline, run.state);
             let (segments, tasks, workers) = (run.segments.to_string(), run.tasks.to_string(), run.workers.join(" "));
-            let blank = || String::new();
-            table.push(vec![name, blank(), blank(), blank(), blank(), blank(), segments, tasks, workers]);
+            let moments = std::iter::repeat_n(String::new(), 5);
+            table.push([name].into_iter().chain(moments).chain([segments, tasks, workers]).collect());
         }
     }
     let mut text = format!("{}\n", Paint(false).bold("timeline, from the start of the demo"));

@@ -47,6 +47,7 @@ impl std::fmt::Display for SessionError {
 impl std::error::Error for SessionError {}
 
 /// What the reading thread hands to the running one.
+#[allow(clippy::large_enum_variant, reason = "one message at a time, on its way through: none is kept")]
 enum Event {
     Task(Task, Arc<AtomicBool>),
     End(Result<(), SessionError>),

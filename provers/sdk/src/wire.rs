@@ -47,6 +47,7 @@ pub enum FromProver {
 }
 
 /// From the worker to the prover.
+#[allow(clippy::large_enum_variant, reason = "one message at a time, on its way through: none is kept")]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ToProver {
