@@ -139,11 +139,21 @@ pub async fn three_deep(site: &dyn Site, queue: &dyn Queue, blobs: &dyn Blobs, l
     let old: Vec<Block> = (1..=4).map(|number| block(site, number, u64::MAX, "", None)).collect();
     let new: Vec<Block> = (2..=5).map(|number| block(site, number, 2, "b", Some(1))).collect();
     old.iter().for_each(|block| site.submit(block));
-    wait_until("a worker has a task of block 2", || is_in_hand(&site.json(&["status"]), 2));
-    let workers = site.workers();
-    workers.iter().for_each(|worker| signal(*worker, Signal::SIGSTOP));
-    let status = site.json(&["status"]);
-    assert!(is_in_hand(&status, 2), "it was frozen in the middle of block 2: {status:#}");
+    let (mut workers, mut status) = (Vec::new(), Value::Null);
+    wait_until("workers stand still with a task of block 2 in hand", || {
+        if !is_in_hand(&site.json(&["status"]), 2) {
+            return false;
+        }
+        workers = site.workers();
+        workers.iter().for_each(|worker| signal(*worker, Signal::SIGSTOP));
+        status = site.json(&["status"]);
+        // It may have been done with in the meantime.
+        let is_frozen = is_in_hand(&status, 2);
+        if !is_frozen {
+            workers.iter().for_each(|worker| signal(*worker, Signal::SIGCONT));
+        }
+        is_frozen
+    });
     let cursor = status["chains"][0]["chain"]["next_final"].as_u64();
     assert!(cursor <= Some(2), "nothing of what gives way is final: {status:#}");
     let before = old_runs(site, 2..=4);
