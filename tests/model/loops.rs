@@ -19,8 +19,11 @@ use super::tape::{Answer, Call, Course, play};
 /// Things of a kind, by number.
 #[derive(Debug)]
 pub struct Met<T> {
-    known: RwLock<(HashMap<Arc<T>, u32>, Vec<Arc<T>>)>,
+    known: RwLock<Known<T>>,
 }
+
+/// Numbers by thing, things by number.
+type Known<T> = (HashMap<Arc<T>, u32>, Vec<Arc<T>>);
 
 impl<T> Default for Met<T> {
     fn default() -> Self {
