@@ -112,7 +112,7 @@ fn tasks_are_promoted_where_queues_do_not_rank_and_nowhere_else() {
 #[test]
 fn blocks_with_deadlines_go_on_are_demoted_or_left_out_and_every_chain_gets_on() {
     let (mut abandoned, mut left_behind) = (0, 0);
-    for seed in 0..60 {
+    for seed in 0..100 {
         let silent_workers = seed % 4 == 3;
         let report = run(&Scenario { deadlines: true, silent_workers, ..Scenario::plain(seed) }).unwrap();
         abandoned += report.abandoned;
