@@ -16,7 +16,7 @@ const SEGMENTS: u32 = 4;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kills_of_functions_and_workers_lose_and_double_nothing() {
     let kills: usize = std::env::var("PUSH0_KILLS").map_or(20, |kills| kills.parse().expect("a number of kills"));
-    let blocks = 50.max(kills as u64 * 5 / 2);
+    let blocks = 80.max(kills as u64 * 4);
     let mut dice = ChaCha8Rng::seed_from_u64(kills as u64);
     let mut cloud = Cloud::new(&[("push0.toml", ONE_CHAIN), ("echo.toml", &echo_pipeline("duration_ms = 100", 20))]);
     cloud.cli_ok(&["bootstrap", "--visibility-s", "1"]);
