@@ -4,7 +4,6 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -20,8 +19,9 @@ use support::{script, task};
 fn rig(dir: &Path) -> Rig {
     let install = |name: &str| {
         let path = dir.join(name);
-        std::fs::copy(script(name), &path).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        // By a process of its own: a file that is open for writing here is so for a moment in whatever another test starts, and cannot be executed then.
+        let installed = std::process::Command::new("install").args(["-m", "755"]).args([&script(name), &path]).status();
+        assert!(installed.unwrap().success());
         path.to_str().unwrap().to_owned()
     };
     let log = dir.join("invocations").to_str().unwrap().to_owned();
