@@ -65,7 +65,10 @@ fn a_failed_task_fails_in_the_same_way_here_and_a_good_one_makes_the_same() {
         assert_eq!(done["equals_accepted"], true, "{number} {node}: {done}");
     }
     let after = (installation.invocations(), counts(&installation));
-    assert_eq!(before, after, "nothing of it came to push0");
+    assert_eq!(before.0, after.0, "no worker ran anything of it");
+    // What waited for the failed block may be dropped meanwhile; nothing is added.
+    let is_no_more = before.1.iter().zip(&after.1).all(|(before, after)| before.0 == after.0 && after.1 <= before.1);
+    assert!(is_no_more, "nothing of it came to push0: {before:?} became {after:?}");
 
     let (kept, dir) = (installation.directory.path().join("kept"), "kept");
     let (done, _, _) = json(&installation, &["replay", "demo", "1", "1.0.0", "--dir", dir]);
