@@ -49,7 +49,7 @@ impl Plan {
             task_ms: 500,
             slow_per_thousand: 100,
             slow_factor: 10,
-            hedging: Hedging { quantile: 750, factor: 1_500, budget: 100 },
+            hedging: Hedging { quantile: 750, factor: 1_500, budget: 120 },
             lease_ms: 1_500,
             echo,
             shim,

@@ -122,7 +122,7 @@ fn run_in(
     }
     let mut conduct = conduct;
     if scenario.large {
-        conduct.dispute = 400;
+        conduct.dispute = 800;
     }
     if scenario.hedging {
         copies::allow(&mut catalog);
