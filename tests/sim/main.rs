@@ -22,10 +22,13 @@ struct Args {
     /// Or as many as it takes until so many blocks are final.
     #[arg(long, conflicts_with = "seeds")]
     blocks: Option<u64>,
+    /// Begin no further seed after so many minutes.
+    #[arg(long)]
+    minutes: Option<u64>,
     /// The first of them.
     #[arg(long, default_value_t = 0)]
     from: u64,
-    /// Chains of 30 to 50 blocks, blocks of 12 to 24 segments.
+    /// Chains of 30 to 50 blocks, blocks of 11 to 23 segments.
     #[arg(long)]
     large: bool,
     /// So many seeds at a time; else one for each core.
@@ -52,6 +55,7 @@ struct Args {
 fn scenario(args: &Args, seed: u64) -> Result<Scenario, String> {
     let scenario = match args.plain || !args.with.is_empty() {
         true => Scenario::with(seed, &args.with)?,
+        false if args.large => Scenario::large(seed),
         false => Scenario::of(seed),
     };
     Ok(Scenario {
@@ -162,7 +166,9 @@ fn main() -> ExitCode {
     let began = Instant::now();
     let (next, totals) = (AtomicU64::new(args.from), Mutex::new(Totals::default()));
     let jobs = args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let is_late = || args.minutes.is_some_and(|minutes| began.elapsed().as_secs() >= 60 * minutes);
     let is_enough = |seed: u64, blocks: u64| match args.blocks {
+        _ if is_late() => true,
         Some(wanted) => blocks >= wanted,
         None => seed >= args.from + args.seeds,
     };

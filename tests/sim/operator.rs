@@ -63,7 +63,7 @@ pub(super) async fn operator(shared: Shared) {
             if !shared.scenario.reorgs {
                 fill(&shared, &found, nonce);
             }
-            let one_in = if is_busy { 3 } else { 8 };
+            let one_in = if is_busy { 2 } else { 8 };
             if *shared.storm.borrow() && shared.dice.borrow_mut().random_range(0..one_in) == 0 {
                 commands.extend(whim(&shared, &config, &found));
             }
@@ -137,10 +137,15 @@ fn whim(shared: &Shared, config: &ChainConfig, found: &snapshot::ChainSnapshot) 
     let roll = |range: std::ops::Range<u64>| shared.dice.borrow_mut().random_range(range);
     let (chain, row) = (config.chain.clone(), &found.chain);
     // Within the blocks of the run, perhaps ahead of what was submitted.
-    let number = (row.next_final + roll(0..4)).min(shared.blocks.get());
+    let number = (row.next_final + roll(0..if shared.scenario.large { 10 } else { 4 })).min(shared.blocks.get());
     let is_own = config.batch.is_none();
-    let choices = if shared.scenario.reorgs { 3 } else { 6 };
-    let (fault, command) = match roll(0..choices) {
+    // A large run gets more of what is rare elsewhere.
+    let choices: &[u64] = match (shared.scenario.reorgs, shared.scenario.large) {
+        (true, _) => &[0, 1, 2],
+        (false, false) => &[0, 1, 2, 3, 4, 5],
+        (false, true) => &[0, 1, 2, 3, 3, 4, 4, 4, 5, 5, 5, 5],
+    };
+    let (fault, command) = match choices[roll(0..choices.len() as u64) as usize] {
         0 => (Fault::Pause, Command::Pause { chain }),
         1 => (Fault::Window, Command::Window { chain, window: roll(1..6) as u32 }),
         2 => (Fault::Retry, Command::Retry { chain, number: row.next_final, epoch: Some(Epoch(roll(1..4) as u32)) }),

@@ -10,11 +10,14 @@ use super::executor::Dice;
 pub(super) const QUORUM: u16 = 2;
 
 /// The pipeline of the other scenarios, one with another tree, and one that at times states something else, or that always fails: as the
-/// dice say.
-pub(super) fn several(catalog: &mut Catalog, text: &str, dice: &Dice) -> Result<(), String> {
+/// dice say. Of the latter a large run has fewer, since what fails states nothing.
+pub(super) fn several(catalog: &mut Catalog, text: &str, dice: &Dice, is_large: bool) -> Result<(), String> {
     let (is_liar, stops) = {
         let mut dice = dice.borrow_mut();
-        (dice.random_range(0..4) > 0, dice.random_range(0..2) == 1)
+        (
+            dice.random_range(0..if is_large { 16 } else { 4 }) > 0,
+            dice.random_range(0..if is_large { 8 } else { 2 }) == 1,
+        )
     };
     let named = |name: &str| text.replace("name = \"sim\"", &format!("name = \"{name}\""));
     let with_params = |name: &str, stage: &str, params: &str| {

@@ -13,7 +13,8 @@ const NOTICE: Millis = Millis(120_000);
 /// While the storm lasts, ends a third of the workers or more at once, now and then; others come for them.
 pub(super) async fn spot(shared: Shared, sentenced: Sentenced, workers: Vec<String>) {
     while *shared.storm.borrow() {
-        let rest = shared.dice.borrow_mut().random_range(20_000..150_000);
+        let longest = if shared.scenario.large { 75_000 } else { 150_000 };
+        let rest = shared.dice.borrow_mut().random_range(20_000..longest);
         pause(&shared, Millis(rest)).await;
         let (share, is_told) = {
             let mut dice = shared.dice.borrow_mut();

@@ -115,14 +115,14 @@ fn run_in(
         derive(&mut catalog, if scenario.large { 16 } else { 2 })?;
     }
     if scenario.provers {
-        provers::several(&mut catalog, &pipeline, dice)?;
+        provers::several(&mut catalog, &pipeline, dice, scenario.large)?;
     }
     if scenario.reorgs {
         catalog.chains.values_mut().for_each(|config| config.window += 3);
     }
     let mut conduct = conduct;
     if scenario.large {
-        conduct.dispute = 800;
+        conduct.dispute = 1_000;
     }
     if scenario.hedging {
         copies::allow(&mut catalog);
@@ -168,7 +168,7 @@ fn run_in(
         executor.spawn("narrator", false, move || reorg::narrator(world.clone(), story.clone()).boxed_local());
     }
 
-    let (storm, calm) = if scenario.large { (Millis(4 * STORM.0), Millis(4 * CALM.0)) } else { (STORM, CALM) };
+    let (storm, calm) = if scenario.large { (Millis(6 * STORM.0), Millis(4 * CALM.0)) } else { (STORM, CALM) };
     let mut finished = course(&mut executor, &shared, blocks, START.plus(storm))?;
     if !finished {
         shared.weather.clear_up();
@@ -370,7 +370,7 @@ impl Shared {
 
     /// How many segments a block has.
     pub(super) fn segments(&self) -> u64 {
-        self.dice.borrow_mut().random_range(if self.scenario.large { 12..25 } else { 1..8 })
+        self.dice.borrow_mut().random_range(if self.scenario.large { 11..24 } else { 1..8 })
     }
 }
 
