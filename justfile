@@ -34,6 +34,10 @@ model *args="--large":
 emulator *args:
     scripts/emulator {{args}}
 
+# Fuzzes a target of tests/hostile, or all, for so many seconds each (needs `cargo install cargo-fuzz`).
+fuzz target="all" seconds="60":
+    scripts/fuzz {{target}} {{seconds}}
+
 # What the orchestration costs on this machine, in a minute or two; with the JetStream baseline if there is a nats-server.
 bench *args:
     scripts/bench {{args}}

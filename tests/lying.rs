@@ -11,6 +11,7 @@ use push0_core::record::{NodeView, RowKey};
 use push0_runtime::port::{Blobs as _, Key, Table};
 use push0_tests::chaos::Installation;
 use push0_tests::chaos::installation::{program, signal, wait_until};
+use push0_tests::sim::liar;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -366,4 +367,34 @@ fn a_header_that_lies_about_its_root_and_an_invalid_transfer_stop_their_chains_a
         assert_eq!(installation.cli_ok(&["finalized", chain]), "");
     }
     wait_until("the third chain goes on", || !installation.cli_ok(&["finalized", "third"]).is_empty());
+}
+
+/// Every field of every report and every call of the protocol, one lie a run: nothing false is finalized (the auditor judges the proof by
+/// its own reading of the artifacts), and the block becomes final while honest workers remain, without anybody's help.
+#[test]
+fn a_worker_that_lies_in_one_field_or_call_costs_work_and_nothing_else() {
+    let lies = liar::lies();
+    assert!(lies.len() > 200, "{} lies", lies.len());
+    let (one, other) = lies.split_at(lies.len() / 2);
+    let tell = |lies: &[liar::Lie]| -> Vec<String> {
+        let told = |lie: &liar::Lie| {
+            // The liar does not get a task of each kind in every run.
+            for seed in 0..5 {
+                match liar::run(seed, lie) {
+                    Ok(0) => {}
+                    Ok(_) => return None,
+                    Err(what) => return Some(format!("seed {seed}: {what}")),
+                }
+            }
+            Some(format!("{lie}: it was never told"))
+        };
+        lies.iter().filter_map(told).collect()
+    };
+    let broken = std::thread::scope(|scope| {
+        let first = scope.spawn(|| tell(one));
+        let mut broken = tell(other);
+        broken.extend(first.join().unwrap());
+        broken
+    });
+    assert!(broken.is_empty(), "{} of {} lies:\n{}", broken.len(), lies.len(), broken.join("\n"));
 }

@@ -15,6 +15,9 @@ pub use timer::{TimerKind, TimerMessage};
 
 use crate::id::{Class, Pool};
 
+/// Bytes of a message.
+pub const MAX_MESSAGE: usize = 64 * 1024;
+
 /// Names of queues; their attributes are in `infra/topology.json`.
 pub mod queue {
     pub const SUBMISSIONS: &str = "submissions.fifo";

@@ -20,6 +20,22 @@ pub use parse::{Mistakes, PipelineFile, parse};
 /// Most segments a block may be split into.
 pub const MAX_SEGMENTS: u32 = 100_000;
 
+/// Most stages of a pipeline.
+pub const MAX_STAGES: usize = 64;
+
+/// Bytes of a stage's parameters as JSON: every task message of the stage carries them.
+pub const MAX_PARAMS: usize = 16 * 1024;
+
+/// Most programs of a prover that are pinned, and bytes of the name of one: every task message of the prover carries them.
+pub const MAX_PROGRAMS: usize = 64;
+pub const MAX_PROGRAM_NAME: usize = 128;
+
+/// Bytes of a pipeline as JSON: every run's plan record, one row, carries it.
+pub const MAX_PIPELINE: usize = 128 * 1024;
+
+/// Bytes of a pipeline file.
+pub const MAX_FILE: usize = 1 << 20;
+
 /// Bounds of a join's arity.
 pub const ARITY: std::ops::RangeInclusive<u32> = 2..=16;
 
@@ -87,6 +103,57 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
+    /// Everything that keeps it from being one; what the file's reader says, and what a stored one is held to.
+    pub fn mistakes(&self) -> Vec<String> {
+        let mut mistakes = Vec::new();
+        let kinds: Vec<Kind> = self.stages.iter().map(|stage| stage.kind).collect();
+        let count = |kind| kinds.iter().filter(|&&k| k == kind).count();
+        if count(Kind::Split) != 1 || kinds.first() != Some(&Kind::Split) {
+            mistakes.push("there must be exactly one `split` stage, the first".to_owned());
+        }
+        if count(Kind::Verify) != 1 || kinds.last() != Some(&Kind::Verify) {
+            mistakes.push("there must be exactly one `verify` stage, the last".to_owned());
+        }
+        if count(Kind::Map) == 0 {
+            mistakes.push("there must be at least one `map` stage: it proves the segments".to_owned());
+        }
+        if count(Kind::Join) > 1 {
+            mistakes.push("there can be one `join` stage: after it nothing is left to join".to_owned());
+        }
+        if !kinds.is_sorted() {
+            let order: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
+            let wanted = "split, map…, join, single…, verify";
+            mistakes.push(format!("stages are out of order: {} (wanted: {wanted})", order.join(", ")));
+        }
+        if self.stages.len() > MAX_STAGES {
+            mistakes.push(format!("there can be at most {MAX_STAGES} stages"));
+        }
+        for stage in &self.stages {
+            let at = format!("stage {:?}", stage.name.as_str());
+            if stage.arity.is_some_and(|arity| !ARITY.contains(&arity.first) || !ARITY.contains(&arity.rest)) {
+                mistakes.push(format!("{at}: an arity is from {} to {}", ARITY.start(), ARITY.end()));
+            }
+            let params = stage.params.to_string().len();
+            if params > MAX_PARAMS {
+                mistakes.push(format!(
+                    "{at}: `params` has {params} bytes as JSON; at most {MAX_PARAMS} are possible: put more into a file that the prover reads"
+                ));
+            }
+        }
+        for (prover, programs) in &self.programs {
+            if programs.len() > MAX_PROGRAMS || programs.keys().any(|name| name.len() > MAX_PROGRAM_NAME) {
+                mistakes.push(format!(
+                    "[prover.{prover}] programs: at most {MAX_PROGRAMS} can be pinned, each under a name of at most {MAX_PROGRAM_NAME} bytes"
+                ));
+            }
+        }
+        let bytes = serde_json::to_vec(self).map_or(0, |text| text.len());
+        if bytes > MAX_PIPELINE {
+            mistakes.push(format!("the pipeline has {bytes} bytes as JSON; at most {MAX_PIPELINE} are possible"));
+        }
+        mistakes
+    }
+
     pub fn stage(&self, position: u16) -> &Stage {
         &self.stages[position as usize]
     }

@@ -35,7 +35,7 @@ mod run;
 mod tests;
 mod watch;
 
-pub use batch::{BatchCursor, BatchManifest, BatchRange, BatchRow, BatchedBlock, MAX_BATCH};
+pub use batch::{BatchCursor, BatchManifest, BatchRange, BatchRow, BatchedBlock, MAX_BATCH, MAX_BATCH_MANIFEST};
 pub use block::{BlockRow, BlockStatus, Contender, EpochEnd, MAX_CONTENDERS, MAX_HISTORY, MAX_PAST, MAX_SUSPECTS};
 pub use chain::{
     ChainRow, Disagreement, DroppedRange, Fork, Halt, MAX_ACKNOWLEDGED, MAX_DISPUTED, PendingEffect, Says, Walk,
@@ -43,7 +43,7 @@ pub use chain::{
 pub use codec::{DecodeError, Versioned};
 pub use deadline::{Late, Missed, OnTime};
 pub use lane::{Lane, LaneProof, LaneState, MAX_LANES};
-pub use manifest::{MANIFEST_PAGE, Manifest, ManifestPage};
+pub use manifest::{MANIFEST_PAGE, MAX_MANIFEST, Manifest, ManifestPage};
 pub use outbox::{Finality, OtherProof, OutboxRow, Timings};
 pub use run::{
     Artifact, Demoted, FailureNote, Hedges, ManifestSlot, NodeView, Promotion, Run, RunView, Started, Suspect, Try,
@@ -51,16 +51,33 @@ pub use run::{
 };
 pub use watch::{HedgeWatch, Watch};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::id::{ChainId, Node, Pool, RunId, Sha256, StageName, TaskId};
 
 /// Longest error text kept, bytes.
 pub const MAX_ERROR: usize = 4096;
 
+/// Bytes of a row, as DynamoDB counts them at most.
+pub const MAX_ROW: usize = 400 * 1024;
+
+/// Bytes of a blob's key.
+pub const MAX_BLOB_KEY: usize = 512;
+
+fn blob_key<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let key = String::deserialize(deserializer)?;
+    if key.len() > MAX_BLOB_KEY {
+        let what = format!("a blob's key of {} bytes; at most {MAX_BLOB_KEY} are possible", key.len());
+        return Err(de::Error::custom(what));
+    }
+    Ok(key)
+}
+
 /// A stored blob, pinned by its digest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlobRef {
+    /// At most [`MAX_BLOB_KEY`] bytes: rows and messages hold several.
+    #[serde(deserialize_with = "blob_key")]
     pub key: String,
     pub sha256: Sha256,
     /// Bytes.

@@ -12,6 +12,8 @@ mod process;
 mod rig;
 mod session;
 mod warm;
+#[doc(hidden)]
+pub mod words;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};

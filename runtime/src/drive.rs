@@ -50,7 +50,7 @@ impl DriveError {
             DriveError::Port(error) => error.code(),
             DriveError::Stored { error, .. } => match error {
                 DecodeError::Version { .. } => ErrorCode::NewerData,
-                DecodeError::Malformed { .. } => ErrorCode::DatabaseDamaged,
+                DecodeError::Malformed { .. } | DecodeError::TooLong { .. } => ErrorCode::DatabaseDamaged,
             },
             DriveError::Damaged(why) => ErrorCode::find(why).unwrap_or(ErrorCode::SplitDamaged),
             DriveError::Poison(why) => ErrorCode::find(why).unwrap_or(ErrorCode::Poison),

@@ -8,12 +8,13 @@ mod layers;
 mod pipelines;
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use crate::drive::Catalog;
 use crate::engine::{Durability, Quota};
 use crate::http::Token;
-use push0_core::pipeline::{Mistakes, ProverCommand};
+use push0_core::pipeline::{self, Mistakes, ProverCommand};
 use push0_core::retention::Retention;
 use push0_core::{Millis, Pool, ProverName};
 
@@ -288,13 +289,26 @@ fn default_workers() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(2))
 }
 
+/// Bytes of a file of configuration.
+pub const MAX_FILE: usize = pipeline::MAX_FILE;
+
+/// Of a file that is longer than such a file can be, or has no end, no more is read.
+pub(crate) fn read_text(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(MAX_FILE as u64 + 1).read_to_string(&mut text)?;
+    if text.len() > MAX_FILE {
+        return Err(std::io::Error::other(format!("it has more than {MAX_FILE} bytes")));
+    }
+    Ok(text)
+}
+
 /// The file's path and text; no file where none is named and none is there.
 fn load(sources: &Sources) -> Result<(Option<PathBuf>, Option<String>), Mistakes> {
     let (path, is_named) = match &sources.file {
         Some(path) => (path.clone(), true),
         None => (PathBuf::from(FILE), false),
     };
-    match std::fs::read_to_string(&path) {
+    match read_text(&path) {
         Ok(text) => Ok((Some(path), Some(text))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && !is_named => Ok((None, None)),
         Err(error) => Err(Mistakes(vec![format!("cannot read {}: {error}", path.display())])),

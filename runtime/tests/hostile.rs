@@ -399,6 +399,39 @@ async fn bodies_that_are_too_large_or_lie_are_refused() {
 }
 
 #[tokio::test]
+async fn heads_and_lists_hold_at_their_bound_and_are_refused_beyond_it() {
+    let running = start().await;
+    let list =
+        |limit: u64| json!({"op": "blob_list", "prefix": "artifacts/", "after": null, "limit": limit}).to_string();
+    assert_eq!(running.call(WORKER, &list(1_000)).await, (200, "[]".to_owned()));
+    for limit in [1_001, u64::MAX] {
+        let (status, text) = running.call(WORKER, &list(limit)).await;
+        assert!(status == 400 && text.contains("P0-306") && text.contains("at most 1000"), "{status} {text}");
+    }
+    let head = |padding: usize| format!("GET /health HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "y".repeat(padding));
+    assert!(exchange(&running, &head(16 << 10)).await.starts_with("HTTP/1.1 200"));
+    // What was not read of it by then can end the connection before the answer is heard.
+    let answer = exchange(&running, &head(128 << 10)).await;
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431"), "{answer}");
+    let many = |count: usize| format!("GET /health HTTP/1.1\r\nhost: x\r\n{}\r\n", "x: y\r\n".repeat(count));
+    assert!(exchange(&running, &many(60)).await.starts_with("HTTP/1.1 200"));
+    assert!(exchange(&running, &many(200)).await.starts_with("HTTP/1.1 431"));
+    // A message and a worker's call, each at its bound.
+    let send = |bytes: usize| {
+        let sent = push0_runtime::port::Outgoing { body: "x".repeat(bytes), ..fifo("") };
+        json!({"op": "queue_send", "queue": "submissions.fifo", "messages": [sent]}).to_string()
+    };
+    assert_eq!(running.call(OPERATOR, &send(64 << 10)).await.0, 200);
+    let (status, text) = running.call(OPERATOR, &send((64 << 10) + 1)).await;
+    assert!(status == 400 && text.contains("at most 65536"), "{status} {text}");
+    let padded = |bytes: usize| format!("{}{}", list(1), " ".repeat(bytes - list(1).len()));
+    assert_eq!(running.call(WORKER, &padded(2 << 20)).await.0, 200);
+    let (status, text) = running.call(WORKER, &padded((2 << 20) + 1)).await;
+    assert!(status == 400 && text.contains("P0-306"), "{status} {text}");
+    running.serves_others().await;
+}
+
+#[tokio::test]
 async fn calls_that_make_no_sense_are_answered_with_a_sentence() {
     let running = start().await;
     let receive = |max: &str, wait: &str, lease: &str| {

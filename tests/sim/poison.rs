@@ -1,6 +1,8 @@
 //! Tasks that end their workers, workers that end with everything else, and tasks that ran out of memory.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use futures::FutureExt as _;
 use push0_core::message::FailureKind;
@@ -13,6 +15,7 @@ use super::chains::{CHAINS, PIPELINE, catalog};
 use super::executor::Executor;
 use super::faults::Fault;
 use super::faulty::{Faults, START, Weather, dice};
+use super::liar::Lie;
 use super::prover::{Conduct, LARGE, Script};
 use super::submitter::upload;
 use super::world::{Shared, populate, shared};
@@ -42,7 +45,7 @@ fn node_row(shared: &Shared, run: &RunId, node: Node) -> NodeView {
     row.map(|row| NodeView::read(&row.attributes)).unwrap_or_default()
 }
 
-fn block_row(shared: &Shared, number: u64) -> Option<BlockRow> {
+pub(super) fn block_row(shared: &Shared, number: u64) -> Option<BlockRow> {
     let at = RowKey::block(&chain(), number);
     let row = shared.engine.get(&Key::new(at.partition, at.sort)).now_or_never()?.ok()??;
     BlockRow::from_value(row.doc()?.clone()).ok()
@@ -79,11 +82,22 @@ pub(super) fn quarantined(shared: &Shared) -> usize {
 
 /// A calm system with one block of so many segments.
 fn calm(seed: u64, segments: u64, conduct: Conduct) -> Result<(Executor, Shared), String> {
+    calm_but_for(seed, segments, conduct, None)
+}
+
+/// The same with a worker that lies.
+pub(super) fn calm_but_for(
+    seed: u64,
+    segments: u64,
+    conduct: Conduct,
+    lie: Option<(Lie, Arc<AtomicU64>)>,
+) -> Result<(Executor, Shared), String> {
     let clock = ManualClock::starting_at(START);
     let dice = dice(seed);
     let weather = Weather::new(seed, Faults::default(), clock.clone(), false);
     let script = Script::new(seed, conduct, weather.clone());
-    let shared = shared(catalog(&dice, PIPELINE)?, weather, script, &clock, &dice)?;
+    let mut shared = shared(catalog(&dice, PIPELINE)?, weather, script, &clock, &dice)?;
+    shared.lie = lie;
     *shared.storm.borrow_mut() = false;
     let upload = upload(&shared, &chain(), 1, segments, None, None, 0);
     shared.uploads.borrow_mut().push(upload);

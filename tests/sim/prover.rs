@@ -243,6 +243,9 @@ pub fn prove(task: &TaskMessage, inputs: &[Data], noise: u64, lies: bool) -> Out
     match task.kind {
         Kind::Split if inputs[0]["blocks"].is_array() => split_batch(&inputs),
         Kind::Split => split(&inputs[0]),
+        Kind::Map | Kind::Single if !inputs[0]["to"].is_u64() => {
+            Failure::bad_input(vec![0], "this covers nothing").into()
+        }
         Kind::Map | Kind::Single => artifact(&inputs[0], noise, lies),
         Kind::Join => join(&inputs, noise, lies),
         Kind::Verify => verify(task, &inputs),
@@ -300,8 +303,8 @@ fn artifact(covers: &Value, noise: u64, lies: bool) -> Outcome {
 fn join(inputs: &[Value], noise: u64, lies: bool) -> Outcome {
     let gap = inputs.windows(2).position(|pair| pair[0]["to"] != pair[1]["from"]);
     if let Some(position) = gap {
-        // A join over so many segments knows how far its children can reach; one that reaches further lied.
-        let is_liar = |proof: &Value| proof["to"].as_u64().unwrap_or(0) >= 1000;
+        // A join over so many segments knows how far its children can reach; one that reaches further lied, and so did one that is no proof.
+        let is_liar = |proof: &Value| proof["to"].as_u64().is_none_or(|to| to >= 1000);
         let liar = position + usize::from(!is_liar(&inputs[position]));
         return Failure::bad_input(vec![liar as u32], "the children do not meet").into();
     }

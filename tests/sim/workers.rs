@@ -9,11 +9,12 @@ use push0_core::{Class, Millis, Pool};
 use push0_gpu_worker::Health;
 use push0_gpu_worker::lease::Leases;
 use push0_gpu_worker::task::{self, Env, Limits, Settled, Store};
-use push0_runtime::port::{Clock as _, Delivery, Outgoing, Queue as _};
+use push0_runtime::port::{Blobs, Clock as _, Delivery, Outgoing, Queue};
 use rand::RngExt as _;
 
 use super::faults::Fault;
 use super::faulty::Faulty;
+use super::liar::{LIAR, Lying};
 use super::prover::Scripted;
 use super::world::{Shared, faulty, pause};
 
@@ -30,11 +31,17 @@ pub(super) async fn worker(shared: Shared, who: String, pool: &'static str) {
     let (Ok(worker), Ok(pool)) = (who.parse(), pool.parse::<Pool>()) else {
         return;
     };
+    let lying = shared.lie.clone().filter(|_| who == LIAR);
+    let lying = lying.map(|(lie, told)| Arc::new(Lying::new(port.clone(), shared.clock.clone(), lie, told)));
+    let (queue, blobs): (Arc<dyn Queue>, Arc<dyn Blobs>) = match lying {
+        Some(lying) => (lying.clone(), lying),
+        None => (port.clone(), port.clone()),
+    };
     let env = Env {
         worker,
         pool: pool.clone(),
-        queue: port.clone(),
-        blobs: port.clone(),
+        queue: queue.clone(),
+        blobs,
         clock: Arc::new(clock.clone()),
         leases: leases.clone(),
         store: Store::Memory,
@@ -47,7 +54,7 @@ pub(super) async fn worker(shared: Shared, who: String, pool: &'static str) {
     let handle = async {
         loop {
             // Of all three at once; who has waited longer has it, the others withdraw. Whoever is to be taken away takes nothing more.
-            let receives = queues.iter().map(|work| port.receive(work, 1, Millis(20_000), LEASE));
+            let receives = queues.iter().map(|work| queue.receive(work, 1, Millis(20_000), LEASE));
             let received = futures::future::select_all(receives);
             let is_told = std::pin::pin!(noticed.wait_for(|noticed| noticed.contains(&who)));
             let Either::Left(((answer, place, _), _)) = futures::future::select(received, is_told).await else {
@@ -74,8 +81,8 @@ pub(super) async fn worker(shared: Shared, who: String, pool: &'static str) {
             }
         }
     };
-    let keep = leases.keep(&*port, &*port, &clock);
-    let announce = task::send_starts(started, &*port, &clock);
+    let keep = leases.keep(&*queue, &*port, &clock);
+    let announce = task::send_starts(started, &*queue, &clock);
     futures::join!(handle, keep, announce);
 }
 

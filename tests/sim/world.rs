@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use futures::FutureExt as _;
 use push0_core::message::queue;
@@ -28,6 +29,7 @@ use super::faults::Fault;
 use super::faulty::{Faults, Faulty, START, Weather, dice};
 use super::functions::{consumer, poller, reaper};
 use super::intruder::intruder;
+use super::liar::Lie;
 use super::operator::operator;
 use super::poison;
 use super::prover::{Conduct, LARGE, Script};
@@ -68,6 +70,8 @@ pub(super) struct Shared {
     pub(super) noticed: Rc<watch::Sender<BTreeSet<String>>>,
     /// When everything last began anew, where it says so.
     pub(super) began: Rc<Cell<Option<Millis>>>,
+    /// One worker tells it, and nobody operates: what it breaks must mend without.
+    pub(super) lie: Option<(Lie, Arc<AtomicU64>)>,
     pub(super) silenced: Rc<Cell<u64>>,
     /// Whether queues are said to rank; in every other run they are not, and tasks are promoted.
     pub(super) ranks: bool,
@@ -252,6 +256,7 @@ pub(super) fn shared(
         blocks: Rc::default(),
         noticed: Rc::new(watch::Sender::default()),
         began: Rc::default(),
+        lie: None,
         silenced: Rc::default(),
         ranks: true,
         promoted: Rc::default(),
@@ -316,8 +321,10 @@ pub(super) fn populate(executor: &mut Executor, shared: &Shared, bug: Option<Bug
     executor.spawn(&name, true, move || submitter(world.clone()).boxed_local());
     let (name, world) = actor("consumer");
     executor.spawn(&name, false, move || consumer(world.clone()).boxed_local());
-    let (name, world) = actor("operator");
-    executor.spawn(&name, true, move || operator(world.clone()).boxed_local());
+    if shared.lie.is_none() {
+        let (name, world) = actor("operator");
+        executor.spawn(&name, true, move || operator(world.clone()).boxed_local());
+    }
     let (name, world) = actor("reaper");
     executor.spawn(&name, true, move || reaper(world.clone()).boxed_local());
 
@@ -382,7 +389,8 @@ pub(super) fn context(shared: &Shared, who: &str) -> Context {
     let port = Arc::new(faulty(shared, who));
     let clock = Arc::new(shared.clock_of_its_own());
     let context = Context::new(port.clone(), port.clone(), port, clock, shared.catalog.clone());
-    context.with_quiet(shared.scenario.silent_workers.then_some(QUIET)).with_began(shared.began.get())
+    let looks = shared.scenario.silent_workers || shared.lie.is_some();
+    context.with_quiet(looks.then_some(QUIET)).with_began(shared.began.get())
 }
 
 pub(super) async fn pause(shared: &Shared, length: Millis) {
@@ -390,7 +398,7 @@ pub(super) async fn pause(shared: &Shared, length: Millis) {
 }
 
 /// Where every chain stands, for a failure's message.
-fn describe(shared: &Shared) -> String {
+pub(super) fn describe(shared: &Shared) -> String {
     let mut text = String::new();
     for config in shared.catalog.chains.values() {
         let Some(Ok(found)) = snapshot::chain(&shared.engine, config, 1000).now_or_never() else { continue };

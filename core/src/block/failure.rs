@@ -47,7 +47,7 @@ const MAX_AVOID: usize = 2;
 const ALONE: u32 = 2;
 
 /// What a worker has, beside the prover's time limit, to fetch inputs, to store an artifact of the largest size, and to report.
-const LATE: Millis = Millis::from_secs(60);
+pub(super) const LATE: Millis = Millis::from_secs(60);
 
 /// So often at least a task comes back from the dead letters before nobody is left to take it. Each time it was handed out as often as its
 /// queue allows, and handed back later and later.

@@ -32,7 +32,7 @@ pub struct Sketch {
 
 /// Least whole number of milliseconds in a bucket.
 fn start_of(bucket: u16) -> u64 {
-    (0..bucket).fold(0, |start: u64, _| (start + 1).max(start * 6 / 5))
+    (0..bucket).fold(0, |start: u64, _| start.saturating_add(1).max(start.saturating_mul(6) / 5))
 }
 
 fn bucket_of(duration: Millis) -> u16 {
@@ -47,7 +47,8 @@ fn bucket_of(duration: Millis) -> u16 {
 impl Sketch {
     /// Takes a task's duration in.
     pub fn add(&mut self, duration: Millis) {
-        *self.counts.entry(bucket_of(duration)).or_default() += 1;
+        let count = self.counts.entry(bucket_of(duration)).or_default();
+        *count = count.saturating_add(1);
         if self.samples() >= MANY {
             self.counts.values_mut().for_each(|count| *count /= 2);
             self.counts.retain(|_, count| *count > 0);
@@ -57,7 +58,7 @@ impl Sketch {
     }
 
     pub fn samples(&self) -> u64 {
-        self.counts.values().sum()
+        self.counts.values().fold(0, |sum: u64, count| sum.saturating_add(*count))
     }
 
     /// The duration that so many thousandths of the tasks do not exceed; none: too little is known.
@@ -66,14 +67,15 @@ impl Sketch {
         if samples < FEW {
             return None;
         }
-        let rank = (samples * u64::from(thousandths)).div_ceil(1_000).max(1);
-        let mut seen = 0;
+        let rank = samples.saturating_mul(thousandths.into()).div_ceil(1_000).max(1);
+        let mut seen: u64 = 0;
         let bucket = self.counts.iter().find_map(|(bucket, count)| {
-            seen += count;
+            seen = seen.saturating_add(*count);
             (seen >= rank).then_some(*bucket)
         })?;
         // The middle of the bucket.
-        Some(Millis((start_of(bucket) + start_of(bucket + 1) - 1) / 2))
+        let (start, end) = (start_of(bucket), start_of(bucket.saturating_add(1)));
+        Some(Millis(start + (end - start).saturating_sub(1) / 2))
     }
 }
 

@@ -3,6 +3,8 @@
 //! - A task whose start ran past its limit ([`late_at`]), as a look of a while ago saw already, has failed: another attempt is due.
 //! - A task whose queue has been empty since it was sent is sent again as it is, once two looks at least `quiet` apart have seen that, and
 //!   that no report was on its way either.
+//! - So is a task that nobody has said to have started, once nothing has waited in its queue for as long as a worker may be busy with another
+//!   (its stage's time limit, or [`PATIENCE`] if that is longer): whoever has it keeps it. Should it be started after all, both do it.
 //!
 //! Nothing is given up by its age alone: that multiplies a backlog. One look proves nothing: a queue's counts may be approximate and old,
 //! and after a standstill everything looks late. So what one look sees is stored ([`Watch`]), and only another one acts on it.
@@ -14,6 +16,7 @@ use crate::message::{queue, work_queue};
 use crate::pipeline::StagePolicy;
 use crate::record::{MANIFEST_PAGE, NodeView, RunView, Watch};
 
+use super::failure::LATE;
 use super::{Graph, Piece, hedge, late_at, piece_of};
 
 /// How long a start stays late before it is given up: after a standstill its task is handed out again well within that.
@@ -41,6 +44,8 @@ pub struct Open {
     pub since: Millis,
     /// From when on its start, if it has one, is too long ago.
     pub late: Option<Millis>,
+    /// How long whoever has it may leave it without a start: a worker fetches its next task while it is busy with another.
+    pub patience: Millis,
 }
 
 /// What one look at a part found.
@@ -51,6 +56,8 @@ pub struct Seen<'s> {
     pub has_unsent: bool,
     /// Queues that are empty, their dead-letter queues with them.
     pub idle: &'s BTreeSet<String>,
+    /// Those, and queues of whose messages every one is in somebody's hands.
+    pub taken: &'s BTreeSet<String>,
 }
 
 /// What is to be done about it.
@@ -134,6 +141,7 @@ fn open_task(view: &RunView, node: Node, row: &NodeView, sent: Millis, began: Op
         reports: if is_trusted { queue::VERDICTS } else { queue::RESULTS },
         since: sent.max(failed).max(started).max(asked),
         late: late(row, policy, began),
+        patience: PATIENCE.max(policy.time_limit.plus(LATE)),
     }
 }
 
@@ -158,6 +166,7 @@ pub fn look(before: Option<&Watch>, seen: &Seen<'_>, quiet: Millis, now: Millis)
     let fresh = Watch::default();
     let before = before.unwrap_or(&fresh);
     let since = |queue: &str| before.empty.get(queue).copied().filter(|_| seen.idle.contains(queue));
+    let taken_since = |queue: &str| before.taken.get(queue).copied().filter(|_| seen.taken.contains(queue));
     let is_apart = before.looked.plus(quiet) <= now;
 
     let late_since = before.late.filter(|at| at.plus(RECHECK) <= now);
@@ -169,7 +178,12 @@ pub fn look(before: Option<&Watch>, seen: &Seen<'_>, quiet: Millis, now: Millis)
             is_apart && task.since <= before.looked && (since(task.reports).is_some() || is_old_news)
         })
     };
-    let lost = seen.open.iter().filter(|task| !late.contains(&task.node)).filter(is_lost).take(AT_MOST);
+    let is_kept = |task: &&Open| {
+        let since = taken_since(&task.queue).filter(|_| task.late.is_none());
+        since.is_some_and(|at| is_apart && at.max(task.since).plus(task.patience) <= now)
+    };
+    let open = seen.open.iter().filter(|task| !late.contains(&task.node));
+    let lost = open.filter(|task| is_lost(task) || is_kept(task)).take(AT_MOST);
     let lost: Vec<&Open> = lost.collect();
     let reopen = seen.has_unsent && is_apart && since(queue::RANGES).is_some();
 
@@ -188,9 +202,11 @@ pub fn look(before: Option<&Watch>, seen: &Seen<'_>, quiet: Millis, now: Millis)
     let sent_to = |name: &String| lost.iter().any(|task| task.queue == *name) || (reopen && name == queue::RANGES);
     let idle = seen.idle.iter().filter(|name| !sent_to(name));
     let empty = idle.map(|name| (name.clone(), since(name).unwrap_or(now))).collect();
+    let taken = seen.taken.iter().filter(|name| !sent_to(name));
+    let taken = taken.map(|name| (name.clone(), taken_since(name).unwrap_or(now))).collect();
     // With the time of its look those are done with that it saw.
     let late_next = before.late.filter(|_| late_since.is_none()).unwrap_or(now);
-    let next = Watch { due, every, looked: now, late: is_late_now.then_some(late_next), empty };
+    let next = Watch { due, every, looked: now, late: is_late_now.then_some(late_next), empty, taken };
     Look {
         late,
         late_since: late_since.unwrap_or_default(),
@@ -215,21 +231,28 @@ mod tests {
             reports: queue::RESULTS,
             since: Millis::from_secs(since),
             late: late.map(Millis::from_secs),
+            patience: PATIENCE,
         }
     }
 
-    /// Looks at these tasks at the times given, each with the queues that are empty then.
-    fn looks(open: &[Open], times: &[(u64, &[&str])]) -> Vec<Look> {
+    /// Looks at these tasks at the times given, each with the queues that are empty then, or in which, for `taken`, nothing waits.
+    fn looks_at(open: &[Open], times: &[(u64, &[&str])], is_taken: bool) -> Vec<Look> {
         let mut watch = None;
         let mut found = Vec::new();
-        for (at, idle) in times {
-            let idle: BTreeSet<String> = idle.iter().map(|name| (*name).to_owned()).collect();
-            let seen = Seen { open, has_unsent: false, idle: &idle };
+        let none = BTreeSet::new();
+        for (at, named) in times {
+            let named: BTreeSet<String> = named.iter().map(|name| (*name).to_owned()).collect();
+            let idle = if is_taken { &none } else { &named };
+            let seen = Seen { open, has_unsent: false, idle, taken: &named };
             let look = look(watch.as_ref(), &seen, QUIET, Millis::from_secs(*at));
             watch = Some(look.next.clone());
             found.push(look);
         }
         found
+    }
+
+    fn looks(open: &[Open], times: &[(u64, &[&str])]) -> Vec<Look> {
+        looks_at(open, times, false)
     }
 
     fn lost(open: &[Open], times: &[(u64, &[&str])]) -> Vec<usize> {
@@ -267,6 +290,29 @@ mod tests {
     }
 
     #[test]
+    fn a_task_that_somebody_keeps_without_a_word_is_sent_again() {
+        let kept = |open: &[Open], times: &[(u64, &[&str])]| -> Vec<usize> {
+            looks_at(open, times, true).iter().map(|look| look.lost.len()).collect()
+        };
+        let open = [task(0, 10, None)];
+        let work: &[&str] = &[WORK];
+        assert_eq!(kept(&open, &[(100, work), (400, work), (639, work), (700, work)]), [0, 0, 0, 1]);
+        assert_eq!(
+            kept(&open, &[(100, work), (400, &[]), (639, work), (700, work)]),
+            [0; 4],
+            "others waited in between"
+        );
+        assert_eq!(
+            kept(&open, &[(100, work), (700, work), (800, work), (1_300, work), (1_400, work)]),
+            [0, 1, 0, 0, 1]
+        );
+        let started = [task(0, 10, Some(10_000))];
+        assert_eq!(kept(&started, &[(100, work), (700, work)]), [0, 0], "its start has a limit of its own");
+        let later = [task(0, 200, None)];
+        assert_eq!(kept(&later, &[(100, work), (700, work), (800, work)]), [0, 0, 1]);
+    }
+
+    #[test]
     fn age_alone_loses_nothing() {
         let open = [task(0, 0, None)];
         assert_eq!(lost(&open, &[(100_000, &[]), (200_000, &[]), (300_000, &[])]), [0, 0, 0]);
@@ -297,7 +343,7 @@ mod tests {
             let mut now = Millis::from_secs(1_000);
             let mut found = Vec::new();
             for _ in 0..5 {
-                let seen = Seen { open, has_unsent: false, idle: &idle };
+                let seen = Seen { open, has_unsent: false, idle: &idle, taken: &idle };
                 let next = look(watch.as_ref(), &seen, QUIET, now).next;
                 found.push(next.due.since(now).0 / 1000);
                 now = next.due;
@@ -314,7 +360,7 @@ mod tests {
     #[test]
     fn a_lost_range_is_sent_again_like_a_lost_task() {
         let idle: BTreeSet<String> = [queue::RANGES.to_owned()].into();
-        let seen = Seen { open: &[], has_unsent: true, idle: &idle };
+        let seen = Seen { open: &[], has_unsent: true, idle: &idle, taken: &idle };
         let first = look(None, &seen, QUIET, Millis::from_secs(100));
         assert!(!first.reopen);
         let second = look(Some(&first.next), &seen, QUIET, Millis::from_secs(160));

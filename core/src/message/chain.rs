@@ -107,4 +107,4 @@ impl Command {
     }
 }
 
-versioned! { ChainMessage = 1, "chain message"; }
+versioned! { ChainMessage = 1, "chain message", super::MAX_MESSAGE; }

@@ -16,4 +16,4 @@ pub struct RangeMessage {
     pub demote: bool,
 }
 
-versioned! { RangeMessage = 1, "range message"; }
+versioned! { RangeMessage = 1, "range message", super::MAX_MESSAGE; }

@@ -113,4 +113,4 @@ impl FailureKind {
     }
 }
 
-versioned! { Report = 1, "report"; }
+versioned! { Report = 1, "report", super::MAX_MESSAGE; }

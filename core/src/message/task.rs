@@ -91,6 +91,7 @@ impl Versioned for TaskMessage {
     const VERSION: u32 = 2;
     const NAME: &'static str = "task";
     const READ_AS_IT_IS: u32 = 1;
+    const LIMIT: usize = super::MAX_MESSAGE;
 
     fn version(&self) -> u32 {
         if self.expand { Self::VERSION } else { 1 }

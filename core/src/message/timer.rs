@@ -37,4 +37,4 @@ impl TimerKind {
     }
 }
 
-versioned! { TimerMessage = 1, "timer"; }
+versioned! { TimerMessage = 1, "timer", super::MAX_MESSAGE; }

@@ -8,8 +8,8 @@ use std::str::FromStr;
 use toml::{Table, Value};
 
 use super::{
-    ARITY, Arity, EXECUTABLE, Form, Hedging, Kind, MOST_COPIES, Pipeline, Policy, ProverCommand, SelfTest, Stage,
-    StagePolicy,
+    ARITY, Arity, EXECUTABLE, Form, Hedging, Kind, MAX_FILE, MOST_COPIES, Pipeline, Policy, ProverCommand, SelfTest,
+    Stage, StagePolicy,
 };
 use crate::id::{Millis, Pool, ProverName, Sha256, StageName};
 
@@ -37,6 +37,9 @@ impl std::error::Error for Mistakes {}
 
 /// Parses a pipeline file (TOML; `examples/rollup.toml` has every key with its meaning).
 pub fn parse(text: &str) -> Result<PipelineFile, Mistakes> {
+    if text.len() > MAX_FILE {
+        return Err(Mistakes(vec![format!("the file has {} bytes; at most {MAX_FILE} are possible", text.len())]));
+    }
     let table: Table = text.parse().map_err(|error: toml::de::Error| Mistakes(vec![error.to_string()]))?;
     let mut reader = Reader::default();
     let file = reader.file(&table);
@@ -63,15 +66,18 @@ impl Reader {
         let provers = self.provers(table);
         let stages = self.stages(table, provers.keys());
         let policy = self.policy(table, &stages);
-        self.order_of_kinds(&stages);
-        let programs = provers
+        let programs: BTreeMap<_, _> = provers
             .iter()
             .filter(|(_, (_, programs))| !programs.is_empty())
             .map(|(name, (_, programs))| (name.clone(), programs.clone()))
             .collect();
         let self_tests = self.self_tests(table, &stages);
         let provers = provers.into_iter().map(|(name, (command, _))| (name, command)).collect();
-        Some(PipelineFile { pipeline: Pipeline { name: name?, stages, programs }, policy, provers, self_tests })
+        // A file that has no name, or none that is one, still hears all that is wrong with its stages.
+        let nameless = || "nameless".parse().expect("a stage name");
+        let pipeline = Pipeline { name: name.clone().unwrap_or_else(nameless), stages, programs };
+        pipeline.mistakes().into_iter().for_each(|mistake| self.mistake("", mistake));
+        Some(PipelineFile { pipeline: Pipeline { name: name?, ..pipeline }, policy, provers, self_tests })
     }
 
     fn only_keys(&mut self, table: &Table, at: &str, known: &[&str]) {
@@ -270,31 +276,6 @@ impl Reader {
             self.mistake(at, format_args!("`params` cannot be written as JSON: {error}"));
             empty
         })
-    }
-
-    fn order_of_kinds(&mut self, stages: &[Stage]) {
-        let kinds: Vec<Kind> = stages.iter().map(|stage| stage.kind).collect();
-        let count = |kind| kinds.iter().filter(|&&k| k == kind).count();
-        if count(Kind::Split) != 1 || kinds.first() != Some(&Kind::Split) {
-            self.mistake("", "there must be exactly one `split` stage, the first");
-        }
-        if count(Kind::Verify) != 1 || kinds.last() != Some(&Kind::Verify) {
-            self.mistake("", "there must be exactly one `verify` stage, the last");
-        }
-        if count(Kind::Map) == 0 {
-            self.mistake("", "there must be at least one `map` stage: it proves the segments");
-        }
-        if count(Kind::Join) > 1 {
-            self.mistake("", "there can be one `join` stage: after it nothing is left to join");
-        }
-        if !kinds.is_sorted() {
-            let order: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
-            let wanted = "split, map…, join, single…, verify";
-            self.mistake("", format_args!("stages are out of order: {} (wanted: {wanted})", order.join(", ")));
-        }
-        if stages.len() > 64 {
-            self.mistake("", "there can be at most 64 stages");
-        }
     }
 
     fn policy(&mut self, table: &Table, stages: &[Stage]) -> Policy {
@@ -671,6 +652,46 @@ mod tests {
         };
         assert!(!prover("network = false").unwrap().provers.values().next().unwrap().network);
         assert!(prover("network = 1").unwrap_err().to_string().contains("`network` must be true or false"));
+    }
+
+    #[test]
+    fn limits_hold_at_their_bound_and_say_what_to_do_beyond_it() {
+        let says = |text: &str, wanted: &str| {
+            let mistakes = parse(text).unwrap_err().to_string();
+            assert!(mistakes.contains(wanted), "{wanted:?} is not in {mistakes}");
+        };
+        let stage = |number: usize| format!("[[stage]]\nname = \"m{number}\"\nkind = \"map\"\n");
+        let with = |more: usize| {
+            let maps: String = (0..more).map(stage).collect();
+            GOOD.replacen("[[stage]]\n        name = \"join\"", &format!("{maps}[[stage]]\nname = \"join\""), 1)
+        };
+        assert_eq!(parse(&with(60)).unwrap().pipeline.stages.len(), super::super::MAX_STAGES);
+        says(&with(61), "at most 64 stages");
+
+        // As JSON: `{"x":""}` around it.
+        let params =
+            |bytes: usize| GOOD.replace("{ segments = 4 }", &format!("{{ x = \"{}\" }}", "y".repeat(bytes - 8)));
+        assert!(parse(&params(super::super::MAX_PARAMS)).is_ok());
+        says(&params(super::super::MAX_PARAMS + 1), "put more into a file that the prover reads");
+
+        let pinned = |count: usize, length: usize| {
+            let pins: Vec<String> =
+                (0..count).map(|pin| format!("{pin:0>length$} = \"{}\"", "ab".repeat(32))).collect();
+            let command = "command = [\"push0-echo\"]";
+            GOOD.replace(command, &format!("{command}\n        programs = {{ {} }}", pins.join(", ")))
+        };
+        assert!(parse(&pinned(64, 128)).is_ok());
+        says(&pinned(65, 128), "at most 64 can be pinned");
+        says(&pinned(1, 129), "a name of at most 128 bytes");
+
+        // Nine stages with parameters as large as they may be are more than one row takes.
+        let large = format!("params = {{ x = \"{}\" }}", "y".repeat(super::super::MAX_PARAMS - 8));
+        let nine = with(9).replace("kind = \"map\"\n[[", &format!("kind = \"map\"\n{large}\n[["));
+        says(&nine, "the pipeline has ");
+
+        let padded = |bytes: usize| format!("{GOOD}#{}", " ".repeat(bytes - GOOD.len() - 1));
+        assert!(parse(&padded(MAX_FILE)).is_ok());
+        says(&padded(MAX_FILE + 1), "at most 1048576 are possible");
     }
 
     #[test]

@@ -9,6 +9,9 @@ use crate::id::{BlockHash, ChainId, Millis, PipelineDigest};
 /// Most blocks of a batch.
 pub const MAX_BATCH: u32 = 1_000;
 
+/// Bytes of a batch's manifest: of [`MAX_BATCH`] blocks, each with two keys as long as keys may be, and some.
+pub const MAX_BATCH_MANIFEST: usize = 8 << 20;
+
 /// Blocks `from` to `to` of chain `of`, both included.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BatchRange {
@@ -97,6 +100,6 @@ impl BatchManifest {
 }
 
 versioned! {
-    BatchRow = 1, "batch row";
-    BatchManifest = 1, "batch manifest";
+    BatchRow = 1, "batch row", super::MAX_ROW;
+    BatchManifest = 1, "batch manifest", MAX_BATCH_MANIFEST;
 }

@@ -244,4 +244,4 @@ impl BlockRow {
     }
 }
 
-versioned! { BlockRow = 1, "block row"; }
+versioned! { BlockRow = 1, "block row", super::MAX_ROW; }

@@ -252,4 +252,4 @@ impl PendingEffect {
     }
 }
 
-versioned! { ChainRow = 1, "chain row"; }
+versioned! { ChainRow = 1, "chain row", super::MAX_ROW; }

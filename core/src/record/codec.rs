@@ -11,7 +11,12 @@ pub enum DecodeError {
     Malformed { record: &'static str, why: String },
     #[error("{record} of version {found}; this build reads versions up to {known}: upgrade push0 here")]
     Version { record: &'static str, found: u64, known: u32 },
+    #[error("a {record} of {size} bytes; at most {limit} are possible")]
+    TooLong { record: &'static str, size: usize, limit: usize },
 }
+
+/// Bytes of a record whose kind says nothing else.
+const MAX_TEXT: usize = 1 << 20;
 
 /// A record or message that is stored or sent with its version.
 pub trait Versioned: Serialize + DeserializeOwned {
@@ -26,12 +31,20 @@ pub trait Versioned: Serialize + DeserializeOwned {
         Self::VERSION
     }
 
+    /// Bytes of its text, at most: a longer one is not looked at.
+    const LIMIT: usize = MAX_TEXT;
+
     /// Rewrites what version `from` wrote as version `from + 1` would have. Called once for each version between what is found and what this
     /// build writes. A new field with a default needs no new version; whoever raises `VERSION` says here how to read the one before, for as
     /// long as data directories of it may exist. `None`: it cannot be read any more.
     fn upgrade(from: u64, value: Value) -> Option<Value> {
         let _ = (from, value);
         None
+    }
+
+    /// What every reader relies on and the types do not say; the error says what is not so.
+    fn check(&self) -> Result<(), String> {
+        Ok(())
     }
 
     fn to_value(&self) -> Value {
@@ -57,27 +70,38 @@ pub trait Versioned: Serialize + DeserializeOwned {
         if found > known {
             return Err(unread);
         }
-        if (u64::from(Self::READ_AS_IT_IS)..=known).contains(&found) {
-            return Self::deserialize(value).map_err(|error| malformed(error.to_string()));
-        }
-        let upgraded = (found..known).try_fold(value.clone(), |value, from| Self::upgrade(from, value));
-        let upgraded = upgraded.ok_or(unread)?;
-        Self::deserialize(upgraded).map_err(|error| malformed(error.to_string()))
+        let read = if (u64::from(Self::READ_AS_IT_IS)..=known).contains(&found) {
+            Self::deserialize(value)
+        } else {
+            let upgraded = (found..known).try_fold(value.clone(), |value, from| Self::upgrade(from, value));
+            Self::deserialize(upgraded.ok_or(unread)?)
+        };
+        let record = read.map_err(|error| malformed(error.to_string()))?;
+        record.check().map_err(malformed)?;
+        Ok(record)
     }
 
     fn from_json(text: &str) -> Result<Self, DecodeError> {
+        let (record, size, limit) = (Self::NAME, text.len(), Self::LIMIT);
+        if size > limit {
+            return Err(DecodeError::TooLong { record, size, limit });
+        }
         let value = serde_json::from_str(text)
             .map_err(|error| DecodeError::Malformed { record: Self::NAME, why: error.to_string() })?;
         Self::from_value(value)
     }
 }
 
-/// Declares the version of records.
+/// Declares the version of records, the most bytes of each, and how it is checked where the types do not say it all.
 macro_rules! versioned {
-    ($($record:ty = $version:literal, $name:literal;)+) => {$(
+    ($($record:ty = $version:literal, $name:literal, $limit:expr $(, $check:path)?;)+) => {$(
         impl $crate::record::Versioned for $record {
             const VERSION: u32 = $version;
             const NAME: &'static str = $name;
+            const LIMIT: usize = $limit;
+            $(fn check(&self) -> Result<(), String> {
+                $check(self)
+            })?
         }
     )+};
 }
@@ -128,6 +152,18 @@ mod tests {
         for text in texts {
             assert_eq!(Person::from_json(text).as_ref(), Ok(&ada), "{text}");
         }
+    }
+
+    #[test]
+    fn a_text_longer_than_its_kind_allows_is_refused_before_it_is_parsed() {
+        let padded = |bytes: usize| {
+            let text = r#"{"v":3,"first":"Ada","last":"Lovelace","count":1}"#;
+            format!("{text}{}", " ".repeat(bytes - text.len()))
+        };
+        assert!(Person::from_json(&padded(Person::LIMIT)).is_ok());
+        let refused = Person::from_json(&padded(Person::LIMIT + 1));
+        let (size, limit) = (Person::LIMIT + 1, Person::LIMIT);
+        assert_eq!(refused, Err(DecodeError::TooLong { record: "person", size, limit }));
     }
 
     #[test]

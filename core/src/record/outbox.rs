@@ -72,4 +72,4 @@ pub struct OtherProof {
     pub header: BlobRef,
 }
 
-versioned! { OutboxRow = 1, "finalized block"; }
+versioned! { OutboxRow = 1, "finalized block", crate::message::MAX_MESSAGE; }

@@ -119,6 +119,18 @@ pub struct Run {
 }
 
 impl Run {
+    /// Its tasks are named by position: in a pipeline that is none, and by a policy of other stages, they could not be.
+    fn fits(&self) -> Result<(), String> {
+        let (stages, policies) = (self.pipeline.stages.len(), self.policy.stages.len());
+        if stages != policies {
+            return Err(format!("it has {stages} stages and policies of {policies}"));
+        }
+        match self.pipeline.mistakes() {
+            mistakes if mistakes.is_empty() => Ok(()),
+            mistakes => Err(format!("its pipeline: {}", mistakes.join("; "))),
+        }
+    }
+
     /// As it is once it is demoted.
     pub fn demoted(&self) -> Self {
         Self { class: Class::Bulk, demoted: true, promotion: Promotion::None, ..self.clone() }
@@ -309,7 +321,7 @@ impl Started {
     }
 }
 
-versioned! { Run = 1, "plan record"; }
+versioned! { Run = 1, "plan record", super::MAX_ROW, Run::fits; }
 
 /// Reads an attribute. One that does not parse was written by another version, and is as good as absent.
 fn read<T: serde::de::DeserializeOwned>(attributes: &BTreeMap<String, Value>, name: &str) -> Option<T> {

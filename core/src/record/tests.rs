@@ -263,6 +263,60 @@ fn survives<T: Versioned + PartialEq + std::fmt::Debug>(record: &T) {
     assert!(matches!(refused, Err(DecodeError::Version { found: 999, .. })), "{refused:?} of {newer}");
 }
 
+#[test]
+fn a_blobs_key_holds_at_its_bound_and_is_refused_beyond_it() {
+    let manifest = |key: usize| {
+        let blob = BlobRef { key: "k".repeat(key), sha256: Sha256([1; 32]), size: 1 };
+        Manifest { segments: 1, pages: vec![blob.clone()], header: blob, hash: BlockHash([2; 32]), parent_hash: None }
+    };
+    assert!(Manifest::from_json(&manifest(MAX_BLOB_KEY).to_json()).is_ok());
+    let refused = Manifest::from_json(&manifest(MAX_BLOB_KEY + 1).to_json()).unwrap_err().to_string();
+    assert!(refused.contains("a blob's key of 513 bytes; at most 512 are possible"), "{refused}");
+}
+
+#[test]
+fn a_manifest_has_as_many_pages_as_its_segments_fill() {
+    let blob = BlobRef { key: "k".to_owned(), sha256: Sha256([1; 32]), size: 1 };
+    let read = |segments: u32, pages: usize| {
+        let pages = vec![blob.clone(); pages];
+        let manifest = Manifest { segments, pages, header: blob.clone(), hash: BlockHash([2; 32]), parent_hash: None };
+        Manifest::from_json(&manifest.to_json()).map(|_| ()).map_err(|error| error.to_string())
+    };
+    for (segments, pages) in [(1, 1), (256, 1), (257, 2), (100_000, 391)] {
+        assert_eq!(read(segments, pages), Ok(()));
+    }
+    for (segments, pages) in [(0, 0), (100_001, 391), (u32::MAX, 1), (256, 2), (257, 1)] {
+        assert!(read(segments, pages).is_err(), "{segments} segments in {pages} pages");
+    }
+}
+
+#[test]
+fn a_plan_record_of_no_pipeline_is_none() {
+    let file = crate::pipeline::parse(include_str!("../../../examples/rollup.toml")).unwrap();
+    let run = serde_json::json!({
+        "v": 1, "id": "demo/7/e1", "hash": BlockHash([0; 32]), "witness": { "key": "w", "sha256": Sha256([0; 32]), "size": 1 },
+        "digest": file.pipeline.digest(), "pipeline": file.pipeline, "policy": file.policy, "class": "standard", "released_at": 0,
+    });
+    assert!(Run::from_value(run.clone()).is_ok());
+    let refused = |change: &dyn Fn(&mut serde_json::Value), wanted: &str| {
+        let mut changed = run.clone();
+        change(&mut changed);
+        let error = Run::from_value(changed).unwrap_err().to_string();
+        assert!(error.contains(wanted), "{wanted:?} is not in {error}");
+    };
+    refused(&|run| run["policy"]["stages"] = serde_json::json!([]), "policies of 0");
+    let no_stages = |run: &mut serde_json::Value| {
+        run["pipeline"]["stages"] = serde_json::json!([]);
+        run["policy"]["stages"] = serde_json::json!([]);
+    };
+    refused(&no_stages, "exactly one `split`");
+    // A tree of joins of one would never end.
+    let join = file.pipeline.stages.iter().position(|stage| stage.kind == Kind::Join).unwrap();
+    for arity in [0, 1, 17] {
+        refused(&|run| run["pipeline"]["stages"][join]["arity"]["rest"] = arity.into(), "an arity is from 2 to 16");
+    }
+}
+
 proptest! {
     #[test]
     fn long_texts_keep_their_beginning_and_their_end(text in "[^…]{0,300}") {
@@ -282,7 +336,8 @@ proptest! {
     #[test]
     fn manifests_survive_text(blobs in prop::collection::vec(blob(), 1..5), hash in block_hash(), first in any::<u32>()) {
         let header = blobs[0].clone();
-        survives(&Manifest { segments: first, pages: blobs.clone(), header, hash, parent_hash: Some(hash) });
+        let segments = blobs.len() as u32 * MANIFEST_PAGE - first % MANIFEST_PAGE;
+        survives(&Manifest { segments, pages: blobs.clone(), header, hash, parent_hash: Some(hash) });
         let range = BatchRange { of: "payments".parse().unwrap(), from: 17, to: 24 };
         survives(&BatchRow { chain: "payments-batch".parse().unwrap(), number: 3, range, at: Millis(first.into()) });
         let block = |(number, blob): (u64, &BlobRef)| BatchedBlock {

@@ -22,6 +22,9 @@ pub struct Watch {
     /// Queue → since when it has been empty, with its dead-letter queue, at every look.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub empty: BTreeMap<String, Millis>,
+    /// Queue → since when nothing has waited in it at any look, whatever is in workers' hands.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub taken: BTreeMap<String, Millis>,
 }
 
 /// Attribute `hedge` of row `run/{run}`, `hedge/{piece:03}`; changed as a whole, by set-if. Absent: nobody has looked for stragglers yet.

@@ -1,9 +1,13 @@
 //! The exec form: one process a task. Its answer is an exit code and, where the kind needs one, a `result.json`.
 
+use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
+use nix::fcntl::OFlag;
 use push0_core::ErrorCode;
 use push0_core::pipeline::ProverCommand;
+use push0_core::record::clip_middle;
 use push0_prover::wire::{self, DEADLINE_ENV, EXIT_OUT_OF_MEMORY, EXIT_RETRYABLE, FromProver, TASK_ENV};
 
 use super::memory::{self, Kills};
@@ -74,7 +78,7 @@ pub(super) async fn prove(
             Ok(Some(Answer::Result(result))) => answer::done(job, &output, result),
             Ok(None) => answer::done(job, &output, wire::TaskResult::default()),
             Ok(Some(Answer::Failed(failure))) => answer::failed(job, failure),
-            Err(why) => Failure::retryable(ErrorCode::ProverBrokeProtocol.says(why)).into(),
+            Err(why) => Failure::retryable(why).into(),
         },
         code => {
             if let Ok(Some(Answer::Failed(failure))) = result {
@@ -98,25 +102,74 @@ pub(super) async fn prove(
     }
 }
 
-enum Answer {
+pub(super) enum Answer {
     Result(wire::TaskResult),
     Failed(wire::Failure),
 }
 
 /// `None`: there is none.
 fn read_result(path: &Path) -> Result<Option<Answer>, String> {
-    let size = match path.metadata() {
-        Ok(metadata) => metadata.len(),
+    let bad = |code: ErrorCode, why: String| Err(code.says(format!("result.json {why}")));
+    // What a link leads to may be anybody's, and from a pipe or a device one might read for ever.
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let opened = std::fs::OpenOptions::new().read(true).custom_flags(flags.bits()).open(path);
+    let file = match opened {
+        Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(format!("cannot read result.json: {error}")),
+        Err(error) if error.raw_os_error() == Some(nix::errno::Errno::ELOOP as i32) => {
+            return bad(ErrorCode::OutputEscapes, "is a symbolic link".to_owned());
+        }
+        Err(error) => return bad(ErrorCode::ProverBrokeProtocol, format!("cannot be read: {error}")),
     };
-    if size > MAX_RESULT {
-        return Err(format!("result.json has {size} bytes, more than {MAX_RESULT}"));
+    if !file.metadata().is_ok_and(|found| found.is_file()) {
+        return bad(ErrorCode::OutputEscapes, "is no plain file".to_owned());
     }
-    let bytes = std::fs::read(path).map_err(|error| format!("cannot read result.json: {error}"))?;
-    if let Ok(FromProver::Failed { failure, .. }) = serde_json::from_slice(&bytes) {
-        return Ok(Some(Answer::Failed(failure)));
+    let mut bytes = Vec::new();
+    if let Err(error) = file.take(MAX_RESULT + 1).read_to_end(&mut bytes) {
+        return bad(ErrorCode::ProverBrokeProtocol, format!("cannot be read: {error}"));
     }
-    let result = serde_json::from_slice(&bytes).map_err(|error| format!("result.json is no result: {error}"))?;
-    Ok(Some(Answer::Result(result)))
+    result(&bytes).map(Some)
+}
+
+/// What a `result.json` says.
+pub(super) fn result(bytes: &[u8]) -> Result<Answer, String> {
+    if bytes.len() as u64 > MAX_RESULT {
+        let what = format!("result.json has more than {MAX_RESULT} bytes");
+        return Err(ErrorCode::OutputTooLarge.says(what));
+    }
+    if let Ok(FromProver::Failed { failure, .. }) = serde_json::from_slice(bytes) {
+        return Ok(Answer::Failed(failure));
+    }
+    let result = serde_json::from_slice(bytes).map_err(|error: serde_json::Error| {
+        let why = clip_middle(&error.to_string(), 500);
+        ErrorCode::ProverBrokeProtocol.says(format!("result.json is no result: {why}"))
+    })?;
+    Ok(Answer::Result(result))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_is_read_from_a_plain_file_of_bounded_size_and_from_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let code = |name: &str| read_result(&at(name)).err().map(|why| ErrorCode::find(&why));
+        assert!(matches!(read_result(&at("nothing")), Ok(None)));
+        let of = |bytes: u64| format!("{{\"message\":\"{}\"}}", "x".repeat(bytes as usize - 14));
+        std::fs::write(at("largest"), of(MAX_RESULT)).unwrap();
+        assert!(matches!(read_result(&at("largest")), Ok(Some(Answer::Result(_)))));
+        std::fs::write(at("larger"), of(MAX_RESULT + 1)).unwrap();
+        assert_eq!(code("larger"), Some(Some(ErrorCode::OutputTooLarge)));
+        // Either would be read for ever.
+        std::os::unix::fs::symlink("/dev/zero", at("link")).unwrap();
+        assert_eq!(code("link"), Some(Some(ErrorCode::OutputEscapes)));
+        nix::unistd::mkfifo(&at("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(code("pipe"), Some(Some(ErrorCode::OutputEscapes)));
+        std::fs::create_dir(at("directory")).unwrap();
+        assert_eq!(code("directory"), Some(Some(ErrorCode::OutputEscapes)));
+        std::fs::write(at("garbage"), [0xff, 0xfe]).unwrap();
+        assert_eq!(code("garbage"), Some(Some(ErrorCode::ProverBrokeProtocol)));
+    }
 }

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use push0_core::message::TaskMessage;
 use push0_core::pipeline::ProverCommand;
+use push0_core::record::clip_middle;
 use push0_core::{ErrorCode, ProverName, Sha256};
 use push0_prover::wire::{self, FromProver, Hello, PROTOCOL_VERSION, ToProver};
 use push0_runtime::port::Clock;
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{ChildStdin, ChildStdout};
 use tokio::sync::mpsc;
 use tracing::{debug, info};
@@ -18,7 +19,7 @@ use super::memory::{self, Kills};
 use super::process::{LAST_MOMENTS, Log, Process, describe};
 use super::{EXECUTABLE, Failure, Job, Launcher, Onlooker, Outcome, Seen, Watch, answer, executable};
 
-/// Longest line taken from a prover, bytes.
+/// Longest line taken from a prover, bytes, without its newline.
 const MAX_LINE: usize = 1 << 20;
 
 /// Messages read ahead; a prover that talks more than is listened to waits.
@@ -36,7 +37,7 @@ pub(super) struct Session {
     executable: Option<Sha256>,
 }
 
-enum Said {
+pub(super) enum Said {
     Message(FromProver),
     /// Not a message of the protocol: the beginning of the line, or what is wrong with it.
     Garbage(String),
@@ -232,17 +233,7 @@ fn broke_protocol(what: String) -> Failure {
 async fn listen(stdout: ChildStdout, say: mpsc::Sender<Said>, onlooker: Option<Arc<dyn Onlooker>>) {
     let mut stdout = BufReader::new(stdout);
     let mut line = Vec::new();
-    loop {
-        line.clear();
-        let said = match read_line(&mut stdout, &mut line).await {
-            Ok(false) => return,
-            Ok(true) if line.trim_ascii().is_empty() => continue,
-            Ok(true) => match serde_json::from_slice(&line) {
-                Ok(message) => Said::Message(message),
-                Err(error) => Said::Garbage(format!("{error} in {:?}", excerpt(&line))),
-            },
-            Err(error) => Said::Garbage(error.to_string()),
-        };
+    while let Some(said) = next(&mut stdout, &mut line).await {
         if let Some(onlooker) = &onlooker {
             onlooker.sees(match &said {
                 Said::Message(message) => Seen::Said(message),
@@ -256,8 +247,24 @@ async fn listen(stdout: ChildStdout, say: mpsc::Sender<Said>, onlooker: Option<A
     }
 }
 
+/// The next line that is not empty, as it is understood; `None` at the end. `line` is room to read into.
+pub(super) async fn next(stdout: &mut (impl AsyncBufRead + Unpin), line: &mut Vec<u8>) -> Option<Said> {
+    loop {
+        line.clear();
+        return match read_line(stdout, line).await {
+            Ok(false) => None,
+            Ok(true) if line.trim_ascii().is_empty() => continue,
+            Ok(true) => Some(match serde_json::from_slice(line) {
+                Ok(message) => Said::Message(message),
+                Err(error) => Said::Garbage(format!("{} in {:?}", clip_middle(&error.to_string(), 500), excerpt(line))),
+            }),
+            Err(error) => Some(Said::Garbage(error.to_string())),
+        };
+    }
+}
+
 /// Reads up to a newline or the end; false at the end.
-async fn read_line(stdout: &mut BufReader<ChildStdout>, line: &mut Vec<u8>) -> std::io::Result<bool> {
+async fn read_line(stdout: &mut (impl AsyncBufRead + Unpin), line: &mut Vec<u8>) -> std::io::Result<bool> {
     loop {
         let buffer = stdout.fill_buf().await?;
         if buffer.is_empty() {
@@ -265,13 +272,13 @@ async fn read_line(stdout: &mut BufReader<ChildStdout>, line: &mut Vec<u8>) -> s
         }
         let newline = buffer.iter().position(|byte| *byte == b'\n');
         let count = newline.map_or(buffer.len(), |at| at + 1);
+        if line.len() + count - usize::from(newline.is_some()) > MAX_LINE {
+            return Err(std::io::Error::other(format!("a line of more than {MAX_LINE} bytes")));
+        }
         line.extend_from_slice(&buffer[..count]);
         stdout.consume(count);
         if newline.is_some() {
             return Ok(true);
-        }
-        if line.len() > MAX_LINE {
-            return Err(std::io::Error::other(format!("a line of more than {MAX_LINE} bytes")));
         }
     }
 }

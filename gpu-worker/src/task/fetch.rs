@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use push0_core::message::{Finding, TaskMessage};
 use push0_core::pipeline::Kind;
-use push0_core::record::{BatchManifest, BlobRef, Versioned as _};
+use push0_core::record::{BatchManifest, BlobRef, MAX_BATCH_MANIFEST, Versioned as _};
 use push0_core::{ErrorCode, Sha256};
 use push0_runtime::port::{ErrorKind, PortError, PortResult};
 use tracing::warn;
@@ -85,8 +85,8 @@ fn named(env: &Env, task: &TaskMessage, fetched: &[Data]) -> Result<Vec<BlobRef>
     let ([manifest], [wanted]) = (fetched, &task.inputs[..]) else {
         return Err("it should be the one input".to_owned());
     };
-    if wanted.size > LARGEST_MANIFEST {
-        return Err(format!("it has {} bytes; at most {LARGEST_MANIFEST} are possible", wanted.size));
+    if wanted.size > MAX_BATCH_MANIFEST as u64 {
+        return Err(format!("it has {} bytes; at most {MAX_BATCH_MANIFEST} are possible", wanted.size));
     }
     let text = match manifest {
         Data::Memory(bytes) => String::from_utf8(bytes.to_vec()).map_err(|error| error.to_string())?,
@@ -94,9 +94,6 @@ fn named(env: &Env, task: &TaskMessage, fetched: &[Data]) -> Result<Vec<BlobRef>
     };
     expand(&text, &env.limits)
 }
-
-/// Bytes: of a batch of a thousand blocks, each with two keys as long as keys may be, and some.
-const LARGEST_MANIFEST: u64 = 8 << 20;
 
 /// The further inputs that a batch's manifest names, in order, if there are not too many.
 pub fn expand(manifest: &str, limits: &Limits) -> Result<Vec<BlobRef>, String> {

@@ -158,3 +158,31 @@ fn a_batch_is_split_into_its_blocks_and_one_with_another_block_or_proof_is_refus
     .unwrap();
     assert!(split(&[0, 1], &[0, 1]).unwrap_err().message.contains("not one of the whole block"));
 }
+
+#[test]
+fn numbers_at_their_end_overflow_nothing_and_a_witness_cannot_ask_for_files_without_end() {
+    let bench = Bench::new(Value::Null);
+    fs::write(bench.path("witness"), r#"{"segments":4294967295}"#).unwrap();
+    let failure = bench.run("split", Kind::Split, &["witness"], "split").unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Permanent);
+    assert!(failure.message.contains("at most 100000"), "{failure:?}");
+    assert!(!bench.path("split").exists());
+
+    let hash = "ab".repeat(32);
+    let whole = json!({ "digest": "d", "block": hash, "first": 0, "last": u32::MAX });
+    fs::write(bench.path("whole"), whole.to_string()).unwrap();
+    let header = json!({ "chain": "demo", "number": 1, "hash": hash, "parent_hash": null, "segments": 0 });
+    fs::write(bench.path("header"), header.to_string()).unwrap();
+    let found = bench.run("verify", Kind::Verify, &["whole", "header"], "none").unwrap();
+    assert_eq!(found.verdict, Some(Verdict::BadProof));
+    assert_eq!(bench.run("join", Kind::Join, &["whole", "whole"], "j").unwrap_err().children, [0, 1]);
+    let blocks = [u64::MAX, 0].map(|number| json!({ "number": number, "hash": hash }));
+    fs::write(bench.path("manifest"), json!({ "chain": "demo", "blocks": blocks }).to_string()).unwrap();
+    let header = json!({ "chain": "demo", "number": u64::MAX, "hash": hash, "parent_hash": null, "segments": 1 });
+    fs::write(bench.path("header"), header.to_string()).unwrap();
+    let proof = json!({ "digest": "d", "block": hash, "first": 0, "last": 0 });
+    fs::write(bench.path("proof"), proof.to_string()).unwrap();
+    let inputs = ["manifest", "proof", "header", "proof", "header"];
+    let failure = bench.run("split", Kind::Split, &inputs, "batch").unwrap_err();
+    assert!(failure.message.contains("not the next one"), "{failure:?}");
+}

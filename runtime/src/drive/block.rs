@@ -176,7 +176,8 @@ async fn note_start(context: &Context, view: &RunView, report: &Report) -> Resul
     };
     let known = row.as_ref().map(|row| NodeView::read(&row.attributes)).unwrap_or_default();
     let is_over = known.start_of(attempt, copy).is_some_and(|start| start.has_taken_over_from(report.handout));
-    if attempt != known.wanted.attempt || is_over {
+    // Who is barred and took it all the same shall not lose it once more.
+    if attempt != known.wanted.attempt || is_over || known.wanted.barred.contains(&report.worker) {
         return Ok(Handled::Ignored(block::Ignored::Stale));
     }
     let before = row.as_ref().and_then(|row| row.attribute(&name)).cloned();

@@ -1,7 +1,7 @@
 //! Records in and out of the table and the blobs.
 
 use push0_core::ErrorCode;
-use push0_core::record::{BlobRef, RowKey, Versioned};
+use push0_core::record::{BlobRef, DecodeError, RowKey, Versioned};
 
 use super::{Context, DriveError};
 use crate::port::{ErrorKind, Key, Row};
@@ -48,6 +48,10 @@ impl From<DecodeFailure> for DriveError {
 
 /// A record from a blob, checked against the digest it is pinned by. `Damaged`, after a second look, if it is not that or not there.
 pub(super) async fn read_blob<T: Versioned>(context: &Context, blob: &BlobRef) -> Result<T, DriveError> {
+    let (record, size, limit) = (T::NAME, usize::try_from(blob.size).unwrap_or(usize::MAX), T::LIMIT);
+    if size > limit {
+        return Err(DriveError::Stored { what: blob.key.clone(), error: DecodeError::TooLong { record, size, limit } });
+    }
     let bytes = match read_pinned(context, blob).await {
         Err(DriveError::Damaged(_)) => read_pinned(context, blob).await?,
         read => read?,

@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use push0_core::record::MAX_BLOB_KEY;
 use push0_core::{ErrorCode, Sha256};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use sha2::Digest as _;
@@ -47,10 +48,10 @@ pub(crate) fn check_key(key: &str) -> PortResult<()> {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._=-".contains(&byte);
     let is_part =
         |part: &str| (1..=128).contains(&part.len()) && part != "." && part != ".." && part.bytes().all(is_allowed);
-    if key.len() > 512 || !key.split('/').all(is_part) {
+    if key.len() > MAX_BLOB_KEY || !key.split('/').all(is_part) {
         let shown: String = key.chars().take(100).collect();
         return Err(PortError::permanent(format!(
-            "{shown:?} is not a blob key: parts of 1 to 128 of A-Z a-z 0-9 . _ = -, joined by /, at most 512 bytes"
+            "{shown:?} is not a blob key: parts of 1 to 128 of A-Z a-z 0-9 . _ = -, joined by /, at most {MAX_BLOB_KEY} bytes"
         )));
     }
     Ok(())
@@ -238,7 +239,8 @@ impl Store {
         let Some((info, mut source)) = self.open(key).await? else {
             return Ok(None);
         };
-        let mut bytes = Vec::with_capacity(info.size as usize);
+        // Of what its row says of its size nothing is believed: it is damaged where the rest is.
+        let mut bytes = Vec::with_capacity(info.size.min(CHUNK as u64) as usize);
         source.read_to_end(&mut bytes).map_err(|error| reading(key, &error))?;
         if Sha256::of(&bytes) != info.sha256 {
             return Err(damaged(key));
@@ -270,7 +272,7 @@ impl Store {
             return Ok(None);
         };
         let length = length.min(info.size.saturating_sub(offset));
-        let mut bytes = Vec::with_capacity(length as usize);
+        let mut bytes = Vec::with_capacity(length.min(CHUNK as u64) as usize);
         source
             .seek(SeekFrom::Start(offset.min(info.size)))
             .and_then(|_| source.take(length).read_to_end(&mut bytes))

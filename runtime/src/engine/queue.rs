@@ -13,8 +13,7 @@ use super::fairness::{self, Turns};
 use super::waiting::Line;
 use crate::port::{Delivery, Outgoing, PortError, PortResult, QueueStats};
 
-/// Body bytes.
-pub(super) const MAX_BODY: usize = 64 * 1024;
+pub(super) use push0_core::message::MAX_MESSAGE as MAX_BODY;
 /// Messages a receive.
 pub(super) const MAX_RECEIVE: usize = 10;
 /// A dedup id is remembered this long after the send that stored it, whatever became of the message.
@@ -98,10 +97,10 @@ fn candidate(row: &Row<'_>) -> rusqlite::Result<Candidate> {
     let (id, receives) = (row.get::<_, i64>("id")?, row.get::<_, u32>("receives")?);
     let delivery = Delivery {
         id: id.to_string(),
-        receipt: format!("{id}.{}", receives + 1),
+        receipt: format!("{id}.{}", receives.saturating_add(1)),
         body: row.get("body")?,
         group: row.get("grp")?,
-        receive_count: receives + 1,
+        receive_count: receives.saturating_add(1),
         sent_at: Millis(row.get("sent_at")?),
     };
     Ok(Candidate { id, receives, delivery })

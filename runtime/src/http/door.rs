@@ -30,6 +30,12 @@ use super::auth::Source;
 /// A peer that acknowledges nothing, or takes nothing, for so long is gone.
 pub(super) const DEAD_PEER: Duration = Duration::from_secs(30);
 
+/// Bytes of a request's head, and of what is read of a body at a time.
+const MAX_HEAD: usize = 64 * 1024;
+
+/// Headers of a request.
+const MAX_HEADERS: usize = 64;
+
 /// How long a connection is silent before it is asked whether it is still there.
 pub(super) const KEEPALIVE: Duration = Duration::from_secs(15);
 
@@ -117,7 +123,7 @@ pub(super) async fn serve<L: Listener>(
     let mut connections = JoinSet::new();
     let mut last_said: Option<Instant> = None;
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(limits.head);
+    http.timer(TokioTimer::new()).header_read_timeout(limits.head).max_buf_size(MAX_HEAD).max_headers(MAX_HEADERS);
     let mut closed = pin!(closed);
     loop {
         let (stream, address) = tokio::select! {

@@ -35,6 +35,9 @@ const MAX_CALL: usize = 32 << 20;
 /// A worker's: ten reports fit.
 const MAX_WORKER_CALL: usize = 2 << 20;
 
+/// Keys a worker gets in one list: it looks for a handful.
+const MAX_WORKER_LIST: usize = 1_000;
+
 /// A receive waits no longer than this in one call; the client asks again.
 const MAX_WAIT: Millis = Millis::from_secs(60);
 
@@ -291,6 +294,10 @@ async fn perform_for_worker(shared: &Shared, worker: &WorkerCall<'_>, call: Call
         Call::QueueExtend { queue, receipt, lease } => answer(worker.extend(&queue, &receipt, lease).await),
         Call::QueueRelease { queue, receipt, delay } => answer(worker.release(&queue, &receipt, delay).await),
         Call::QueueAck { queue, receipt } => answer(worker.ack(&queue, &receipt).await),
+        Call::BlobList { limit, .. } if limit > MAX_WORKER_LIST => {
+            let what = format!("a list of {limit} keys; a worker gets at most {MAX_WORKER_LIST} in one");
+            refusal(PortError::permanent(ErrorCode::BadRequest.says(what)))
+        }
         other => perform(shared, other).await,
     }
 }

@@ -11,6 +11,7 @@ use push0_core::{ChainId, Class, Millis, ProverName};
 use toml::Table;
 
 use super::layers::Reader;
+use super::read_text;
 
 const KEYS: [&str; 18] = [
     "id",
@@ -33,6 +34,9 @@ const KEYS: [&str; 18] = [
     "late",
 ];
 
+/// Most chains of a configuration: each is looked at in turn, and named in messages and metrics.
+const MAX_CHAINS: usize = 1_000;
+
 /// Longest deadline, milliseconds: 30 days.
 const LONGEST_DEADLINE: u64 = 30 * 24 * 60 * 60 * 1000;
 
@@ -44,6 +48,12 @@ pub(super) fn read(
     let tables = std::mem::take(&mut reader.chains);
     if tables.is_empty() && needs_chain {
         reader.mistake("[[chain]]", "there is no chain: `push0 init` writes a configuration that has one");
+    }
+    if tables.len() > MAX_CHAINS {
+        let what =
+            format_args!("there are {}; at most {MAX_CHAINS} are possible: run several installations", tables.len());
+        reader.mistake("[[chain]]", what);
+        return Default::default();
     }
     let mut pipelines = Pipelines::default();
     let mut catalog = Catalog::default();
@@ -212,8 +222,7 @@ fn read_pipeline(reader: &mut Reader, path: &Path) -> Option<PipelineFile> {
 
 /// Reads a pipeline file as a worker of this directory has to understand it.
 pub fn pipeline_file(path: &Path) -> Result<PipelineFile, Mistakes> {
-    let text =
-        std::fs::read_to_string(path).map_err(|error| Mistakes(vec![format!("cannot read the pipeline: {error}")]))?;
+    let text = read_text(path).map_err(|error| Mistakes(vec![format!("cannot read the pipeline: {error}")]))?;
     let mut file = pipeline::parse(&text)?;
     // A program with a `/` is relative to the pipeline's file, wherever the worker is started.
     let directory = path.parent().unwrap_or(Path::new("")).canonicalize().unwrap_or_default();

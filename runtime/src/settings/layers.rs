@@ -16,6 +16,9 @@ use toml::{Table, Value};
 
 use super::Sources;
 
+/// Most tokens of a configuration.
+const MAX_TOKENS: usize = 1_000;
+
 /// Every plain setting: its key in the file, and its variable.
 const KEYS: [(&str, &str); 29] = [
     ("data", "PUSH0_DATA"),
@@ -246,6 +249,11 @@ impl Reader {
     /// `[[token]]` tables: `role`, `pool` for a worker's, `name`, and `value` or `file`; with the files.
     pub(super) fn tokens(&mut self, directory: &Path) -> (Vec<Token>, Vec<PathBuf>) {
         let (mut tokens, mut files) = (Vec::new(), Vec::new());
+        if self.tokens.len() > MAX_TOKENS {
+            let what = format_args!("there are {}; at most {MAX_TOKENS} are possible", self.tokens.len());
+            self.mistake("[[token]]", what);
+            return (tokens, files);
+        }
         for (position, table) in std::mem::take(&mut self.tokens).into_iter().enumerate() {
             let at = format!("[[token]] {}", position + 1);
             self.only_keys(&table, &at, &["name", "role", "pool", "value", "file"]);
@@ -301,7 +309,7 @@ impl Reader {
             (true, false) => self.required::<String>(table, at, "value")?,
             (false, true) => {
                 let path = directory.join(self.required::<String>(table, at, "file")?);
-                match std::fs::read_to_string(&path) {
+                match super::read_text(&path) {
                     Ok(text) => {
                         files.push(path);
                         text.trim().to_owned()

@@ -381,3 +381,30 @@ fn every_mistake_of_a_batch_chain_is_named() {
         assert!(found.contains(wanted), "{batch}\n{found}");
     }
 }
+
+#[test]
+fn files_and_counts_hold_at_their_bound_and_are_refused_beyond_it() {
+    let padded = |bytes: usize| Dir::new(&format!("{CHAIN}#{}", " ".repeat(bytes - CHAIN.len() - 1)));
+    padded(MAX_FILE).read();
+    let mistakes = padded(MAX_FILE + 1).mistakes();
+    assert!(mistakes[0].contains("more than 1048576 bytes"), "{mistakes:?}");
+    let endless = Dir::new(&CHAIN.replace("p.toml", "/dev/zero")).mistakes();
+    assert!(endless[0].contains("cannot read the pipeline") && endless[0].contains("more than 1048576"), "{endless:?}");
+
+    let chains = |count: usize| -> String {
+        (0..count).map(|number| CHAIN.replace("demo", &format!("demo-{number}"))).collect()
+    };
+    assert_eq!(Dir::new(&chains(1_000)).read().catalog.chains.len(), 1_000);
+    let mistakes = Dir::new(&chains(1_001)).mistakes();
+    assert!(mistakes[0].contains("at most 1000 are possible: run several installations"), "{mistakes:?}");
+
+    let tokens = |count: usize| -> String {
+        let token = |number| {
+            format!("[[token]]\nname = \"t{number}\"\nrole = \"operator\"\nvalue = \"secret-of-token-{number}\"\n")
+        };
+        (0..count).map(token).collect()
+    };
+    assert_eq!(Dir::new(&format!("{CHAIN}{}", tokens(1_000))).read().tokens.len(), 1_000);
+    let mistakes = Dir::new(&format!("{CHAIN}{}", tokens(1_001))).mistakes();
+    assert!(mistakes[0].contains("at most 1000 are possible"), "{mistakes:?}");
+}

@@ -15,7 +15,7 @@ use super::{Sqs, seconds};
 use crate::port::{Outgoing, PortError, PortResult};
 
 /// Body bytes.
-pub(super) const MAX_BODY: usize = 64 * 1024;
+pub(super) use push0_core::message::MAX_MESSAGE as MAX_BODY;
 const MAX_DELAY: Millis = Millis::from_secs(15 * 60);
 /// Characters of a group or a dedup id.
 const MAX_NAME: usize = 128;

@@ -193,8 +193,8 @@ async fn look(context: &Context, part: &Part<'_>, watch: Option<&Watch>, quiet: 
     let rows = rows(context, &view.run.id, graph.as_ref(), part.piece).await?;
     let open = block::open(view, graph.as_ref(), part.piece, part.sent(), context.began, |node| rows.get(&node));
     let has_unsent = part.has_unsent();
-    let idle = idle(context, &open, has_unsent).await?;
-    let seen = Seen { open: &open, has_unsent, idle: &idle };
+    let (idle, taken) = quiet_queues(context, &open, has_unsent).await?;
+    let seen = Seen { open: &open, has_unsent, idle: &idle, taken: &taken };
     Ok(block::look(watch, &seen, quiet, context.clock.now()))
 }
 
@@ -244,33 +244,43 @@ async fn rows_between(context: &Context, run: &RunId, first: Node, last: u32) ->
     }
 }
 
-/// Those queues that matter to open tasks and are empty, with their dead-letter queues. A task is looked for before the report of it.
-async fn idle(context: &Context, open: &[Open], has_unsent: bool) -> Result<BTreeSet<String>, DriveError> {
-    let mut idle = BTreeSet::new();
+/// Those queues that matter to open tasks and are empty, and those in which nothing waits, each with its dead-letter queue. A task is looked
+/// for before the report of it.
+async fn quiet_queues(
+    context: &Context,
+    open: &[Open],
+    has_unsent: bool,
+) -> Result<(BTreeSet<String>, BTreeSet<String>), DriveError> {
+    let (mut idle, mut taken) = (BTreeSet::new(), BTreeSet::new());
     let work: BTreeSet<&str> = open.iter().map(|task| task.queue.as_str()).collect();
     for name in work.into_iter().chain(has_unsent.then_some(queue::RANGES)) {
-        if is_empty(context, name).await? {
+        let (waiting, in_flight) = counts(context, name).await?;
+        if waiting == 0 {
+            taken.insert(name.to_owned());
+        }
+        if waiting + in_flight == 0 {
             idle.insert(name.to_owned());
         }
     }
-    let waiting = open.iter().filter(|task| idle.contains(&task.queue));
-    let reports: BTreeSet<&str> = waiting.map(|task| task.reports).collect();
+    let sought = open.iter().filter(|task| idle.contains(&task.queue));
+    let reports: BTreeSet<&str> = sought.map(|task| task.reports).collect();
     for name in reports {
-        if is_empty(context, name).await? {
+        let (waiting, in_flight) = counts(context, name).await?;
+        if waiting + in_flight == 0 {
             idle.insert(name.to_owned());
         }
     }
-    Ok(idle)
+    Ok((idle, taken))
 }
 
-async fn is_empty(context: &Context, name: &str) -> Result<bool, DriveError> {
-    for name in [name, &format!("{name}-dlq")] {
-        let stats = context.queue.stats(name).await?;
-        if stats.visible + stats.in_flight + stats.delayed > 0 {
-            return Ok(false);
-        }
+/// How many messages of a queue wait, and how many are in flight. What lies among its dead letters waits, whoever looks at it.
+async fn counts(context: &Context, name: &str) -> Result<(u64, u64), DriveError> {
+    let own = context.queue.stats(name).await?;
+    if own.visible + own.delayed > 0 {
+        return Ok((own.visible + own.delayed, own.in_flight));
     }
-    Ok(true)
+    let dead = context.queue.stats(&format!("{name}-dlq")).await?;
+    Ok((dead.visible + dead.in_flight + dead.delayed, own.in_flight))
 }
 
 /// Does what a look asks for. What is cut off here is found again by later looks.
