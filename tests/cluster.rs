@@ -1,7 +1,6 @@
 //! A cluster: an owner and two worker hosts, each on a network of its own. One host is cut off in the middle of proving and comes back; the
 //! owner is killed and started again under its workers.
 
-use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -28,7 +27,7 @@ impl Cluster {
         let params = "duration_ms = 400".to_owned();
         let options = Options { workers: 0, lease_ms: LEASE_MS, params, ..Options::default() };
         let mut owner = Installation::new(&options);
-        let tokens = ["rack1", "rack2"].map(|name| token(&owner, name));
+        let tokens = ["rack1", "rack2"].map(|name| owner.token(name));
         let network = Network::new(tokens.len());
         start(&mut owner, &network);
         let host = |number: usize| Host::start(&network, number, &tokens[number - 1], LEASE_MS);
@@ -73,15 +72,6 @@ impl Cluster {
         self.runtime.block_on(self.judge.look_for_overwriting(&client));
         self.runtime.block_on(self.judge.judge(&client, &self.hashes, SEGMENTS));
     }
-}
-
-/// Makes a token as an operator does, and adds its table to the owner's configuration.
-fn token(owner: &Installation, name: &str) -> PathBuf {
-    let table = owner.cli_ok(&["token", "new", "--role", "worker", "--pool", "cpu", "--name", name]);
-    let config = owner.path("push0.toml");
-    let text = fs::read_to_string(&config).expect("it was written");
-    fs::write(config, format!("{text}{table}")).expect("the directory is writable");
-    owner.path(&format!("{name}.token"))
 }
 
 fn start(owner: &mut Installation, network: &Network) {

@@ -1,11 +1,10 @@
 //! The operator's side of storage, on a system that works: backups, full disks.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use push0_runtime::port::{Blobs, Queue as _};
 use push0_tests::chaos::installation::wait_until;
-use push0_tests::chaos::{Installation, Judge, Options};
+use push0_tests::chaos::{Installation, Judge, Options, SmallDisk};
 use serde_json::Value;
 
 const SEGMENTS: u32 = 16;
@@ -97,51 +96,6 @@ fn a_stopped_system_is_backed_up_too_and_a_backup_overwrites_nothing() {
     installation.cli_ok(&["restore", backup]);
     start(&mut installation);
     finish(&installation, &mut Judge::default(), &hashes);
-}
-
-/// A disk of so many MiB on the data directory, where this user may mount one.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn on(path: PathBuf, mib: u32) -> Option<Self> {
-        std::fs::create_dir_all(&path).expect("the directory can be made");
-        let options = format!("size={mib}m");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&path).output();
-        match mounted {
-            Ok(output) if output.status.success() => Some(Self(path)),
-            Ok(output) => {
-                eprintln!("skipped: no tmpfs can be mounted here: {}", String::from_utf8_lossy(&output.stderr).trim());
-                None
-            }
-            Err(error) => {
-                eprintln!("skipped: mount cannot be run: {error}");
-                None
-            }
-        }
-    }
-
-    /// Writes a file until there is no room for one byte more.
-    fn fill(&self) {
-        let mut file = std::fs::File::options().create(true).append(true).open(self.filler()).expect("a file");
-        for piece in [1 << 20, 4096, 1] {
-            let bytes = vec![0; piece];
-            while std::io::Write::write_all(&mut file, &bytes).is_ok() {}
-        }
-    }
-
-    fn free(&self) {
-        std::fs::remove_file(self.filler()).expect("the filler is there");
-    }
-
-    fn filler(&self) -> PathBuf {
-        self.0.join("filler")
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
-    }
 }
 
 /// A submission is refused with the code of a full disk, and is worth another try.

@@ -52,6 +52,11 @@ window = 8
 impl Cloud {
     /// An account with nothing in it, and a directory with these files, of which `push0.toml` is one. `{prefix}` in it is the account's.
     pub fn new(files: &[(&str, &str)]) -> Self {
+        Self::at(emulator::ministack(), files)
+    }
+
+    /// The same at the address of another emulator than the tests'.
+    pub fn at(endpoint: String, files: &[(&str, &str)]) -> Self {
         let account = emulator::account();
         let directory = tempfile::Builder::new().prefix("p0").tempdir().expect("a temporary directory");
         let prefix = emulator::prefix(&account);
@@ -59,14 +64,14 @@ impl Cloud {
             let content = content.replace("{prefix}", &prefix);
             fs::write(directory.path().join(name), content).expect("the directory is writable");
         }
-        Self { directory, account, prefix, endpoint: emulator::ministack(), processes: Vec::new(), log: None }
+        Self { directory, account, prefix, endpoint, processes: Vec::new(), log: None }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(program("push0"));
         command
             .current_dir(self.directory.path())
@@ -164,13 +169,18 @@ impl Cloud {
     }
 
     pub async fn upload_bytes(&self, chain: &str, number: u64, hash: &str, bytes: Vec<u8>) {
+        self.try_upload(chain, number, hash, bytes).await.expect("the emulator stores a witness");
+    }
+
+    pub async fn try_upload(&self, chain: &str, number: u64, hash: &str, bytes: Vec<u8>) -> Result<(), String> {
         let put = self.connection().await.s3().put_object();
         put.bucket(format!("{}-witnesses", self.prefix))
             .key(format!("witnesses/{chain}/{number}/{hash}/witness"))
             .body(bytes.into())
             .send()
             .await
-            .expect("the emulator stores a witness");
+            .map(|_| ())
+            .map_err(|error| format!("{error:?}"))
     }
 
     /// Writes block `number` of so many segments for the echo prover; its submission file, its witness, its hash.

@@ -43,12 +43,12 @@ pub struct Installation {
     workers: Vec<Child>,
 }
 
-/// A program of this workspace, built beside the test.
+/// A program of this workspace, built beside the test (which lies in `deps`) or the program that runs.
 pub fn program(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("a test has a file");
-    let built = test.parent().and_then(Path::parent).expect("tests lie in target/PROFILE/deps").join(name);
-    assert!(built.exists(), "{} is missing: run `cargo build --workspace --bins` first", built.display());
-    built
+    let own = std::env::current_exe().expect("a test has a file");
+    let folders: Vec<&Path> = own.ancestors().skip(1).take(2).collect();
+    let built = folders.iter().map(|folder| folder.join(name)).find(|program| program.is_file());
+    built.unwrap_or_else(|| panic!("{name} is missing in {folders:?}: run `cargo build --workspace --bins` first"))
 }
 
 /// A pipeline of the echo prover; `params` of its `prove` and `join` stages.
@@ -176,7 +176,16 @@ reaper_ms = 500
         self.up = Some(up.expect("push0 starts"));
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    /// Makes a worker's token as an operator does, and adds its table to the configuration; the file that holds it.
+    pub fn token(&self, name: &str) -> PathBuf {
+        let table = self.cli_ok(&["token", "new", "--role", "worker", "--pool", "cpu", "--name", name]);
+        let config = self.path("push0.toml");
+        let text = fs::read_to_string(&config).expect("it was written");
+        fs::write(config, format!("{text}{table}")).expect("the directory is writable");
+        self.path(&format!("{name}.token"))
+    }
+
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(program("push0"));
         command.current_dir(self.directory.path()).args(args).stdin(Stdio::null());
         command
@@ -344,6 +353,12 @@ pub fn tree_of(pid: u32) -> Vec<u32> {
     found
 }
 
+/// What a process has started and that still runs.
+pub fn children_of(pid: u32) -> Vec<u32> {
+    let children = parents().into_iter().filter(|(_, parent)| *parent == pid).map(|(child, _)| child);
+    children.filter(|child| is_running(*child)).collect()
+}
+
 pub fn signal(pid: u32, signal: Signal) {
     // It may be gone already.
     let _ = kill(Pid::from_raw(pid as i32), signal);
@@ -363,11 +378,11 @@ fn stat_field(pid: u32, field: usize) -> Option<String> {
     rest.split_whitespace().nth(field).map(str::to_owned)
 }
 
-fn is_running(pid: u32) -> bool {
+pub fn is_running(pid: u32) -> bool {
     stat_field(pid, 0).is_some_and(|state| state != "Z" && state != "X")
 }
 
-fn command_line(pid: u32) -> String {
+pub fn command_line(pid: u32) -> String {
     let raw = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     String::from_utf8_lossy(&raw).replace('\0', " ")
 }

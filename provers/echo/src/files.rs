@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct SegmentFile {
     pub block: String,
     pub segment: u32,
+    /// SHA-256 of the witness, where `split` was told to state it; so on all the way to the proof.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub witness: Option<String>,
 }
 
 /// The block's header.
@@ -18,6 +21,8 @@ pub(crate) struct Header {
     pub hash: String,
     pub parent_hash: Option<String>,
     pub segments: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub witness: Option<String>,
     /// Of a batch: the hashes of the blocks it is made of, one segment each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blocks: Vec<String>,
@@ -39,6 +44,14 @@ pub(crate) struct Batched {
     pub parent_hash: Option<String>,
 }
 
+impl Header {
+    /// What a proof of the block covers.
+    pub(crate) fn whole(&self) -> Covers {
+        let Self { hash, witness, segments, .. } = self;
+        Covers { block: hash.clone(), witness: witness.clone(), first: 0, last: segments.saturating_sub(1) }
+    }
+}
+
 /// What every stage after `split` writes: which segments of which block it covers, both ends included.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -48,6 +61,8 @@ pub(crate) struct Artifact {
     pub block: String,
     pub first: u32,
     pub last: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub witness: Option<String>,
 }
 
 /// A value as one line of JSON.
@@ -57,12 +72,21 @@ pub(crate) fn line(value: &impl Serialize) -> Vec<u8> {
     bytes
 }
 
-/// Block, first and last segment of an input: a segment or an artifact.
-pub(crate) fn range(bytes: &[u8]) -> Result<(String, u32, u32), String> {
-    if let Ok(segment) = serde_json::from_slice::<SegmentFile>(bytes) {
-        return Ok((segment.block, segment.segment, segment.segment));
+/// What an input covers, be it a segment or an artifact.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Covers {
+    pub block: String,
+    pub witness: Option<String>,
+    pub first: u32,
+    pub last: u32,
+}
+
+pub(crate) fn covers(bytes: &[u8]) -> Result<Covers, String> {
+    if let Ok(SegmentFile { block, segment, witness }) = serde_json::from_slice(bytes) {
+        return Ok(Covers { block, witness, first: segment, last: segment });
     }
     let artifact: Artifact =
         serde_json::from_slice(bytes).map_err(|error| format!("neither a segment nor an artifact of echo: {error}"))?;
-    Ok((artifact.block, artifact.first, artifact.last))
+    let Artifact { block, first, last, witness, .. } = artifact;
+    Ok(Covers { block, witness, first, last })
 }

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use push0_prover::{Ctx, Failure, Hello, Kind, Prover, Task, TaskResult, Verdict, hello};
 use sha2::{Digest, Sha256};
 
-use crate::files::{Artifact, Header, Manifest, SegmentFile};
+use crate::files::{Artifact, Covers, Header, Manifest, SegmentFile, covers};
 use crate::params::{Params, Witness};
 use crate::script::Action;
 
@@ -54,18 +54,16 @@ impl Prover for Echo {
             return Err(Failure::permanent("a check takes the artifact, the header, the first and the last segment"));
         };
         let header: Header = serde_json::from_slice(&read(header)?).map_err(Failure::permanent)?;
-        let ends = [read(first)?, read(last)?].map(|bytes| files::range(&bytes));
-        let [Ok((_, first, _)), Ok((_, _, last))] = ends else {
+        let ends = [read(first)?, read(last)?].map(|bytes| covers(&bytes));
+        let [Ok(Covers { first, .. }), Ok(Covers { last, .. })] = ends else {
             return Err(Failure::bad_input([2, 3], "the segments are none"));
         };
-        let found = files::range(&read(artifact)?);
-        Ok(match found {
-            Ok((block, from, to)) if (&block, from, to) == (&header.hash, first, last) => {
-                TaskResult::verdict(Verdict::Ok, "")
-            }
-            Ok((block, from, to)) => TaskResult::verdict(
+        let wanted = Covers { block: header.hash, witness: header.witness, first, last };
+        Ok(match covers(&read(artifact)?) {
+            Ok(found) if found == wanted => TaskResult::verdict(Verdict::Ok, ""),
+            Ok(found) => TaskResult::verdict(
                 Verdict::BadProof,
-                format!("it covers {from}-{to} of block {block}, not {first}-{last}"),
+                format!("it covers {}-{} of block {}, not {first}-{last}", found.first, found.last, found.block),
             ),
             Err(why) => TaskResult::verdict(Verdict::BadProof, why),
         })
@@ -166,7 +164,8 @@ fn split(task: &Task, params: &Params, ctx: &Ctx) -> Result<TaskResult, Failure>
         return split_batch(task, params, ctx);
     };
     // A witness that is no such JSON is fine: then the stage's parameters and the block say it all.
-    let witness: Witness = serde_json::from_slice(&read(input)?).unwrap_or_default();
+    let bytes = read(input)?;
+    let witness: Witness = serde_json::from_slice(&bytes).unwrap_or_default();
     wait(witness.duration_ms.unwrap_or(params.duration_ms), ctx)?;
     let segments = witness.segments.unwrap_or(params.segments);
     let block = &task.block;
@@ -176,6 +175,7 @@ fn split(task: &Task, params: &Params, ctx: &Ctx) -> Result<TaskResult, Failure>
         hash: witness.hash.unwrap_or_else(|| block.hash.clone()),
         parent_hash: witness.parent_hash,
         segments,
+        witness: params.state_witness.then(|| hex::encode(Sha256::digest(&bytes))),
         blocks: Vec::new(),
     };
     leave(task, &header)
@@ -209,8 +209,8 @@ fn split_batch(task: &Task, params: &Params, ctx: &Ctx) -> Result<TaskResult, Fa
         if (&header.chain, header.number, &header.hash) != (&manifest.chain, block.number, &block.hash) {
             return Err(wrong("its header is another block's"));
         }
-        match files::range(&read(&files[0])?) {
-            Ok((of, 0, last)) if of == block.hash && last.checked_add(1) == Some(header.segments) => {}
+        match covers(&read(&files[0])?) {
+            Ok(proof) if proof == header.whole() => {}
             Ok(_) => return Err(wrong("its proof is not one of the whole block")),
             Err(why) => return Err(wrong(&why)),
         }
@@ -222,6 +222,7 @@ fn split_batch(task: &Task, params: &Params, ctx: &Ctx) -> Result<TaskResult, Fa
         hash: last.hash.clone(),
         parent_hash: first.parent_hash.clone(),
         segments: manifest.blocks.len() as u32,
+        witness: None,
         blocks: manifest.blocks.iter().map(|block| block.hash.clone()).collect(),
     };
     leave(task, &header)
@@ -236,7 +237,7 @@ fn leave(task: &Task, header: &Header) -> Result<TaskResult, Failure> {
     let directory = task.output.join("segments");
     fs::create_dir_all(&directory).map_err(Failure::retryable)?;
     for segment in 0..header.segments {
-        let content = SegmentFile { block: header.hash.clone(), segment };
+        let content = SegmentFile { block: header.hash.clone(), segment, witness: header.witness.clone() };
         write(&directory.join(format!("{segment:06}")), &files::line(&content))?;
     }
     write(&task.output.join("header"), &files::line(header))?;
@@ -249,8 +250,8 @@ fn one(task: &Task, params: &Params) -> Result<TaskResult, Failure> {
         return Err(Failure::permanent(format!("{} takes one input, not {}", task.stage, task.inputs.len())));
     };
     let bytes = read(input)?;
-    let (block, first, last) = files::range(&bytes).map_err(|why| Failure::bad_input([0], why))?;
-    finish(task, params, &[bytes], Artifact { digest: String::new(), block, first, last })
+    let covers = covers(&bytes).map_err(|why| Failure::bad_input([0], why))?;
+    finish(task, params, &[bytes], covers)
 }
 
 fn join(task: &Task, params: &Params) -> Result<TaskResult, Failure> {
@@ -258,20 +259,21 @@ fn join(task: &Task, params: &Params) -> Result<TaskResult, Failure> {
         return Err(Failure::permanent("join takes at least two inputs"));
     }
     let mut contents = Vec::with_capacity(task.inputs.len());
-    let mut joined: Option<Artifact> = None;
+    let mut joined: Option<Covers> = None;
     for (at, input) in (0..).zip(&task.inputs) {
         let bytes = read(input)?;
-        let (block, first, last) = files::range(&bytes).map_err(|why| Failure::bad_input([at], why))?;
+        let right = covers(&bytes).map_err(|why| Failure::bad_input([at], why))?;
         joined = Some(match joined {
-            None => Artifact { digest: String::new(), block, first, last },
-            Some(left) if left.block != block => {
+            None => right,
+            Some(left) if (&left.block, &left.witness) != (&right.block, &right.witness) => {
                 return Err(Failure::bad_input([at], format!("input {at} is of another block")));
             }
-            Some(left) if left.last.checked_add(1) != Some(first) => {
-                let message = format!("segments {}-{} are followed by {first}-{last}", left.first, left.last);
+            Some(left) if left.last.checked_add(1) != Some(right.first) => {
+                let message =
+                    format!("segments {}-{} are followed by {}-{}", left.first, left.last, right.first, right.last);
                 return Err(Failure::bad_input([at - 1, at], message));
             }
-            Some(left) => Artifact { last, ..left },
+            Some(left) => Covers { last: right.last, ..left },
         });
         contents.push(bytes);
     }
@@ -279,13 +281,14 @@ fn join(task: &Task, params: &Params) -> Result<TaskResult, Failure> {
 }
 
 /// Writes an artifact whose digest is over the stage and the inputs' contents: equal for every attempt.
-fn finish(task: &Task, params: &Params, inputs: &[Vec<u8>], artifact: Artifact) -> Result<TaskResult, Failure> {
+fn finish(task: &Task, params: &Params, inputs: &[Vec<u8>], covers: Covers) -> Result<TaskResult, Failure> {
     let mut sha = Sha256::new();
     sha.update(format!("{:?}-{}\n", task.kind, task.stage));
     for input in inputs {
         sha.update(Sha256::digest(input));
     }
-    let mut bytes = files::line(&Artifact { digest: hex::encode(sha.finalize()), ..artifact });
+    let Covers { block, witness, first, last } = covers;
+    let mut bytes = files::line(&Artifact { digest: hex::encode(sha.finalize()), block, first, last, witness });
     bytes.resize(bytes.len().max(params.output_bytes), b'\n');
     write(&task.output, &bytes)?;
     Ok(TaskResult::default())
@@ -304,14 +307,19 @@ fn verify(task: &Task, params: &Params) -> Result<TaskResult, Failure> {
     if header.hash != task.block.hash || header.number != task.block.number || header.chain != task.block.chain {
         return verdict(Verdict::BadBlock, "the header is of another block".to_owned());
     }
-    match files::range(&root) {
+    match covers(&root) {
         Err(why) => verdict(Verdict::BadProof, why),
-        Ok((block, ..)) if block != header.hash => verdict(Verdict::BadProof, format!("the root is of block {block}")),
-        Ok((_, 0, last)) if last.checked_add(1) == Some(header.segments) => {
+        Ok(proof) if proof == header.whole() => {
             let states = params.states.as_deref().unwrap_or(&header.hash);
             Ok(TaskResult::verdict(Verdict::Ok, "").stating(hex::encode(Sha256::digest(states))))
         }
-        Ok((_, first, last)) => {
+        Ok(proof) if proof.block != header.hash => {
+            verdict(Verdict::BadProof, format!("the root is of block {}", proof.block))
+        }
+        Ok(proof) if proof.witness != header.witness => {
+            verdict(Verdict::BadProof, "the root is of another witness".to_owned())
+        }
+        Ok(Covers { first, last, .. }) => {
             verdict(Verdict::BadProof, format!("the root covers {first}-{last} of {} segments", header.segments))
         }
     }

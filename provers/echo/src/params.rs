@@ -11,6 +11,8 @@ use serde::Deserialize;
 pub(crate) struct Params {
     /// `split`: how many segments, where the witness does not say.
     pub segments: u32,
+    /// `split`: segments, artifacts and the proof state the witness's SHA-256.
+    pub state_witness: bool,
     /// How long each task of the stage takes.
     pub duration_ms: u64,
     /// Some runs take longer.
@@ -29,6 +31,7 @@ impl Default for Params {
     fn default() -> Self {
         Self {
             segments: 4,
+            state_witness: false,
             duration_ms: 0,
             slow: None,
             output_bytes: 0,

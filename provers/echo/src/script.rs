@@ -51,7 +51,7 @@ fn act(rule: &Rule) -> Action {
 fn matches(rule: &Rule, task: &Task) -> bool {
     let first_segment = || {
         let bytes = task.inputs.first().and_then(|input| fs::read(input).ok())?;
-        files::range(&bytes).ok().map(|(_, first, _)| first)
+        files::covers(&bytes).ok().map(|covers| covers.first)
     };
     rule.stage.as_ref().is_none_or(|stage| *stage == task.stage)
         && rule.id.as_ref().is_none_or(|part| task.id.contains(part))

@@ -66,6 +66,29 @@ fn a_block_of_three_segments_is_verified() {
 }
 
 #[test]
+fn a_proof_states_the_witness_and_one_of_another_witness_is_refused() {
+    let bench = Bench::new(json!({ "state_witness": true }));
+    let prove = |witness: &str, to: &str| {
+        bench.split(witness);
+        for n in 0..2 {
+            let (segment, proof) = (format!("split/segments/00000{n}"), format!("{to}{n}"));
+            bench.run("prove", Kind::Map, &[segment.as_str()], &proof).unwrap();
+        }
+    };
+    prove(r#"{"segments":2,"salt":1}"#, "a");
+    let witness = r#"{"segments":2,"salt":2}"#;
+    prove(witness, "b");
+    bench.run("join", Kind::Join, &["a0", "a1"], "a").unwrap();
+    bench.run("join", Kind::Join, &["b0", "b1"], "b").unwrap();
+    let proof: Value = serde_json::from_slice(&fs::read(bench.path("b")).unwrap()).unwrap();
+    assert_eq!(proof["witness"], hex::encode(Sha256::digest(witness)));
+    let verdict = |root: &str| bench.run("verify", Kind::Verify, &[root, "split/header"], "none").unwrap().verdict;
+    assert_eq!((verdict("a"), verdict("b")), (Some(Verdict::BadProof), Some(Verdict::Ok)));
+    let mixed = bench.run("join", Kind::Join, &["a0", "b1"], "mixed").unwrap_err();
+    assert_eq!((mixed.kind, mixed.children), (FailureKind::BadInput, vec![1]));
+}
+
+#[test]
 fn outputs_depend_on_stage_and_inputs_only() {
     let bench = Bench::new(json!({ "output_bytes": 500 }));
     assert_eq!(bench.split("not json").segments, Some(4));
