@@ -11,7 +11,6 @@ fn short(ground: Ground, seed: u64) -> Outcome {
         seed,
         length: Duration::from_secs(20),
         gap: Duration::from_millis(500),
-        backlog: 8,
         patience: Duration::from_secs(300),
     };
     eprintln!("seed {seed}\n{COLUMNS}");

@@ -28,10 +28,28 @@ impl Ground {
             Self::Emulator => "emulator",
         }
     }
+
+    /// How long a task stays a worker's without a sign of life.
+    pub fn lease(self) -> Duration {
+        match self {
+            Self::Disk => Duration::from_secs(1),
+            Self::Emulator => Duration::from_secs(2),
+        }
+    }
+
+    /// Blocks of a chain that are submitted and not final, at most.
+    pub fn backlog(self) -> u64 {
+        match self {
+            Self::Disk => 12,
+            Self::Emulator => 5,
+        }
+    }
 }
 
-/// How long a task stays a worker's, and a message a function's, without a sign of life.
-pub const LEASE: Duration = Duration::from_secs(1);
+/// How long a message stays a function's on the emulator. That is one Python process, and on a busy machine a batch takes some seconds: with
+/// leases shorter than that everything is done again and again, and acknowledged too late each time. (On AWS it is 18 s or 36 s.)
+#[cfg(feature = "aws")]
+const VISIBILITY_S: u32 = 10;
 
 /// What a process is for: what can be done to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,12 +103,12 @@ fn pipeline(name: &str, shape: &Shape) -> String {
 }
 
 /// `push0.toml`, and the pipelines it names.
-fn files(more: &str) -> Vec<(&'static str, String)> {
+fn files(ground: Ground, more: &str) -> Vec<(&'static str, String)> {
     let chains = CHAINS.iter().map(|(id, config)| format!("[[chain]]\nid = \"{id}\"\n{config}\n"));
-    let lease_ms = LEASE.as_millis();
+    let lease_ms = ground.lease().as_millis();
     // What is not needed any more goes soon, so that a long storm needs little room.
     let config = format!(
-        "data = \"data\"\n[workers]\ncount = 1\nlease_ms = {lease_ms}\n[functions]\nreaper_ms = 1000\n[retention]\ngrace_s = 60\n{more}\n{}",
+        "data = \"data\"\n[workers]\ncount = 1\nlease_ms = {lease_ms}\n[retention]\ngrace_s = 60\n{more}\n{}",
         chains.collect::<String>()
     );
     let mut files = vec![("push0.toml", config)];
@@ -127,7 +145,10 @@ impl Site {
     pub fn new(ground: Ground) -> Self {
         match ground {
             Ground::Disk => {
-                let installation = Installation::of(&as_files(&files("[storage]\nreserve_mib = 0")));
+                let installation = Installation::of(&as_files(&files(
+                    ground,
+                    "[functions]\nreaper_ms = 1000\n[storage]\nreserve_mib = 0",
+                )));
                 let disk = SmallDisk::on(installation.path("data"), 2_048);
                 WORKERS.iter().for_each(|name| drop(installation.token(name)));
                 Self::Disk { installation, disk, port: free_port() }
@@ -136,16 +157,29 @@ impl Site {
             Ground::Emulator => {
                 let emulator = Emulator::start();
                 let port = emulator.port;
-                let cloud =
-                    Cloud::at(format!("http://127.0.0.1:{port}"), &as_files(&files("[aws]\nprefix = \"{prefix}\"")));
+                let cloud = Cloud::at(
+                    format!("http://127.0.0.1:{port}"),
+                    &as_files(&files(
+                        ground,
+                        "[functions]\nreaper_ms = 5000\nconcurrency = 1\n[aws]\nprefix = \"{prefix}\"",
+                    )),
+                );
                 fs::create_dir_all(cloud.path("blocks")).expect("the directory is writable");
-                cloud.cli_ok(&["bootstrap", "--visibility-s", "1"]);
+                cloud.cli_ok(&["bootstrap", "--visibility-s", &VISIBILITY_S.to_string()]);
                 let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
                 let runtime = runtime.expect("a runtime can be made");
                 Self::Emulator { cloud, emulator: Mutex::new(emulator), port, runtime }
             }
             #[cfg(not(feature = "aws"))]
             Ground::Emulator => panic!("built without the feature `aws`"),
+        }
+    }
+
+    pub fn ground(&self) -> Ground {
+        match self {
+            Self::Disk { .. } => Ground::Disk,
+            #[cfg(feature = "aws")]
+            Self::Emulator { .. } => Ground::Emulator,
         }
     }
 
@@ -195,7 +229,8 @@ impl Site {
             }
             #[cfg(feature = "aws")]
             Self::Emulator { .. } => {
-                let serve = ["serve", "--aws", "--lease-ms", "1000"];
+                let lease_ms = (VISIBILITY_S * 1_000).to_string();
+                let serve = ["serve", "--aws", "--lease-ms", &lease_ms];
                 let mut specs: Vec<Spec> =
                     ["serve-1", "serve-2"].iter().map(|name| spec(name, Role::Server, true, &serve)).collect();
                 let workers = WORKERS.iter().map(|name| (*name, "cpu")).chain([("trusted-1", "trusted")]);
@@ -219,7 +254,8 @@ impl Site {
         if spec.role == Role::Worker {
             command.arg("--scratch").arg(home.join("scratch"));
         }
-        command.env("PUSH0_ECHO_LOG", self.path("invocations")).env("PUSH0_LEASE_MS", LEASE.as_millis().to_string());
+        let lease = self.ground().lease();
+        command.env("PUSH0_ECHO_LOG", self.path("invocations")).env("PUSH0_LEASE_MS", lease.as_millis().to_string());
         match (self, link) {
             (_, None) => {}
             (Self::Disk { .. }, Some(link)) => {

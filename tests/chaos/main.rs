@@ -25,9 +25,9 @@ struct Args {
     /// Between two faults, in the mean.
     #[arg(long, default_value_t = 4_000)]
     gap_ms: u64,
-    /// Blocks of a chain that are submitted and not final, at most.
-    #[arg(long, default_value_t = 12)]
-    backlog: u64,
+    /// How long after the last fault everything has to be final.
+    #[arg(long, default_value_t = 15.0)]
+    patience_minutes: f64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -54,8 +54,7 @@ fn main() -> ExitCode {
         seed,
         length: Duration::from_secs_f64(args.minutes * 60.0),
         gap: Duration::from_millis(args.gap_ms),
-        backlog: args.backlog,
-        patience: Duration::from_secs(600),
+        patience: Duration::from_secs_f64(args.patience_minutes * 60.0),
     };
     static STOP: AtomicBool = AtomicBool::new(false);
     thread::spawn(|| stop_on_signal(&STOP));

@@ -16,12 +16,12 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::audit::{Auditor, Block, Sums};
 use super::faults::{Fault, Faults, Kind, Tally, Victim};
-use super::ground::{Ground, LEASE, Role, Site, Spec, shapes};
+use super::ground::{Ground, Role, Site, Spec, shapes};
 use super::installation::{children_of, is_running, signal, tree_of};
 use super::link::Link;
 
@@ -30,8 +30,6 @@ pub struct Settings {
     pub length: Duration,
     /// Between two faults, in the mean.
     pub gap: Duration,
-    /// Blocks of a chain that are submitted and not final, at most.
-    pub backlog: u64,
     /// How long the calm may take until everything is final.
     pub patience: Duration,
 }
@@ -171,7 +169,7 @@ impl<'s> Storm<'s> {
 
     fn rage(&mut self, settings: &Settings, stop: &AtomicBool, is_calm: &AtomicBool, tell: &dyn Fn(String)) -> Outcome {
         let began = Instant::now();
-        let mut faults = Faults::new(settings.seed, self.ground, LEASE, settings.gap);
+        let mut faults = Faults::new(settings.seed, self.ground, self.ground.lease(), settings.gap);
         let mut next = faults.next().expect("faults do not end");
         let mut due = began + next.after;
         let (mut minutes, mut told) = (1, 0);
@@ -206,6 +204,7 @@ impl<'s> Storm<'s> {
         }
         let calm = calmed.elapsed();
         self.compare();
+        self.wait_for_rest(calmed + settings.patience);
         self.tell_violations(told, tell);
         let outcome = self.outcome(calm);
         tell(self.row(began, Some(outcome.losses.len())));
@@ -392,6 +391,28 @@ impl<'s> Storm<'s> {
         }
     }
 
+    /// Until nothing goes on any more: no task, no report, no letter is left. Timers of what is over may still be on their way, and what a
+    /// killed consumer had in hand comes again.
+    fn wait_for_rest(&mut self, until: Instant) {
+        let mut left = self.left();
+        while !left.is_empty() && Instant::now() < until {
+            self.turn();
+            left = self.left();
+        }
+        if !left.is_empty() {
+            lock(self.auditor).violations.push(format!("messages are left though everything is final: {left:?}"));
+        }
+    }
+
+    fn left(&self) -> Vec<String> {
+        let status = self.site.command(&["--json", "status"]).output().map(|output| output.stdout).unwrap_or_default();
+        let status: Value = serde_json::from_slice(&status).unwrap_or_default();
+        let Some(queues) = status["queues"].as_object() else { return vec!["no status".to_owned()] };
+        let holds = |queue: &Value| ["visible", "in_flight", "delayed"].iter().any(|of| queue[of].as_u64() != Some(0));
+        let named = |name: &str| !name.starts_with("timers") && !name.starts_with("finalized");
+        queues.iter().filter(|(name, queue)| named(name) && holds(queue)).map(|(name, _)| name.clone()).collect()
+    }
+
     fn outcome(&self, calm: Duration) -> Outcome {
         let auditor = lock(self.auditor);
         let mut outcome = Outcome {
@@ -510,7 +531,7 @@ fn submit(settings: &Settings, site: &Site, auditor: &Mutex<Auditor>, is_calm: &
         let mut is_idle = true;
         for (chain, number) in &mut next {
             let size = dice.random_range(1..=4);
-            if lock(auditor).open(chain) + size > settings.backlog {
+            if lock(auditor).open(chain) + size > site.ground().backlog() {
                 continue;
             }
             is_idle = false;
