@@ -50,9 +50,9 @@ bench-full:
 package *args:
     scripts/package {{args}}
 
-# Functions and workers killed for longer than in CI, on an emulator.
-kills-aws kills="200":
-    PUSH0_KILLS={{kills}} scripts/with-emulators cargo test --workspace --all-features --test aws_serve -- --nocapture
+# Real processes killed, frozen, cut off and left without room, on disk and on an emulator: `just chaos --minutes 60`; see docs/chaos.md.
+chaos *args:
+    scripts/chaos {{args}}
 
 # From starting a packaged function to its first request for an event, on this machine.
 cold-start zip="target/package/x86_64/dispatcher.zip" runs="20":

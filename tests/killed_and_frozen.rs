@@ -65,9 +65,9 @@ fn count_runs(installation: &Installation) -> (usize, usize) {
 }
 
 #[test]
-fn fifty_kills_of_everything_lose_and_double_nothing() {
-    const KILLS: usize = 50;
-    const BLOCKS: u64 = 20;
+fn twenty_kills_of_everything_lose_and_double_nothing() {
+    const KILLS: usize = 20;
+    const BLOCKS: u64 = 10;
     let options = Options { params: "duration_ms = 200".to_owned(), ..Options::default() };
     let mut installation = Installation::new(&options);
     let mut dice = ChaCha8Rng::seed_from_u64(20);

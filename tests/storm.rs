@@ -9,7 +9,9 @@ use push0_tests::chaos::storm::{COLUMNS, Outcome, Settings, run};
 fn short(ground: Ground, seed: u64) -> Outcome {
     let settings = Settings {
         seed,
-        length: Duration::from_secs(20),
+        length: Duration::from_secs(10),
+        // However long that takes on a busy machine.
+        least: 15,
         gap: Duration::from_millis(500),
         patience: Duration::from_secs(300),
     };
@@ -17,7 +19,6 @@ fn short(ground: Ground, seed: u64) -> Outcome {
     let outcome = run(ground, &settings, &AtomicBool::new(false), &|line| eprintln!("{line}"));
     assert!(outcome.is_good(), "{outcome:#?}");
     assert!(outcome.sums.proven > 0, "nothing was proven: {outcome:#?}");
-    assert!(outcome.tally.kills() + outcome.tally.freezes() >= 10, "that was no storm: {outcome:#?}");
     outcome
 }
 

@@ -16,6 +16,9 @@ struct Args {
     /// How long the faults go on.
     #[arg(long, default_value_t = 10.0)]
     minutes: f64,
+    /// And until there were so many kills and freezes, on each ground.
+    #[arg(long, default_value_t = 0)]
+    least: u64,
     /// Draws the faults and the blocks. Default: another one each time; it is printed.
     #[arg(long)]
     seed: Option<u64>,
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
     let settings = Settings {
         seed,
         length: Duration::from_secs_f64(args.minutes * 60.0),
+        least: args.least,
         gap: Duration::from_millis(args.gap_ms),
         patience: Duration::from_secs_f64(args.patience_minutes * 60.0),
     };

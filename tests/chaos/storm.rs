@@ -27,7 +27,10 @@ use super::link::Link;
 
 pub struct Settings {
     pub seed: u64,
+    /// How long the faults go on,
     pub length: Duration,
+    /// and until there were so many kills and freezes.
+    pub least: u64,
     /// Between two faults, in the mean.
     pub gap: Duration,
     /// How long the calm may take until everything is final.
@@ -173,7 +176,8 @@ impl<'s> Storm<'s> {
         let mut next = faults.next().expect("faults do not end");
         let mut due = began + next.after;
         let (mut minutes, mut told) = (1, 0);
-        while began.elapsed() < settings.length && !stop.load(Ordering::Relaxed) {
+        let is_enough = |tally: &Tally| tally.kills() + tally.freezes() >= settings.least;
+        while (began.elapsed() < settings.length || !is_enough(&self.tally)) && !stop.load(Ordering::Relaxed) {
             self.turn();
             if Instant::now() >= due {
                 self.inflict(&next);
