@@ -22,6 +22,14 @@ deny *args:
 sim *args:
     cargo run --quiet --profile sim -p push0-tests --bin push0-sim -- {{args}}
 
+# Which states met which events in CI's simulations and the model checker's small bounds: the tables of docs/transitions.md, in minutes.
+transitions:
+    cargo run --quiet --profile sim -p push0-tests --bin push0-sim -- --transitions
+
+# What the embedded engine keeps after a crash at any call that changes the disk; see docs/durability.md. CI looks at some of the calls.
+durability:
+    PUSH0_CRASH_POINTS=all cargo test --workspace --all-features --test durability -- --nocapture
+
 # One seed of the simulator, with everything that happened.
 replay seed:
     cargo run --quiet --profile sim -p push0-tests --bin push0-sim -- --seed {{seed}} --trace

@@ -80,3 +80,21 @@ fn every_mutant_still_has_its_place() {
     }
     assert!(names.len() >= 20, "{} mutants", names.len());
 }
+
+#[test]
+fn every_test_that_is_to_bring_a_transition_about_exists() {
+    let tests = tests();
+    let exceptions = push0_tests::transitions::exceptions().unwrap();
+    for test in exceptions.values().filter_map(|exception| exception.test.as_ref()) {
+        assert!(tests.contains(test), "there is no test {test}");
+    }
+    let text = fs::read_to_string(root().join("docs/transitions.md")).unwrap();
+    for exception in exceptions.values() {
+        let is_shown = text.contains(&exception.reason);
+        assert!(
+            is_shown || exception.when == push0_tests::transitions::When::Rarely,
+            "docs/transitions.md lacks: {}",
+            exception.reason
+        );
+    }
+}

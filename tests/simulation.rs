@@ -1,12 +1,13 @@
 //! The simulator's runs in CI.
 
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
 use push0_core::ErrorCode;
 use push0_tests::sim::faults::{Fault, Tally};
 use push0_tests::sim::workers::LEASE;
-use push0_tests::sim::{Bug, Healers, Scenario, death, poison, run};
-
-/// Seeds that ever failed: kept, so that what they found stays found.
-const ONCE_FAILED: &[u64] = &[901, 5_115, 50_963];
+use push0_tests::sim::{Bug, Healers, Report, Scenario, death, fixed, poison, run};
+use push0_tests::transitions;
 
 /// Where the random seeds of a run begin is in this variable, or else drawn.
 const FROM: &str = "PUSH0_SIM_FROM";
@@ -20,31 +21,58 @@ fn the_same_seed_gives_the_same_trace() {
     }
 }
 
-/// Runs seeds on two threads; returns how many failed, with the first failure.
-fn run_all(seeds: &[u64], bug: Option<Bug>) -> (usize, Option<String>) {
-    let halves = seeds.split_at(seeds.len() / 2);
-    let run_half = |half: &[u64]| {
-        let scenario = |&seed: &u64| match bug {
-            Some(_) => Scenario { bug, ..Scenario::plain(seed) },
-            None => Scenario::of(seed),
-        };
-        half.iter().filter_map(|seed| run(&scenario(seed)).err()).collect::<Vec<_>>()
-    };
-    let failures = std::thread::scope(|scope| {
+/// Runs scenarios on two threads, each to its end or to what was wrong.
+fn run_all(scenarios: &[Scenario]) -> Vec<Result<Report, String>> {
+    let halves = scenarios.split_at(scenarios.len() / 2);
+    let run_half = |half: &[Scenario]| half.iter().map(run).collect::<Vec<_>>();
+    std::thread::scope(|scope| {
         let first = scope.spawn(|| run_half(halves.0));
-        let mut second = run_half(halves.1);
+        let second = run_half(halves.1);
         let mut all = first.join().expect("a run does not panic");
-        all.append(&mut second);
+        all.extend(second);
         all
-    });
-    (failures.len(), failures.into_iter().next())
+    })
 }
+
+/// Runs of [`fixed`], made once for all tests that look at them.
+struct Runs {
+    scenarios: fn() -> Vec<Scenario>,
+    outcomes: OnceLock<Vec<Result<Report, String>>>,
+}
+
+impl Runs {
+    const fn of(scenarios: fn() -> Vec<Scenario>) -> Self {
+        Self { scenarios, outcomes: OnceLock::new() }
+    }
+
+    /// What they came to; all have to hold.
+    fn reports(&self) -> Vec<&Report> {
+        let outcomes = self.outcomes.get_or_init(|| run_all(&(self.scenarios)()));
+        let failed = outcomes.iter().filter(|outcome| outcome.is_err()).count();
+        let reports = outcomes.iter().map(|outcome| match outcome {
+            Ok(report) => report,
+            Err(what) => panic!("{failed} failed; the first: {what}"),
+        });
+        reports.collect()
+    }
+
+    fn sum(&self, of: impl Fn(&Report) -> u64) -> u64 {
+        self.reports().into_iter().map(of).sum()
+    }
+}
+
+static MIXED: Runs = Runs::of(fixed::mixed);
+static LARGE: Runs = Runs::of(fixed::large);
+static DEADLINES: Runs = Runs::of(fixed::deadlines);
+static HEDGING: Runs = Runs::of(fixed::hedging);
+static REORGS: Runs = Runs::of(fixed::reorgs);
+static INTRUDER: Runs = Runs::of(fixed::intruder);
+static POISON: Runs = Runs::of(fixed::poison);
+static PROVERS: Runs = Runs::of(fixed::provers);
 
 #[test]
 fn the_fixed_seeds_hold() {
-    let seeds: Vec<u64> = ONCE_FAILED.iter().copied().chain(0..200).collect();
-    let (failed, first) = run_all(&seeds, None);
-    assert_eq!(failed, 0, "{}", first.unwrap_or_default());
+    assert!(MIXED.reports().len() > 200);
 }
 
 #[test]
@@ -54,20 +82,19 @@ fn random_seeds_hold() {
         Err(_) => rand::random_range(1 << 20..1 << 40),
     };
     eprintln!("random seeds from {from} on; {FROM}={from} runs the same again");
-    let seeds: Vec<u64> = (from..from + 30).collect();
-    let (failed, first) = run_all(&seeds, None);
-    assert_eq!(failed, 0, "{FROM}={from}: {}", first.unwrap_or_default());
+    let scenarios: Vec<Scenario> = (from..from + 30).map(Scenario::of).collect();
+    for outcome in run_all(&scenarios) {
+        let report = outcome.unwrap_or_else(|what| panic!("{FROM}={from}: {what}"));
+        assert_eq!(transitions::impossible(&report.met).unwrap(), [], "{FROM}={from}");
+    }
 }
 
 #[test]
 fn chains_of_many_blocks_of_many_segments_hold_and_every_fault_comes_up() {
     let (mut faults, mut segments) = (Tally::default(), Vec::new());
-    for seed in 0..2 {
-        let everything = "silent,intruder,poison,deadlines,batches,provers,hedging,spot,skew,uploads,large";
-        let names: Vec<String> = everything.split(',').map(str::to_owned).collect();
-        let report = run(&Scenario::with(seed, &names).unwrap()).unwrap_or_else(|what| panic!("{what}"));
+    for report in LARGE.reports() {
         faults.merge(&report.faults);
-        segments.extend(report.segments);
+        segments.extend(report.segments.iter().copied());
     }
     segments.sort_unstable();
     assert!(segments[segments.len() / 2] >= 16, "{segments:?}");
@@ -77,9 +104,9 @@ fn chains_of_many_blocks_of_many_segments_hold_and_every_fault_comes_up() {
 
 #[test]
 fn acknowledging_before_effects_is_found() {
-    let seeds: Vec<u64> = (0..40).collect();
-    let (failed, _) = run_all(&seeds, Some(Bug::AcknowledgeBeforeEffects));
-    assert!(failed > 0, "the simulator does not find the bug it was given");
+    let with_bug = |seed| Scenario { bug: Some(Bug::AcknowledgeBeforeEffects), ..Scenario::plain(seed) };
+    let outcomes = run_all(&(0..40).map(with_bug).collect::<Vec<_>>());
+    assert!(outcomes.iter().any(Result::is_err), "the simulator does not find the bug it was given");
 }
 
 #[test]
@@ -111,37 +138,26 @@ fn tasks_are_promoted_where_queues_do_not_rank_and_nowhere_else() {
 
 #[test]
 fn blocks_with_deadlines_go_on_are_demoted_or_left_out_and_every_chain_gets_on() {
-    let (mut abandoned, mut left_behind) = (0, 0);
-    for seed in 0..100 {
-        let silent_workers = seed % 4 == 3;
-        let report = run(&Scenario { deadlines: true, silent_workers, ..Scenario::plain(seed) }).unwrap();
-        abandoned += report.abandoned;
-        left_behind += report.left_behind;
-    }
+    let abandoned = DEADLINES.sum(|report| report.abandoned);
+    let left_behind = DEADLINES.sum(|report| report.left_behind);
     assert!(abandoned > 20 && left_behind > 5, "{abandoned} blocks were abandoned, {left_behind} tasks left behind");
 }
 
 #[test]
 fn stragglers_are_hedged_and_their_copies_break_nothing() {
-    let scenario = |seed| Scenario { hedging: true, ..Scenario::plain(seed) };
-    let hedges: u64 = (0..60).map(|seed| run(&scenario(seed)).unwrap().hedges).sum();
+    let hedges = HEDGING.sum(|report| report.hedges);
     assert!(hedges > 30, "{hedges} copies of stragglers were proven");
-    let silent = |seed| Scenario { silent_workers: true, ..scenario(seed) };
-    (60..75).for_each(|seed| drop(run(&silent(seed)).unwrap()));
 }
 
 #[test]
 fn reorganised_chains_end_as_the_last_fork_and_nothing_of_the_others_is_finalized() {
-    let scenario = |seed| Scenario { reorgs: true, ..Scenario::plain(seed) };
-    let kills: u64 = (0..60).map(|seed| run(&scenario(seed)).unwrap().kills).sum();
+    let kills = REORGS.sum(|report| report.kills);
     assert!(kills > 100, "{kills} kills: the storm was a breeze");
 }
 
 #[test]
 fn forged_reports_get_nothing_wrong_finalized_and_stop_no_chain_for_good() {
-    for seed in 0..30 {
-        run(&Scenario { intruder: true, ..Scenario::plain(seed) }).unwrap();
-    }
+    assert!(INTRUDER.sum(|report| report.faults.of(Fault::Forgery)) > 100);
 }
 
 #[test]
@@ -152,11 +168,7 @@ fn a_task_that_ends_its_workers_fails_its_block_and_no_worker_gets_it_twice() {
         assert!(reason.contains("stage prove, node 1.0.0: ") && reason.contains("cpu-"), "seed {seed}: {reason}");
         assert!(reason.contains("(3 attempts were lost with their workers: "), "seed {seed}: {reason}");
     }
-    let mut quarantined = 0;
-    for seed in 0..60 {
-        let report = run(&Scenario { poison: true, ..Scenario::plain(seed) });
-        quarantined += report.unwrap_or_else(|what| panic!("{what}")).quarantined;
-    }
+    let quarantined = POISON.sum(|report| report.quarantined as u64);
     assert!(quarantined > 20, "{quarantined}");
 }
 
@@ -183,10 +195,20 @@ fn a_task_that_ran_out_of_memory_is_run_once_more_in_the_larger_pool_at_once() {
 
 #[test]
 fn two_of_three_provers_carry_a_chain_whose_third_fails_or_states_something_else() {
-    let scenario = |seed| Scenario { provers: true, ..Scenario::plain(seed) };
-    let disputed: u64 = (0..60).map(|seed| run(&scenario(seed)).unwrap().disputed).sum();
+    let disputed = PROVERS.sum(|report| report.disputed);
     assert!(disputed > 10, "{disputed} proofs stated something else: there was nothing to halt for");
-    for seed in 60..68 {
-        run(&Scenario { silent_workers: true, ..scenario(seed) }).unwrap();
+}
+
+#[test]
+fn which_states_meet_which_events_is_as_listed() {
+    let mut met = BTreeMap::new();
+    for runs in [&MIXED, &LARGE, &DEADLINES, &HEDGING, &REORGS, &INTRUDER, &POISON, &PROVERS] {
+        runs.reports().iter().for_each(|report| transitions::merge(&mut met, &report.met));
     }
+    let names =
+        |pairs: Vec<push0_core::transition::Pair>| pairs.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    let impossible = names(transitions::impossible(&met).unwrap());
+    assert_eq!(impossible, "", "came up: what tests/transitions.toml says of it is wrong");
+    let missing = names(transitions::missing(&met).unwrap());
+    assert_eq!(missing, "", "did not come up, and tests/transitions.toml does not say why");
 }

@@ -8,6 +8,7 @@
 //! - [`invariant`]: what must always hold. [`error_code`]: what can go wrong and be acted on.
 //! - [`retention`]: what of a finalized block may be deleted.
 //! - [`topology`]: the queues, tables, buckets and functions all this runs on.
+//! - [`transition`]: which states meet which events, by name, for whoever counts them.
 
 pub mod block;
 pub mod chain;
@@ -20,6 +21,7 @@ pub mod plan;
 pub mod record;
 pub mod retention;
 pub mod topology;
+pub mod transition;
 
 pub use error_code::ErrorCode;
 pub use id::{

@@ -65,8 +65,9 @@ pub enum Location {
 /// What an acknowledged call survives.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Durability {
-    /// The process's end, `kill -9` included: bytes are with the operating system. A power loss or a kernel crash may take back the last
-    /// moments, in order (SQLite: WAL, `synchronous=NORMAL`), and leave blobs that are `Corrupt`.
+    /// The process's end, `kill -9` included: bytes are with the operating system. A power loss or a kernel crash may take back what the
+    /// operating system had not written yet, the last first and never beyond the last checkpoint (SQLite: WAL, `synchronous=NORMAL`), and
+    /// leave blobs that are `Corrupt`.
     #[default]
     Process,
     /// Power loss too: synced to the disk before the answer (`synchronous=FULL`; blobs and their directories fsynced).
@@ -259,6 +260,7 @@ fn own(directory: &Path) -> PortResult<Ownership> {
         let what = format!("making the data directory {}: {error}", directory.display());
         PortError::permanent(ErrorCode::DataUnusable.says(what))
     })?;
+    owner::sync_entry(directory);
     let owner = Ownership::take(directory)?;
     backup::refuse_unfinished(directory)?;
     Ok(owner)

@@ -278,7 +278,7 @@ fn something_late_is_dropped(world: &World, state: &State) -> bool {
             queue::RESULTS | queue::VERDICTS => Report::from_json(&body).ok().map(|report| report.task.run),
             _ => None,
         };
-        let is_handled = matches!(&*world.loops.next(hand.delivery), Next::Handled);
+        let is_handled = matches!(&world.loops.next(hand.delivery).next, Next::Handled);
         let given_up = |run: &RunId| world.block(state, run.number).is_some_and(|block| block.epoch > run.epoch);
         is_handled && run.as_ref().is_some_and(given_up)
     })

@@ -6,13 +6,17 @@
 //! The chain's loop reads everything anew in every turn. So at the beginning of a turn nothing is left of earlier ones but whether the event has
 //! been decided, and deliveries that agree in that are one: see [`Loops::settled`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use push0_core::transition::Pair;
 use push0_runtime::drive::Catalog;
 use push0_runtime::host::Failure;
 use push0_runtime::port::Key;
+
+use crate::transitions::Counter;
 
 use super::tape::{Answer, Call, Course, play};
 
@@ -82,6 +86,14 @@ pub enum Next {
     Panicked(String),
 }
 
+/// A delivery in hand that was run as far as it has got.
+#[derive(Debug)]
+pub struct Played {
+    pub next: Next,
+    met: BTreeMap<Pair, u64>,
+    is_counted: AtomicBool,
+}
+
 /// Deliveries in hand, each run once as far as it has got.
 #[derive(Debug)]
 pub struct Loops {
@@ -91,7 +103,9 @@ pub struct Loops {
     pub calls: Met<Call>,
     pub answers: Met<Answer>,
     steps: Met<Step>,
-    next: RwLock<HashMap<u32, Arc<Next>>>,
+    next: RwLock<HashMap<u32, Arc<Played>>>,
+    /// Which states met which events, where that is no probe.
+    reached: Mutex<BTreeSet<Pair>>,
     /// The row that a turn of the chain's loop reads first.
     chain: Key,
     /// By message: the delivery that stands for all whose event is decided and who begin a turn.
@@ -110,6 +124,7 @@ impl Loops {
             answers: Met::default(),
             steps: Met::default(),
             next: RwLock::default(),
+            reached: Mutex::default(),
         }
     }
 
@@ -138,7 +153,7 @@ impl Loops {
 
     /// Whether the delivery is at the beginning of a turn of the chain's loop.
     fn begins_turn(&self, delivery: u32) -> bool {
-        let Next::Asks(calls) = &*self.next(delivery) else { return false };
+        let Next::Asks(calls) = &self.played(delivery).next else { return false };
         let begins = |(_, call): &(u16, u32)| matches!(&*self.calls.get(*call), Call::Get(key) if *key == self.chain);
         calls.first().is_some_and(begins)
     }
@@ -154,7 +169,7 @@ impl Loops {
         let nothing = self.answers.number(Answer::Row(None));
         let mut probe = delivery;
         let is_decided = loop {
-            match &*self.next(probe) {
+            match &self.played(probe).next {
                 Next::Handled => break true,
                 Next::Failed(_) | Next::Panicked(_) => return delivery,
                 Next::Asks(calls) => {
@@ -182,16 +197,32 @@ impl Loops {
         first
     }
 
-    pub fn next(&self, delivery: u32) -> Arc<Next> {
-        if let Some(next) = self.next.read().unwrap_or_else(PoisonError::into_inner).get(&delivery) {
-            return next.clone();
+    /// What a delivery in hand does next, of one that there is: what it has met counts.
+    pub fn next(&self, delivery: u32) -> Arc<Played> {
+        let played = self.played(delivery);
+        if !played.is_counted.swap(true, Ordering::Relaxed) {
+            self.reached.lock().unwrap_or_else(PoisonError::into_inner).extend(played.met.keys());
         }
-        let next = Arc::new(self.play(delivery));
-        self.next.write().unwrap_or_else(PoisonError::into_inner).insert(delivery, next.clone());
-        next
+        played
     }
 
-    fn play(&self, delivery: u32) -> Next {
+    /// Which states met which events.
+    pub fn reached(&self) -> BTreeSet<Pair> {
+        self.reached.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn played(&self, delivery: u32) -> Arc<Played> {
+        if let Some(played) = self.next.read().unwrap_or_else(PoisonError::into_inner).get(&delivery) {
+            return played.clone();
+        }
+        let counter = Arc::new(Counter::default());
+        let next = self.play(delivery, counter.clone());
+        let played = Arc::new(Played { next, met: counter.counts(), is_counted: AtomicBool::new(false) });
+        self.next.write().unwrap_or_else(PoisonError::into_inner).insert(delivery, played.clone());
+        played
+    }
+
+    fn play(&self, delivery: u32, counter: Arc<Counter>) -> Next {
         let mut answers = Vec::new();
         let mut at = delivery;
         let (source, body) = loop {
@@ -204,7 +235,7 @@ impl Loops {
             }
         };
         answers.reverse();
-        match play(&self.catalog, self.segments, &source, &body, &answers) {
+        match play(&self.catalog, self.segments, (&source, &body), &answers, counter) {
             Course::Asks(calls) => {
                 Next::Asks(calls.into_iter().map(|(at, call)| (at as u16, self.calls.number(call))).collect())
             }

@@ -17,8 +17,10 @@ pub mod world;
 pub use judge::Rule;
 pub use world::{Action, State, World};
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use push0_core::transition::Pair;
 use stateright::{Checker as _, Expectation, HasDiscoveries, Model as _};
 
 /// How much of push0 is in the model.
@@ -181,6 +183,8 @@ pub struct Report {
     pub seconds: f64,
     /// Different courses of deliveries, each as far as it got: how often a function was run.
     pub courses: usize,
+    /// Which states met which events.
+    pub transitions: BTreeSet<Pair>,
     /// What must hold and does not, each with the way there.
     pub broken: Vec<(&'static str, Vec<String>)>,
     /// What should have been reached somewhere and was not.
@@ -230,6 +234,7 @@ pub fn check(bounds: Bounds, bug: Option<Bug>, threads: usize, tell: impl Fn(usi
         depth: checker.max_depth(),
         seconds: started.elapsed().as_secs_f64(),
         courses: world.courses(),
+        transitions: world.transitions(),
         broken: Vec::new(),
         unreached: Vec::new(),
         reached: Vec::new(),

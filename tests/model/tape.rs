@@ -16,6 +16,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use push0_core::chain::{Event, Outcome};
 use push0_core::message::{TaskMessage, queue};
+use push0_core::transition::Observer;
 use push0_core::{Millis, RunId, Sha256};
 use push0_functions::{Collector, Dispatcher};
 use push0_runtime::drive::{Catalog, Context, chain};
@@ -90,11 +91,17 @@ pub struct Ended {
 }
 
 /// Runs the function that handles `source` on a message, with these answers to its calls, in the order in which they came.
-pub fn play(catalog: &Arc<Catalog>, segments: u32, source: &str, body: &str, answers: &[(usize, Answer)]) -> Course {
+pub fn play(
+    catalog: &Arc<Catalog>,
+    segments: u32,
+    (source, body): (&str, &str),
+    answers: &[(usize, Answer)],
+    observer: Arc<dyn Observer>,
+) -> Course {
     let tape = Arc::new(Tape { segments, reel: Mutex::default(), live: None });
     let context = Context::new(tape.clone(), tape.clone(), tape.clone(), tape.clone(), catalog.clone());
     // Nobody looks for lost tasks by time.
-    let context = context.with_quiet(None);
+    let context = context.with_quiet(None).with_observer(observer);
     let run = AssertUnwindSafe(|| {
         let mut handling: Handling<'_> = Box::pin(handle(context, source, body));
         let mut polled = poll(&mut handling);

@@ -45,7 +45,7 @@ impl World {
             Action::Take { who, source, body } => format!("{} takes {}", name(who), self.message(*source, *body)),
             Action::Call { who, hand: at, call } => {
                 let next = self.loops.next(hand(who, *at).delivery);
-                let asked = match &*next {
+                let asked = match &next.next {
                     Next::Asks(calls) => calls.iter().find(|(number, _)| number == call).map(|(_, call)| *call),
                     Next::Handled | Next::Failed(_) | Next::Panicked(_) => None,
                 };

@@ -3,7 +3,7 @@
 //! Functions are many, and none remembers anything between deliveries: those that are at work are a multiset of deliveries in hand. Workers
 //! act at once when a task is sent: a slow worker is the same as a slow report, and reports lie in a queue without order.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -11,6 +11,7 @@ use push0_core::chain::ChainConfig;
 use push0_core::message::{ChainMessage, Command, Report, TaskMessage, queue};
 use push0_core::pipeline::{self, Kind};
 use push0_core::record::{BlockRow, BlockStatus, RowKey, Versioned as _};
+use push0_core::transition::Pair;
 use push0_core::{ChainId, RunId};
 use push0_runtime::drive::Catalog;
 use push0_runtime::port::{Key, Outgoing, Row};
@@ -192,6 +193,11 @@ impl World {
         })
     }
 
+    /// Which states met which events.
+    pub fn transitions(&self) -> BTreeSet<Pair> {
+        self.loops.reached()
+    }
+
     pub fn courses(&self) -> usize {
         self.loops.met()
     }
@@ -300,7 +306,7 @@ impl World {
     fn call(&self, state: &mut State, who: Who, mut hand: Hand, mut call: u16) {
         loop {
             let next = self.loops.next(hand.delivery);
-            let Next::Asks(calls) = &*next else { break };
+            let Next::Asks(calls) = &next.next else { break };
             let Some((_, asked)) = calls.iter().find(|(at, _)| *at == call) else { break };
             let (effect, is_read) = self.effect(state, *asked);
             for (key, row) in &effect.rows {
@@ -326,7 +332,7 @@ impl World {
             hand.delivery = self.loops.settled(self.loops.then(hand.delivery, call, effect.answer));
             // Reads that follow are one step with this one, where the grain says so.
             let goes_on = is_read && self.bounds.grain == Grain::Load;
-            match &*self.loops.next(hand.delivery) {
+            match &self.loops.next(hand.delivery).next {
                 Next::Asks(calls) => match calls.first().filter(|(_, call)| goes_on && self.scope(*call).is_read) {
                     Some((next, _)) => call = *next,
                     None => break,
@@ -508,7 +514,7 @@ impl Model for World {
         }
         for (who, hands) in [(Who::Dispatcher, &state.dispatchers), (Who::Collector, &state.collectors)] {
             for (hand, held) in hands.iter().enumerate().filter(|(at, held)| *at == 0 || hands[at - 1] != **held) {
-                match &*self.loops.next(held.delivery) {
+                match &self.loops.next(held.delivery).next {
                     Next::Asks(calls) => {
                         actions.extend(calls.iter().map(|(call, _)| Action::Call { who, hand, call: *call }));
                     }

@@ -1,7 +1,7 @@
 //! Replays a seed, or runs many and says what they came to: `push0-sim --seed 7 --trace`, `push0-sim --seeds 1000 --from 0`,
 //! `push0-sim --large --blocks 100000`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +9,8 @@ use std::time::Instant;
 
 use clap::Parser;
 use push0_tests::sim::faults::{Fault, Tally};
-use push0_tests::sim::{Bug, Healers, Report, Scenario, run};
+use push0_tests::sim::{Bug, Healers, Report, Scenario, fixed, run};
+use push0_tests::{model, transitions};
 
 #[derive(Parser)]
 struct Args {
@@ -47,6 +48,9 @@ struct Args {
     /// Of silent workers' tasks: only timers find them, or only the reaper.
     #[arg(long, value_parser = ["timers", "reaper"])]
     healers: Option<String>,
+    /// Which states met which events, in the runs of CI and in the model checker's small bounds: the tables of docs/transitions.md.
+    #[arg(long, conflicts_with_all = ["seed", "blocks", "with"])]
+    transitions: bool,
     /// Put the bug "acknowledge before effects" in.
     #[arg(long)]
     bug: bool,
@@ -154,8 +158,32 @@ fn one(args: &Args, seed: u64) -> ExitCode {
     }
 }
 
+fn transitions() -> Result<Vec<String>, String> {
+    let mut simulated = BTreeMap::new();
+    for scenario in fixed::ALL.into_iter().flat_map(|scenarios| scenarios()) {
+        transitions::merge(&mut simulated, &run(&scenario)?.met);
+    }
+    let mut checked = BTreeSet::new();
+    for bounds in model::SMALL {
+        checked.extend(model::check(bounds, None, 2, |_, _| ())?.transitions);
+    }
+    transitions::tables(&simulated, &checked)
+}
+
 fn main() -> ExitCode {
     let args = Args::parse();
+    if args.transitions {
+        return match transitions() {
+            Ok(lines) => {
+                lines.iter().for_each(|line| print(line));
+                ExitCode::SUCCESS
+            }
+            Err(what) => {
+                print(&what);
+                ExitCode::FAILURE
+            }
+        };
+    }
     if let Some(seed) = args.seed {
         return one(&args, seed);
     }

@@ -17,6 +17,7 @@ pub mod death;
 pub mod executor;
 pub mod faults;
 pub mod faulty;
+pub mod fixed;
 mod functions;
 mod intruder;
 pub mod liar;

@@ -1,5 +1,8 @@
 //! What a run is to be like, from its seed or by name, and what came of it.
 
+use std::collections::BTreeMap;
+
+use push0_core::transition::Pair;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
@@ -187,6 +190,8 @@ pub struct Report {
     pub disputed: u64,
     /// Copies of stragglers that were proven.
     pub hedges: u64,
+    /// Which states met which events.
+    pub met: BTreeMap<Pair, u64>,
     pub virtual_ms: u64,
     pub trace: Vec<String>,
 }

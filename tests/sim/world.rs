@@ -21,6 +21,8 @@ use push0_runtime::{snapshot, wiring};
 use rand::RngExt as _;
 use tokio::sync::watch;
 
+use crate::transitions::Counter;
+
 use super::auditor::Auditor;
 use super::chains::{self, BATCHES, CHAINS, PIPELINE, catalog, derive, set_deadlines};
 use super::copies;
@@ -79,6 +81,8 @@ pub(super) struct Shared {
     pub(super) promoted: Rc<Cell<u64>>,
     /// Tasks of demoted blocks that a worker dropped where they were left behind.
     pub(super) left_behind: Rc<Cell<u64>>,
+    /// Which states met which events.
+    pub(super) met: Arc<Counter>,
     /// The first thing a consumer saw that it should not have.
     pub(super) complaint: Rc<RefCell<Option<String>>>,
 }
@@ -227,6 +231,7 @@ fn run_in(
         abandoned: shared.auditor.borrow().abandoned,
         disputed: shared.script.disputed(),
         hedges: if scenario.hedging { copies::hedges(&runs) } else { 0 },
+        met: shared.met.counts(),
         virtual_ms: clock.now().since(START).0,
         trace: shared.weather.lines(),
     })
@@ -261,6 +266,7 @@ pub(super) fn shared(
         ranks: true,
         promoted: Rc::default(),
         left_behind: Rc::default(),
+        met: Arc::default(),
         complaint: Rc::default(),
     })
 }
@@ -389,6 +395,7 @@ pub(super) fn context(shared: &Shared, who: &str) -> Context {
     let port = Arc::new(faulty(shared, who));
     let clock = Arc::new(shared.clock_of_its_own());
     let context = Context::new(port.clone(), port.clone(), port, clock, shared.catalog.clone());
+    let context = context.with_observer(shared.met.clone());
     let looks = shared.scenario.silent_workers || shared.lie.is_some();
     context.with_quiet(looks.then_some(QUIET)).with_began(shared.began.get())
 }

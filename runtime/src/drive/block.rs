@@ -20,6 +20,7 @@ use push0_core::record::{
     Artifact, BlobRef, ManifestSlot, NodeView, RowKey, RunView, Started, Suspect, Verdict, VerdictSlot, attribute,
     clip_error,
 };
+use push0_core::transition::{Pair, TaskEvent, TaskState};
 use push0_core::{Attempt, ErrorCode, Node, Pool, RunId, Sha256, invariant};
 
 use super::chain::task_message;
@@ -78,6 +79,7 @@ async fn apply(context: &Context, source: &str, report: &Report) -> Result<Handl
         ));
     }
     if view.is_over() {
+        observe(context, report, TaskState::Over);
         tell_chain(context, &view).await?;
         return Ok(Handled::Over);
     }
@@ -93,7 +95,7 @@ async fn apply(context: &Context, source: &str, report: &Report) -> Result<Handl
                 parent_hash: *parent_hash,
             };
             expect_kind(kind, &[Kind::Split], report)?;
-            on_split(context, &view, slot).await
+            on_split(context, &view, report, slot).await
         }
         ReportEvent::Done { artifact } => {
             expect_kind(kind, &[Kind::Map, Kind::Join, Kind::Single], report)?;
@@ -112,6 +114,11 @@ async fn apply(context: &Context, source: &str, report: &Report) -> Result<Handl
             fail::on_failed(context, &view, report, *kind, message, children, trusted).await
         }
     }
+}
+
+/// A report meets its task in this state.
+fn observe(context: &Context, report: &Report, state: TaskState) {
+    context.observe(|| [Pair::Task(state, TaskEvent::of(&report.event))]);
 }
 
 fn expect_kind(kind: Kind, allowed: &[Kind], report: &Report) -> Result<(), DriveError> {
@@ -168,6 +175,7 @@ async fn note_start(context: &Context, view: &RunView, report: &Report) -> Resul
         // Mostly the first word about the node. Were another attempt wanted by now, this one's start would count for nothing.
         let set = context.table.set_if(&at, &name, None, Some(value.clone())).await?;
         if set.done {
+            observe(context, report, TaskState::Open);
             return Ok(Handled::Noted);
         }
         set.row
@@ -176,6 +184,7 @@ async fn note_start(context: &Context, view: &RunView, report: &Report) -> Resul
     };
     let known = row.as_ref().map(|row| NodeView::read(&row.attributes)).unwrap_or_default();
     let is_over = known.start_of(attempt, copy).is_some_and(|start| start.has_taken_over_from(report.handout));
+    observe(context, report, if is_over { TaskState::Overtaken } else { TaskState::of(&known, attempt, copy) });
     // Who is barred and took it all the same shall not lose it once more.
     if attempt != known.wanted.attempt || is_over || known.wanted.barred.contains(&report.worker) {
         return Ok(Handled::Ignored(block::Ignored::Stale));
@@ -185,7 +194,12 @@ async fn note_start(context: &Context, view: &RunView, report: &Report) -> Resul
     Ok(Handled::Noted)
 }
 
-async fn on_split(context: &Context, view: &RunView, slot: ManifestSlot) -> Result<Handled, DriveError> {
+async fn on_split(
+    context: &Context,
+    view: &RunView,
+    report: &Report,
+    slot: ManifestSlot,
+) -> Result<Handled, DriveError> {
     if let Err(reason) = block::check_split(&view.run, &slot) {
         return fail::fail_run(context, &view.run.id, &reason).await;
     }
@@ -193,6 +207,7 @@ async fn on_split(context: &Context, view: &RunView, slot: ManifestSlot) -> Resu
     let value = serde_json::to_value(&slot).unwrap_or_default();
     let attempt = slot.attempt.0;
     let accepted = context.table.accept_first(&at, attribute::MANIFEST, attribute::NO_FLOOR, attempt, value).await?;
+    observe(context, report, if accepted.won { TaskState::Open } else { TaskState::Accepted });
     let manifest = RunView::read(&accepted.row.attributes).and_then(|view| view.manifest);
     let segments = manifest.map_or(slot.segments, |manifest| manifest.segments);
     fan_out::open(context, &view.run.id, segments).await?;
@@ -237,6 +252,15 @@ async fn on_done(
     let (slot, floor) = (attribute::slot(parent.slot), attribute::floor(parent.slot));
     let accepted = context.table.accept_first(&at, &slot, &floor, report.task.attempt.0, value).await?;
     let row = NodeView::read(&accepted.row.attributes);
+    observe(
+        context,
+        report,
+        match (accepted.won, row.slots.contains_key(&parent.slot)) {
+            (true, _) => TaskState::Open,
+            (false, true) => TaskState::Accepted,
+            (false, false) => TaskState::Overtaken,
+        },
+    );
     let stopping = hedge::stop_others(context, &graph, node, &row, parent.slot);
     futures::try_join!(fire(context, &graph, parent.node, row.clone()), stopping)?;
     if accepted.won {
@@ -315,6 +339,9 @@ async fn on_verdict(
     let Found { verdict, message, outputs } = found;
     let row = node_view(context, &view.run.id, report.task.node).await?;
     let root = row.slots.get(&0).map(|artifact| artifact.blob.clone()).filter(|blob| blob.sha256 == root);
+    let task = &report.task;
+    let of_row = || TaskState::of(&row, task.attempt, task.copy);
+    observe(context, report, if root.is_none() { TaskState::Overtaken } else { of_row() });
     let Some(root) = root else { return Ok(Handled::Ignored(block::Ignored::Stale)) };
     if verdict == Verdict::BadProof && fail::on_bad_proof(context, view, report, &row, message.as_deref()).await? {
         return Ok(Handled::Failed);

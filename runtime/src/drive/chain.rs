@@ -8,7 +8,7 @@ use push0_core::record::{
     BlockRow, BlockStatus, ChainRow, Disagreement, Halt, Lane, LaneState, Late, OutboxRow, PendingEffect, Promotion,
     RowKey, Run, Versioned, attribute, control_key, proof_key,
 };
-use push0_core::{ChainId, Class, ErrorCode, PipelineDigest, RunId, invariant};
+use push0_core::{ChainId, Class, ErrorCode, Millis, PipelineDigest, RunId, invariant, transition};
 
 use super::store::{Loaded, decode, key, load, put_blob};
 use super::{Context, DriveError, batch, block, enforce, meter};
@@ -38,7 +38,7 @@ pub async fn drive(context: &Context, chain: &ChainId, event: &Event) -> Result<
         let now = context.clock.now();
         let is_due = answer.is_none() && loaded.view.chain.walk.is_none();
         let written = match is_due {
-            true => match chain::decide(&loaded.view, event, now, config) {
+            true => match decide(context, &loaded.view, event, now, config) {
                 Err(ignored) => {
                     answer = Some(Err(ignored));
                     continue;
@@ -53,7 +53,7 @@ pub async fn drive(context: &Context, chain: &ChainId, event: &Event) -> Result<
                     written
                 }
             },
-            false => match chain::advance(&loaded.view, now, config) {
+            false => match advance(context, &loaded.view, now, config) {
                 None => match answer {
                     Some(answer) => return Ok(answer),
                     // A walk asks for a step; without one it has ended.
@@ -93,6 +93,17 @@ pub async fn drive(context: &Context, chain: &ChainId, event: &Event) -> Result<
             return Ok(answer);
         }
     }
+}
+
+fn decide(context: &Context, view: &View, event: &Event, now: Millis, config: &ChainConfig) -> Result<Change, Ignored> {
+    context.observe(|| [transition::of_event(view, event)]);
+    chain::decide(view, event, now, config)
+}
+
+fn advance(context: &Context, view: &View, now: Millis, config: &ChainConfig) -> Option<Step> {
+    let step = chain::advance(view, now, config);
+    context.observe(|| transition::of_turn(view, step.as_ref()));
+    step
 }
 
 /// What an operator shall see in the log, once, when it has been written.
@@ -290,6 +301,7 @@ async fn perform(
 ) -> Result<(), DriveError> {
     let block: Option<Loaded<BlockRow>> = load(context, RowKey::block(&config.chain, effect.number())).await?;
     let block = block.map(|loaded| loaded.record);
+    context.observe(|| [transition::of_effect(effect, block.as_ref())]);
     if !chain::is_current(effect, block.as_ref()) {
         return Ok(());
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use push0_core::chain::ChainConfig;
 use push0_core::pipeline::PipelineFile;
+use push0_core::transition::{Observer, Pair};
 use push0_core::{ChainId, Millis, PipelineDigest, Pool};
 
 use super::plans::Plans;
@@ -45,6 +46,8 @@ pub struct Context {
     /// When the process that the queues are in began, where they are in one: what was in hand before may have ended with it, so no worker
     /// was lost over it; see [`push0_core::record::Started::is_since`].
     pub began: Option<Millis>,
+    /// Hears of what is decided on, where somebody listens: the simulator, the model checker.
+    observer: Option<Arc<dyn Observer>>,
     /// Plan records read before.
     pub(super) plans: Arc<Plans>,
 }
@@ -58,7 +61,7 @@ impl Context {
         catalog: Arc<Catalog>,
     ) -> Self {
         let (metrics, plans) = (Arc::default(), Arc::default());
-        Self { queue, table, blobs, clock, catalog, metrics, quiet: Some(QUIET), began: None, plans }
+        Self { queue, table, blobs, clock, catalog, metrics, quiet: Some(QUIET), began: None, observer: None, plans }
     }
 
     pub fn with_quiet(self, quiet: Option<Millis>) -> Self {
@@ -67,5 +70,16 @@ impl Context {
 
     pub fn with_began(self, began: Option<Millis>) -> Self {
         Self { began, ..self }
+    }
+
+    pub fn with_observer(self, observer: Arc<dyn Observer>) -> Self {
+        Self { observer: Some(observer), ..self }
+    }
+
+    /// Something is about to be decided on.
+    pub(super) fn observe<P: IntoIterator<Item = Pair>>(&self, pairs: impl FnOnce() -> P) {
+        if let Some(observer) = &self.observer {
+            pairs().into_iter().for_each(|pair| observer.met(pair));
+        }
     }
 }

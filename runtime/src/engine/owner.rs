@@ -8,6 +8,18 @@ use push0_core::ErrorCode;
 
 use crate::port::{PortError, PortResult};
 
+/// Somebody has just made the data directory, perhaps: its name, and the names of those that it is in, have to outlast a power loss as what
+/// is in it does. Where a directory above must not be read this is as far as it goes.
+pub(super) fn sync_entry(directory: &Path) {
+    let Ok(path) = directory.canonicalize() else { return };
+    for folder in path.ancestors().skip(1) {
+        if let Err(error) = File::open(folder).and_then(|folder| folder.sync_all()) {
+            tracing::debug!(folder = %folder.display(), %error, "a directory above the data directory cannot be synced");
+            return;
+        }
+    }
+}
+
 pub(super) struct Ownership {
     _locked: File,
 }

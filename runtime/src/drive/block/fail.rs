@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use push0_core::block::{self, Decision, Failure, Graph, Ignored};
-use push0_core::message::{Check, FailureKind, Finding, Report, TaskMessage, work_queue};
+use push0_core::message::{Check, FailureKind, Finding, Report, ReportEvent, TaskMessage, work_queue};
 use push0_core::plan::Children;
 use push0_core::record::{FailureNote, NodeView, RowKey, RunView, Try, attribute, clip_error};
+use push0_core::transition::{Pair, TaskEvent, TaskState};
 use push0_core::{Attempt, ErrorCode, Millis, Node, RunId, Sha256, TaskId};
 
 use super::{Handled, fan_out, fire, graph, load_run, node_view, send, tell_chain};
@@ -43,7 +44,9 @@ pub(super) async fn on_failed(
     let code = ErrorCode::find(message).unwrap_or(ErrorCode::ProverReportedFailure);
     let kind_name = block::kind_name(kind);
     tracing::warn!(%code, task = %report.task, worker = %report.worker, kind = kind_name, message, "task failed");
-    apply(context, view, report.task.node, |node, policy| block::on_failure(node, &failure, policy)).await
+    let event = TaskEvent::of(&ReportEvent::Failed { kind, message: String::new(), children: Vec::new() });
+    let met = Met { event, attempt: Some(report.task.attempt), copy: report.task.copy };
+    apply(context, view, report.task.node, Some(met), |node, policy| block::on_failure(node, &failure, policy)).await
 }
 
 /// Slots of `node` whose artifacts the trusted pool can check.
@@ -97,7 +100,7 @@ pub(super) async fn on_bad_proof(
         at: context.clock.now(),
     };
     tracing::warn!(code = %ErrorCode::BadProof, task = %report.task, message = failure.message, "root is checked");
-    apply(context, view, node, |node, policy| block::on_failure(node, &failure, policy)).await?;
+    apply(context, view, node, None, |node, policy| block::on_failure(node, &failure, policy)).await?;
     Ok(true)
 }
 
@@ -114,10 +117,14 @@ pub(super) async fn on_checked(
     super::expect_node(&graph, reader)?;
     let run = &view.run.id;
     loop {
+        let observe = |state| context.observe(|| [Pair::Task(state, TaskEvent::of_finding(finding))]);
         if is_accepted(context, view, reader).await? {
+            observe(TaskState::Accepted);
             return Ok(Handled::Ignored(Ignored::Settled));
         }
         let row = node_view(context, run, reader).await?;
+        let is_asked = row.wanted.checks.contains(&(slot, artifact));
+        observe(if is_asked { TaskState::Checking } else { TaskState::Overtaken });
         let (wrote, cleared) = match block::on_checked(&row, slot, artifact, finding) {
             // An earlier delivery may have been cut off behind its write.
             Err(ignored) => {
@@ -187,7 +194,9 @@ pub async fn on_dead_letter(context: &Context, task: &TaskMessage) -> Result<Han
 
 async fn handle_dead_letter(context: &Context, task: &TaskMessage) -> Result<Handled, DriveError> {
     let view = load_run(context, &task.id.run).await?;
+    let met = Met { event: TaskEvent::DeadLetter, attempt: Some(task.id.attempt), copy: task.id.copy };
     if view.is_over() {
+        met.observe(context, TaskState::Over);
         tell_chain(context, &view).await?;
         return Ok(Handled::Over);
     }
@@ -196,7 +205,7 @@ async fn handle_dead_letter(context: &Context, task: &TaskMessage) -> Result<Han
     }
     let now = context.clock.now();
     let decide = |node: &NodeView, policy: &_| block::on_dead_letter(node, task, policy, context.began, now);
-    let handled = apply(context, &view, task.id.node, decide).await?;
+    let handled = apply(context, &view, task.id.node, Some(met), decide).await?;
     if handled == Handled::Noted {
         // As a message of its own it could be taken for one that was left behind.
         let task = if view.run.demoted { task.clone().demoted() } else { task.clone() };
@@ -213,7 +222,8 @@ pub(super) async fn give_up(context: &Context, view: &RunView, node: Node, since
     let decide =
         |row: &NodeView, policy: &_| block::on_late(row, &task(row.wanted.attempt), policy, context.began, since, now);
     // Each copy that is late for itself.
-    while apply(context, view, node, decide).await? == Handled::Failed {
+    let met = Met { event: TaskEvent::Late, attempt: None, copy: 0 };
+    while apply(context, view, node, Some(met), decide).await? == Handled::Failed {
         tracing::warn!(code = %ErrorCode::LostTask, run = %view.run.id, %node, "task given up: it started, and nothing more was heard");
     }
     Ok(())
@@ -227,10 +237,13 @@ pub(super) async fn send_again(
     node: Node,
     attempt: Attempt,
 ) -> Result<(), DriveError> {
+    let met = Met { event: TaskEvent::Lost, attempt: Some(attempt), copy: 0 };
     if is_accepted(context, view, node).await? {
+        met.observe(context, TaskState::Accepted);
         return Ok(());
     }
     let row = node_view(context, &view.run.id, node).await?;
+    met.observe(context, met.state(&row));
     if row.wanted.attempt != attempt {
         return Ok(());
     }
@@ -263,14 +276,17 @@ async fn apply(
     context: &Context,
     view: &RunView,
     node: Node,
+    met: Option<Met>,
     decide: impl Fn(&NodeView, &push0_core::pipeline::StagePolicy) -> Result<Decision, Ignored>,
 ) -> Result<Handled, DriveError> {
     let run = &view.run.id;
     loop {
         if is_accepted(context, view, node).await? {
+            met.iter().for_each(|met| met.observe(context, TaskState::Accepted));
             return Ok(Handled::Ignored(Ignored::Settled));
         }
         let row = node_view(context, run, node).await?;
+        met.iter().for_each(|met| met.observe(context, met.state(&row)));
         match decide(&row, view.run.policy.stage(node.stage)) {
             // What an earlier delivery decided may still be unsent.
             Err(ignored) => {
@@ -322,6 +338,24 @@ async fn apply(
                 }
             }
         }
+    }
+}
+
+/// What is said about a copy of a task; of no attempt: of whichever is wanted.
+#[derive(Clone, Copy)]
+struct Met {
+    event: TaskEvent,
+    attempt: Option<Attempt>,
+    copy: u8,
+}
+
+impl Met {
+    fn state(&self, row: &NodeView) -> TaskState {
+        TaskState::of(row, self.attempt.unwrap_or(row.wanted.attempt), self.copy)
+    }
+
+    fn observe(&self, context: &Context, state: TaskState) {
+        context.observe(|| [Pair::Task(state, self.event)]);
     }
 }
 

@@ -1,0 +1,364 @@
+//! Which states meet which events: the pairs that the decisions of both planes are about, by name.
+//!
+//! Nothing is decided here. Whoever wants to know what a run of push0 came across (the simulator, the model checker) asks the drive loops to
+//! [observe](Observer) it; `docs/transitions.md` has what was reached, and why the rest was not.
+//!
+//! - [`Pair::Block`]: the row of a block number, and what the chain plane is told about it, does about it in its turn, or has asked for.
+//! - [`Pair::Chain`]: the row of a chain, and what is about the chain as a whole.
+//! - [`Pair::Task`]: a task as the block plane finds it in its rows, and what is said about it.
+
+use std::fmt;
+
+use crate::chain::{Change, Event, Outcome, Step, View};
+use crate::id::Attempt;
+use crate::message::{Command, FailureKind, Finding, ReportEvent};
+use crate::record::{BlockRow, BlockStatus, ChainRow, NodeView, PendingEffect, Verdict, Walk};
+
+/// Hears of every pair that a drive loop decides on.
+pub trait Observer: Send + Sync {
+    fn met(&self, pair: Pair);
+}
+
+/// A state and an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Pair {
+    Block(BlockState, BlockEvent),
+    Chain(ChainState, ChainEvent),
+    Task(TaskState, TaskEvent),
+}
+
+macro_rules! named {
+    ($(#[$doc:meta])* $name:ident { $($(#[$about:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name { $($(#[$about])* $variant,)+ }
+
+        impl $name {
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+        }
+    };
+}
+
+named! {
+    /// How a block number stands.
+    BlockState {
+        /// It has no row.
+        Nothing = "nothing",
+        Parked = "parked",
+        Proving = "proving",
+        Proven = "proven",
+        Failed = "failed",
+        Skipped = "skipped",
+        Dropped = "dropped",
+        /// Skipped, and the cursor has passed it.
+        Tombstone = "tombstone",
+        Final = "final",
+    }
+}
+
+named! {
+    BlockEvent {
+        Submission = "submission",
+        /// With a parent and its submitter's count of forks.
+        Fork = "submission of a counted fork",
+        Proven = "run proven",
+        BadProof = "run ended in a bad proof",
+        Spoiled = "run spoiled",
+        RunFailed = "run failed",
+        /// Whatever a run of an earlier epoch came to.
+        Overtaken = "overtaken run ended",
+        Retry = "retry",
+        RetryRun = "retry of a named run",
+        Replace = "replace",
+        Skip = "skip",
+        Batch = "batch fixed",
+        Deadline = "deadline passed",
+        /// It stands at the release point.
+        Release = "its release",
+        /// It stands at the cursor.
+        Cursor = "its turn at the cursor",
+        Look = "looked at by a walk",
+        Drop = "dropped by a walk",
+        Start = "effect: start",
+        Stop = "effect: stop",
+        Arm = "effect: arm",
+        Demote = "effect: demote",
+    }
+}
+
+named! {
+    ChainState {
+        Open = "open",
+        Paused = "paused",
+        /// For the block at the cursor.
+        Halted = "halted",
+        /// For what a late proof said about a final block.
+        Disputed = "disputed",
+    }
+}
+
+named! {
+    ChainEvent {
+        Reorg = "reorg",
+        Pause = "pause",
+        Resume = "resume",
+        Acknowledge = "resume, acknowledging",
+        Window = "window",
+        Tick = "tick",
+    }
+}
+
+named! {
+    /// How the attempt that an event is about stands, of whichever holds the first.
+    TaskState {
+        /// Its run is over.
+        Over = "run over",
+        /// Its node's artifact (manifest, verdict) is accepted.
+        Accepted = "accepted",
+        /// A later attempt is wanted, another worker has the task, or what was to be checked no longer is.
+        Overtaken = "overtaken",
+        /// The attempt waits for checks of what it reads.
+        Checking = "checking",
+        /// The failure of this copy is known.
+        Noted = "failure noted",
+        Started = "started",
+        Open = "open",
+    }
+}
+
+named! {
+    TaskEvent {
+        Start = "started",
+        Split = "split",
+        Done = "done",
+        Ok = "verified: ok",
+        BadProof = "verified: bad proof",
+        BadBlock = "verified: bad block",
+        Retryable = "failed: retryable",
+        Permanent = "failed: permanent",
+        BadInput = "failed: bad input",
+        OutOfMemory = "failed: out of memory",
+        ReportedLost = "failed: lost",
+        Sound = "checked: sound",
+        Unsound = "checked: unsound",
+        Unknown = "checked: unknown",
+        DeadLetter = "dead letter",
+        /// Its start is past its limit.
+        Late = "late",
+        /// Its queue was seen empty.
+        Lost = "lost",
+    }
+}
+
+fn product<S: Copy, E: Copy>(
+    states: &'static [S],
+    events: &'static [E],
+    pair: impl Fn(S, E) -> Pair + Copy,
+) -> impl Iterator<Item = Pair> {
+    events.iter().flat_map(move |event| states.iter().map(move |state| pair(*state, *event)))
+}
+
+impl Pair {
+    /// Every state with every event, event by event.
+    pub fn all() -> Vec<Self> {
+        let blocks = product(BlockState::ALL, BlockEvent::ALL, Pair::Block);
+        let chains = product(ChainState::ALL, ChainEvent::ALL, Pair::Chain);
+        blocks.chain(chains).chain(product(TaskState::ALL, TaskEvent::ALL, Pair::Task)).collect()
+    }
+
+    /// What the state is of.
+    pub fn subject(self) -> &'static str {
+        match self {
+            Pair::Block(..) => "block",
+            Pair::Chain(..) => "chain",
+            Pair::Task(..) => "task",
+        }
+    }
+
+    pub fn state(self) -> &'static str {
+        match self {
+            Pair::Block(state, _) => state.name(),
+            Pair::Chain(state, _) => state.name(),
+            Pair::Task(state, _) => state.name(),
+        }
+    }
+
+    pub fn event(self) -> &'static str {
+        match self {
+            Pair::Block(_, event) => event.name(),
+            Pair::Chain(_, event) => event.name(),
+            Pair::Task(_, event) => event.name(),
+        }
+    }
+}
+
+impl fmt::Display for Pair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}: {}", self.subject(), self.state(), self.event())
+    }
+}
+
+impl BlockState {
+    pub fn of(block: Option<&BlockRow>) -> Self {
+        let Some(block) = block else { return Self::Nothing };
+        match block.status {
+            BlockStatus::Parked => Self::Parked,
+            BlockStatus::Proving => Self::Proving,
+            BlockStatus::Proven => Self::Proven,
+            BlockStatus::Failed { .. } => Self::Failed,
+            BlockStatus::Skipped { .. } if block.final_seq.is_some() => Self::Tombstone,
+            BlockStatus::Skipped { .. } => Self::Skipped,
+            BlockStatus::Dropped { .. } => Self::Dropped,
+            BlockStatus::Final => Self::Final,
+        }
+    }
+}
+
+impl ChainState {
+    pub fn of(chain: &ChainRow) -> Self {
+        if chain.late_halt().is_some() {
+            return Self::Disputed;
+        }
+        match (&chain.halt, chain.paused) {
+            (Some(_), _) => Self::Halted,
+            (None, true) => Self::Paused,
+            (None, false) => Self::Open,
+        }
+    }
+}
+
+/// What [`crate::chain::decide`] is asked.
+pub fn of_event(view: &View, event: &Event) -> Pair {
+    let block = event.number().and_then(|number| view.blocks.get(&number));
+    let on_block = |event| Pair::Block(BlockState::of(block), event);
+    let on_chain = |event| Pair::Chain(ChainState::of(&view.chain), event);
+    match event {
+        Event::Submitted(submission) if submission.fork_seq.is_some() && submission.parent_hash.is_some() => {
+            on_block(BlockEvent::Fork)
+        }
+        Event::Submitted(_) => on_block(BlockEvent::Submission),
+        Event::RunEnded { run, .. } if block.is_some_and(|block| block.epoch != run.epoch) => {
+            on_block(BlockEvent::Overtaken)
+        }
+        Event::RunEnded { outcome, .. } => on_block(match outcome {
+            Outcome::Proven { .. } => BlockEvent::Proven,
+            Outcome::BadProof { .. } => BlockEvent::BadProof,
+            Outcome::Spoiled { .. } => BlockEvent::Spoiled,
+            Outcome::Failed { .. } => BlockEvent::RunFailed,
+        }),
+        Event::Command(command) => match command {
+            Command::Retry { epoch: None, .. } => on_block(BlockEvent::Retry),
+            Command::Retry { epoch: Some(_), .. } => on_block(BlockEvent::RetryRun),
+            Command::Replace(_) => on_block(BlockEvent::Replace),
+            Command::Skip { .. } => on_block(BlockEvent::Skip),
+            Command::Reorg { .. } => on_chain(ChainEvent::Reorg),
+            Command::Pause { .. } => on_chain(ChainEvent::Pause),
+            Command::Resume { acknowledged: None, .. } => on_chain(ChainEvent::Resume),
+            Command::Resume { acknowledged: Some(_), .. } => on_chain(ChainEvent::Acknowledge),
+            Command::Window { .. } => on_chain(ChainEvent::Window),
+        },
+        Event::Batched(_) => on_block(BlockEvent::Batch),
+        Event::DeadlinePassed { .. } => on_block(BlockEvent::Deadline),
+        Event::Tick => on_chain(ChainEvent::Tick),
+    }
+}
+
+/// What [`crate::chain::advance`] looked at before it answered with `step`.
+pub fn of_turn(view: &View, step: Option<&Step>) -> Vec<Pair> {
+    let chain = &view.chain;
+    let is_held_up = !chain.pending.is_empty() || view.published + 1 < chain.next_seq;
+    if is_held_up {
+        return Vec::new();
+    }
+    let at = |number: u64, event| Pair::Block(BlockState::of(view.blocks.get(&number)), event);
+    match chain.walk {
+        Some(Walk::Fit { at: number, .. }) => return vec![at(number, BlockEvent::Look)],
+        Some(Walk::Drop { .. }) => {
+            return view.blocks.keys().map(|number| at(*number, BlockEvent::Drop)).collect();
+        }
+        None => {}
+    }
+    let release = at(chain.next_release, BlockEvent::Release);
+    let is_release =
+        |change: &Change| change.chain.as_ref().is_some_and(|after| after.next_release > chain.next_release);
+    match step {
+        Some(Step::Write(change)) if is_release(change) => vec![release],
+        _ => vec![release, at(chain.next_final, BlockEvent::Cursor)],
+    }
+}
+
+/// An effect that is about to be performed.
+pub fn of_effect(effect: PendingEffect, block: Option<&BlockRow>) -> Pair {
+    let event = match effect {
+        PendingEffect::Start { .. } => BlockEvent::Start,
+        PendingEffect::Stop { .. } => BlockEvent::Stop,
+        PendingEffect::Arm { .. } => BlockEvent::Arm,
+        PendingEffect::Demote { .. } => BlockEvent::Demote,
+    };
+    Pair::Block(BlockState::of(block), event)
+}
+
+impl TaskState {
+    /// Of a copy of an attempt at a node whose artifact is not accepted, by the node's own row.
+    pub fn of(row: &NodeView, attempt: Attempt, copy: u8) -> Self {
+        if attempt != row.wanted.attempt {
+            Self::Overtaken
+        } else if !row.wanted.checks.is_empty() {
+            Self::Checking
+        } else if row.has_failed(copy) {
+            Self::Noted
+        } else if row.start_now(copy).is_some() {
+            Self::Started
+        } else {
+            Self::Open
+        }
+    }
+}
+
+impl TaskEvent {
+    pub fn of(event: &ReportEvent) -> Self {
+        match event {
+            ReportEvent::Started => Self::Start,
+            ReportEvent::Split { .. } => Self::Split,
+            ReportEvent::Done { .. } => Self::Done,
+            ReportEvent::Verified { verdict: Verdict::Ok, .. } => Self::Ok,
+            ReportEvent::Verified { verdict: Verdict::BadProof, .. } => Self::BadProof,
+            ReportEvent::Verified { verdict: Verdict::BadBlock, .. } => Self::BadBlock,
+            ReportEvent::Checked { finding, .. } => Self::of_finding(*finding),
+            ReportEvent::Failed { kind, .. } => match kind {
+                FailureKind::Retryable => Self::Retryable,
+                FailureKind::Permanent => Self::Permanent,
+                FailureKind::BadInput => Self::BadInput,
+                FailureKind::OutOfMemory => Self::OutOfMemory,
+                FailureKind::Lost => Self::ReportedLost,
+            },
+        }
+    }
+
+    pub fn of_finding(finding: Finding) -> Self {
+        match finding {
+            Finding::Sound => Self::Sound,
+            Finding::Unsound => Self::Unsound,
+            Finding::Unknown => Self::Unknown,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_pair_is_listed_once_and_has_a_name_of_its_own() {
+        let all = Pair::all();
+        let names: std::collections::BTreeSet<String> = all.iter().map(Pair::to_string).collect();
+        let planes = BlockState::ALL.len() * BlockEvent::ALL.len()
+            + ChainState::ALL.len() * ChainEvent::ALL.len()
+            + TaskState::ALL.len() * TaskEvent::ALL.len();
+        assert_eq!((all.len(), names.len()), (planes, planes));
+    }
+}
