@@ -14,7 +14,7 @@ const NOW: Millis = Millis(1_000);
 const NUMBER: u64 = 5;
 
 fn chain() -> ChainId {
-    "demo".parse().unwrap()
+    "demo".parse().expect("it is a chain's name")
 }
 
 fn config() -> ChainConfig {
@@ -101,7 +101,7 @@ fn proven() -> Outcome {
 
 fn events() -> Vec<(&'static str, Event)> {
     let text = || "why".to_owned();
-    let range = BatchRange { of: "source".parse().unwrap(), from: 9, to: 10 };
+    let range = BatchRange { of: "source".parse().expect("it is a chain's name"), from: 9, to: 10 };
     let (hash, parent_hash) = (Some(hash(10)), Some(hash(8)));
     let batch = Batch { number: NUMBER, range, hash, parent_hash, content: Content::Witness(blob("manifest")) };
     let retry = |epoch| Event::Command(Command::Retry { chain: chain(), number: NUMBER, epoch });
