@@ -163,7 +163,7 @@ mod tests {
             for stream in listener.incoming().flatten() {
                 let (heard, mut answers) = (heard.clone(), stream.try_clone().unwrap());
                 thread::spawn(move || {
-                    for byte in stream.bytes().map_while(Result::ok) {
+                    for byte in std::io::BufReader::new(stream).bytes().map_while(Result::ok) {
                         let _ = heard.send(byte);
                         let _ = answers.write_all(&[byte]);
                     }
