@@ -56,7 +56,12 @@ fn a_failed_task_fails_in_the_same_way_here_and_a_good_one_makes_the_same() {
             |stats: &Value| ["visible", "in_flight", "delayed"].iter().filter_map(|name| stats[name].as_u64()).sum();
         queues.iter().map(|(name, stats)| (name.clone(), count(stats))).collect()
     };
-    let before = (installation.invocations(), counts(&installation));
+    // What else there is of the failed block may still be run meanwhile.
+    let runs = |installation: &Installation| -> Vec<String> {
+        let is_replayed = |task: &String| task.starts_with("demo/1/") || task.contains("/0.0.0/");
+        installation.invocations().into_iter().filter(is_replayed).collect()
+    };
+    let before = (runs(&installation), counts(&installation));
     for (number, node) in
         [("2", "0.0.0"), ("1", "0.0.0"), ("1", "1.0.2"), ("1", "2.0.0"), ("1", "2.1.0"), ("1", "3.0.0")]
     {
@@ -64,7 +69,7 @@ fn a_failed_task_fails_in_the_same_way_here_and_a_good_one_makes_the_same() {
         assert_eq!((code, &done["outcome"]), (0, &"done".into()), "{number} {node}: {said}");
         assert_eq!(done["equals_accepted"], true, "{number} {node}: {done}");
     }
-    let after = (installation.invocations(), counts(&installation));
+    let after = (runs(&installation), counts(&installation));
     assert_eq!(before.0, after.0, "no worker ran anything of it");
     // What waited for the failed block may be dropped meanwhile; nothing is added.
     let is_no_more = before.1.iter().zip(&after.1).all(|(before, after)| before.0 == after.0 && after.1 <= before.1);
