@@ -12,7 +12,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
-use push0_tests::hostile::{Meter, Target, attempt, targets};
+use push0_tests::hostile::{Target, attempt, targets};
 
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
@@ -20,21 +20,8 @@ static ALLOCATOR: PeakAlloc = PeakAlloc;
 /// What is in hand is counted for the whole process: one test at a time.
 static ALONE: Mutex<()> = Mutex::new(());
 
-struct Counted(std::cell::Cell<usize>);
-
-impl Meter for Counted {
-    fn begin(&self) {
-        ALLOCATOR.reset_peak_usage();
-        self.0.set(ALLOCATOR.current_usage());
-    }
-
-    fn peak(&self) -> usize {
-        ALLOCATOR.peak_usage().saturating_sub(self.0.get())
-    }
-}
-
 fn tried(target: &Target, input: &[u8]) -> Result<bool, String> {
-    attempt(target, input, &Counted(std::cell::Cell::new(0)))
+    attempt(target, input, &ALLOCATOR)
 }
 
 fn root() -> PathBuf {

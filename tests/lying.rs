@@ -11,6 +11,7 @@ use push0_core::record::{NodeView, RowKey};
 use push0_runtime::port::{Blobs as _, Key, Table};
 use push0_tests::chaos::Installation;
 use push0_tests::chaos::installation::{program, signal, wait_until};
+use push0_tests::pipelines::four_stages;
 use push0_tests::sim::liar;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -25,21 +26,8 @@ fn wait<T>(future: impl Future<Output = T>) -> T {
 
 /// A pipeline of echo whose joins run in a pool of their own, so that a test can hold them back.
 fn echo(prover: &str, check: bool) -> String {
-    format!(
+    let rest = format!(
         r#"
-name = "echo"
-[[stage]]
-name = "split"
-kind = "split"
-[[stage]]
-name = "prove"
-kind = "map"
-[[stage]]
-name = "join"
-kind = "join"
-[[stage]]
-name = "verify"
-kind = "verify"
 [prover.echo]
 form = "session"
 command = [{prover}]
@@ -50,7 +38,8 @@ check = {check}
 [policy.join]
 pool = "joins"
 "#
-    )
+    );
+    four_stages("echo", &rest)
 }
 
 fn honest_echo(check: bool) -> String {

@@ -329,13 +329,17 @@ impl TaskEvent {
             ReportEvent::Verified { verdict: Verdict::BadProof, .. } => Self::BadProof,
             ReportEvent::Verified { verdict: Verdict::BadBlock, .. } => Self::BadBlock,
             ReportEvent::Checked { finding, .. } => Self::of_finding(*finding),
-            ReportEvent::Failed { kind, .. } => match kind {
-                FailureKind::Retryable => Self::Retryable,
-                FailureKind::Permanent => Self::Permanent,
-                FailureKind::BadInput => Self::BadInput,
-                FailureKind::OutOfMemory => Self::OutOfMemory,
-                FailureKind::Lost => Self::ReportedLost,
-            },
+            ReportEvent::Failed { kind, .. } => Self::of_failure(*kind),
+        }
+    }
+
+    pub fn of_failure(kind: FailureKind) -> Self {
+        match kind {
+            FailureKind::Retryable => Self::Retryable,
+            FailureKind::Permanent => Self::Permanent,
+            FailureKind::BadInput => Self::BadInput,
+            FailureKind::OutOfMemory => Self::OutOfMemory,
+            FailureKind::Lost => Self::ReportedLost,
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use peak_alloc::PeakAlloc;
-use push0_tests::hostile::{Meter, Target, attempt, target};
+use push0_tests::hostile::{Target, attempt, target};
 
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
@@ -15,19 +15,6 @@ static TARGET: LazyLock<Target> = LazyLock::new(|| {
     target(&name).unwrap_or_else(|| panic!("there is no target {name}"))
 });
 
-struct Counted(std::cell::Cell<usize>);
-
-impl Meter for Counted {
-    fn begin(&self) {
-        ALLOCATOR.reset_peak_usage();
-        self.0.set(ALLOCATOR.current_usage());
-    }
-
-    fn peak(&self) -> usize {
-        ALLOCATOR.peak_usage().saturating_sub(self.0.get())
-    }
-}
-
 fuzz_target!(
     init: {
         // The fuzzer's own hook ends the process at any panic, also at one that is caught where it should be.
@@ -35,14 +22,13 @@ fuzz_target!(
         std::panic::set_hook(Box::new(|_| {}));
         // What is made on first use is no input's.
         for warm in [&b""[..], b"x", b"{\"v\":1}"] {
-            let _ = attempt(&TARGET, warm, &Counted(std::cell::Cell::new(0)));
+            let _ = attempt(&TARGET, warm, &ALLOCATOR);
         }
     },
     |input: &[u8]| {
-        let meter = Counted(std::cell::Cell::new(0));
-        if let Err(first) = attempt(&TARGET, input, &meter) {
+        if let Err(first) = attempt(&TARGET, input, &ALLOCATOR) {
             // What was made on first use, again, is not made twice.
-            if let Err(what) = attempt(&TARGET, input, &meter) {
+            if let Err(what) = attempt(&TARGET, input, &ALLOCATOR) {
                 eprintln!("{}: {what} (first: {first})", TARGET.name);
                 std::process::abort();
             }

@@ -11,7 +11,7 @@ use push0_gpu_worker::task::Settled;
 use push0_runtime::clock_manual::ManualClock;
 use push0_runtime::host::Function as _;
 use push0_runtime::port::Delivery;
-use push0_tests::emulated::{Emulated, PIPELINE, Script, run, until};
+use push0_tests::emulated::{Emulated, Script, pipeline, run, until};
 
 const START: Millis = Millis(1_700_000_000_000);
 const MINUTE: u64 = 60_000;
@@ -24,7 +24,8 @@ async fn place(deadline_ms: u64, late: Late) -> (Emulated, ManualClock) {
     let config = format!(
         "[[chain]]\nid = \"demo\"\npipeline = \"test.toml\"\nwindow = 2\ndeadline_ms = {deadline_ms}\nlate = \"{late}\"\n"
     );
-    let files = [("push0.toml", config.as_str()), ("test.toml", PIPELINE)];
+    let pipeline = pipeline("");
+    let files = [("push0.toml", config.as_str()), ("test.toml", pipeline.as_str())];
     (Emulated::new(Arc::new(clock.clone()), &files).await, clock)
 }
 

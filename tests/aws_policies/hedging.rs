@@ -10,7 +10,7 @@ use push0_core::record::{Finality, node_control_key};
 use push0_gpu_worker::task::Settled;
 use push0_runtime::host::{Failure, Function};
 use push0_runtime::port::{Delivery, SystemClock};
-use push0_tests::emulated::{Emulated, PIPELINE, Script, until};
+use push0_tests::emulated::{Emulated, Script, pipeline, until};
 
 const CONFIG: &str = r#"
 [[chain]]
@@ -43,7 +43,7 @@ impl Function for Twice {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_straggler_is_copied_once_to_another_worker_and_its_holder_is_told_to_stop() {
-    let pipeline = format!("{PIPELINE}{HEDGED}");
+    let pipeline = pipeline(HEDGED);
     let files = [("push0.toml", CONFIG), ("test.toml", pipeline.as_str())];
     let mut place = Emulated::new(Arc::new(SystemClock), &files).await;
     let (script, straggler) = (Script::new(), Node::new(1, 0, 5));

@@ -25,27 +25,14 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::pipelines::{NO_PROVER, four_stages};
+
 pub use worker::{Script, Worker};
 
-/// A pipeline of the simulator's prover, to which a test adds its policies.
-pub const PIPELINE: &str = r#"
-name = "test"
-[[stage]]
-name = "split"
-kind = "split"
-[[stage]]
-name = "prove"
-kind = "map"
-[[stage]]
-name = "join"
-kind = "join"
-[[stage]]
-name = "verify"
-kind = "verify"
-[prover.none]
-form = "session"
-command = ["none"]
-"#;
+/// A pipeline of the simulator's prover, with a test's policies.
+pub fn pipeline(policies: &str) -> String {
+    four_stages("test", &format!("{NO_PROVER}{policies}"))
+}
 
 /// How long a message stays with whoever received it here.
 const LEASE: Millis = Millis::from_secs(60);

@@ -18,6 +18,7 @@ use push0_runtime::wiring;
 use serde_json::Value;
 
 use super::{Target, wait};
+use crate::pipelines::four_stages;
 
 /// A data directory of the first version: block 1 is final, blocks 2 and 3 are being proven, 5 is parked, 4 was never submitted.
 pub(super) const ENGINE: &str = include_str!("../fixtures/data-of-0.1/engine.sql");
@@ -25,23 +26,11 @@ pub(super) const BLOBS: &str = include_str!("../fixtures/data-of-0.1/blobs.json"
 
 pub(super) const NOW: Millis = Millis(1_795_537_400_000);
 
-const PIPELINE: &str = r#"
-    name = "echo"
-    [[stage]]
-    name = "split"
-    kind = "split"
-    [[stage]]
-    name = "prove"
-    kind = "map"
-    [[stage]]
-    name = "join"
-    kind = "join"
-    [[stage]]
-    name = "verify"
-    kind = "verify"
-    [prover.echo]
-    form = "session"
-    command = ["push0-echo"]
+/// As it was in the first version's fixture.
+const PROVER: &str = r#"
+[prover.echo]
+form = "session"
+command = ["push0-echo"]
 "#;
 
 pub(super) fn targets() -> Vec<Target> {
@@ -56,7 +45,7 @@ pub(super) fn targets() -> Vec<Target> {
 
 /// What is configured: a chain and what it is proven with.
 pub(super) fn catalog() -> Catalog {
-    let file = pipeline::parse(PIPELINE).expect("it parses");
+    let file = pipeline::parse(&four_stages("echo", PROVER)).expect("it parses");
     let digest = file.pipeline.digest();
     let chain: push0_core::ChainId = "demo".parse().expect("a chain id");
     let config = ChainConfig { window: 4, ..ChainConfig::new(chain.clone(), digest) };

@@ -12,6 +12,8 @@ mod records;
 mod rollup;
 mod texts;
 
+use peak_alloc::PeakAlloc;
+
 /// Something that reads what others wrote.
 pub struct Target {
     pub name: &'static str,
@@ -75,13 +77,13 @@ pub fn target(name: &str) -> Option<Target> {
     targets().into_iter().find(|target| target.name == name)
 }
 
-/// Runs a target over an input. `peak` begins to measure, and then says how many bytes more than at the beginning were in hand at most;
-/// the error says what does not hold.
-pub fn attempt(target: &Target, input: &[u8], meter: &dyn Meter) -> Result<bool, String> {
+/// Runs a target over an input; the error says what does not hold. `allocator`: that of the program, which counts the bytes in hand.
+pub fn attempt(target: &Target, input: &[u8], allocator: &PeakAlloc) -> Result<bool, String> {
     let run = std::panic::AssertUnwindSafe(|| (target.run)(input));
-    meter.begin();
+    allocator.reset_peak_usage();
+    let before = allocator.current_usage();
     let outcome = std::panic::catch_unwind(run);
-    let (had, most) = (meter.peak(), target.most(input.len()));
+    let (had, most) = (allocator.peak_usage().saturating_sub(before), target.most(input.len()));
     let accepted = outcome.map_err(|panic| {
         let said = panic.downcast_ref::<String>().cloned();
         let said = said.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
@@ -91,13 +93,6 @@ pub fn attempt(target: &Target, input: &[u8], meter: &dyn Meter) -> Result<bool,
         return Err(format!("of {} bytes it had {had} in hand; at most {most} are allowed", input.len()));
     }
     Ok(accepted)
-}
-
-/// What counts the bytes in hand: the allocator of the program that runs the targets.
-pub trait Meter {
-    fn begin(&self);
-    /// Bytes in hand at most since then, beyond those at the beginning.
-    fn peak(&self) -> usize;
 }
 
 /// An input that stands for several files: parted by lines of three dashes.

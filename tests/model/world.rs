@@ -17,31 +17,14 @@ use push0_runtime::drive::Catalog;
 use push0_runtime::port::{Key, Outgoing, Row};
 use stateright::{Model, Property};
 
+use crate::pipelines::{NO_PROVER, four_stages};
+
 use super::judge::{self, Breach, Rule};
 use super::loops::{Loops, Met, Next};
 use super::table::{self, Rows};
 use super::tape::{Answer, Call, Ended, PROVEN, UNPROVABLE};
 use super::work::{self, Work};
 use super::{Bounds, Bug, Faults, Grain, Plane};
-
-const PIPELINE: &str = r#"
-    name = "model"
-    [[stage]]
-    name = "split"
-    kind = "split"
-    [[stage]]
-    name = "prove"
-    kind = "map"
-    [[stage]]
-    name = "join"
-    kind = "join"
-    [[stage]]
-    name = "verify"
-    kind = "verify"
-    [prover.none]
-    form = "session"
-    command = ["none"]
-"#;
 
 /// Numbers are those of [`Loops`] and of the world.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -168,7 +151,7 @@ fn remembered<K: std::hash::Hash + Eq, V>(memo: &Memo<K, V>, key: K, make: impl 
 
 impl World {
     pub fn new(bounds: Bounds, bug: Option<Bug>) -> Result<Self, String> {
-        let file = pipeline::parse(PIPELINE).map_err(|mistakes| mistakes.to_string())?;
+        let file = pipeline::parse(&four_stages("model", NO_PROVER)).map_err(|mistakes| mistakes.to_string())?;
         let digest = file.pipeline.digest();
         let chain: ChainId = "demo".parse().map_err(|error: push0_core::InvalidId| error.to_string())?;
         let first_parent = Some(work::hash(0, 0));

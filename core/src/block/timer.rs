@@ -9,7 +9,7 @@
 //! Nothing is given up by its age alone: that multiplies a backlog. One look proves nothing: a queue's counts may be approximate and old,
 //! and after a standstill everything looks late. So what one look sees is stored ([`Watch`]), and only another one acts on it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::{Attempt, Millis, Node, Pool};
 use crate::message::{queue, work_queue};
@@ -161,12 +161,17 @@ pub fn is_overdue(watch: Option<&Watch>, sent: Millis, quiet: Millis, now: Milli
     now > due.plus(quiet).plus(quiet)
 }
 
+/// Since when something has been so of a queue at every look, if it still is.
+fn still_since(queue: &str, before: &BTreeMap<String, Millis>, now: &BTreeSet<String>) -> Option<Millis> {
+    before.get(queue).copied().filter(|_| now.contains(queue))
+}
+
 /// What a look that saw `seen` leads to. `before`: what the last one left.
 pub fn look(before: Option<&Watch>, seen: &Seen<'_>, quiet: Millis, now: Millis) -> Look {
     let fresh = Watch::default();
     let before = before.unwrap_or(&fresh);
-    let since = |queue: &str| before.empty.get(queue).copied().filter(|_| seen.idle.contains(queue));
-    let taken_since = |queue: &str| before.taken.get(queue).copied().filter(|_| seen.taken.contains(queue));
+    let since = |queue: &str| still_since(queue, &before.empty, seen.idle);
+    let taken_since = |queue: &str| still_since(queue, &before.taken, seen.taken);
     let is_apart = before.looked.plus(quiet) <= now;
 
     let late_since = before.late.filter(|at| at.plus(RECHECK) <= now);
@@ -200,10 +205,11 @@ pub fn look(before: Option<&Watch>, seen: &Seen<'_>, quiet: Millis, now: Millis)
 
     // What was just sent to is not empty, whatever an old count says.
     let sent_to = |name: &String| lost.iter().any(|task| task.queue == *name) || (reopen && name == queue::RANGES);
-    let idle = seen.idle.iter().filter(|name| !sent_to(name));
-    let empty = idle.map(|name| (name.clone(), since(name).unwrap_or(now))).collect();
-    let taken = seen.taken.iter().filter(|name| !sent_to(name));
-    let taken = taken.map(|name| (name.clone(), taken_since(name).unwrap_or(now))).collect();
+    let noted = |before: &BTreeMap<String, Millis>, queues: &BTreeSet<String>| -> BTreeMap<String, Millis> {
+        let queues = queues.iter().filter(|name| !sent_to(name));
+        queues.map(|name| (name.clone(), before.get(name).copied().unwrap_or(now))).collect()
+    };
+    let (empty, taken) = (noted(&before.empty, seen.idle), noted(&before.taken, seen.taken));
     // With the time of its look those are done with that it saw.
     let late_next = before.late.filter(|_| late_since.is_none()).unwrap_or(now);
     let next = Watch { due, every, looked: now, late: is_late_now.then_some(late_next), empty, taken };

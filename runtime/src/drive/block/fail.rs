@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use push0_core::block::{self, Decision, Failure, Graph, Ignored};
-use push0_core::message::{Check, FailureKind, Finding, Report, ReportEvent, TaskMessage, work_queue};
+use push0_core::message::{Check, FailureKind, Finding, Report, TaskMessage, work_queue};
 use push0_core::plan::Children;
 use push0_core::record::{FailureNote, NodeView, RowKey, RunView, Try, attribute, clip_error};
 use push0_core::transition::{Pair, TaskEvent, TaskState};
@@ -44,8 +44,7 @@ pub(super) async fn on_failed(
     let code = ErrorCode::find(message).unwrap_or(ErrorCode::ProverReportedFailure);
     let kind_name = block::kind_name(kind);
     tracing::warn!(%code, task = %report.task, worker = %report.worker, kind = kind_name, message, "task failed");
-    let event = TaskEvent::of(&ReportEvent::Failed { kind, message: String::new(), children: Vec::new() });
-    let met = Met { event, attempt: Some(report.task.attempt), copy: report.task.copy };
+    let met = Met { event: TaskEvent::of_failure(kind), attempt: Some(report.task.attempt), copy: report.task.copy };
     apply(context, view, report.task.node, Some(met), |node, policy| block::on_failure(node, &failure, policy)).await
 }
 
