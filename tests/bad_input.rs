@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use push0_tests::chaos::installation::{program, wait_until};
 use push0_tests::chaos::{Installation, Options};
@@ -50,6 +50,21 @@ fn submission(fields: Value) -> String {
     let mut whole = json!({ "chain": "demo", "number": 1, "hash": "ab".repeat(32), "witness": "w" });
     whole.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     whole.to_string()
+}
+
+#[test]
+fn output_that_nobody_reads_is_no_failure_and_output_that_cannot_be_written_is() {
+    let explain = |stdout: Stdio| {
+        let mut command = Command::new(program("push0"));
+        let child = command.args(["explain", "P0-001"]).stdout(stdout).stderr(Stdio::piped()).spawn().unwrap();
+        let output = child.wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    assert_eq!(explain(writer.into()), (Some(0), String::new()));
+    let (code, said) = explain(fs::File::create("/dev/full").unwrap().into());
+    assert!(code == Some(1) && said.contains("cannot write to stdout") && said.contains("next:"), "{code:?} {said}");
 }
 
 #[test]

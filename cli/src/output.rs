@@ -1,8 +1,10 @@
 //! The one place that writes to stdout: data, as lines for people or as JSON for programs. Everything else goes to stderr.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{ErrorKind, IsTerminal as _, Write as _};
 
 use serde::Serialize;
+
+use crate::error::{Report, Trouble};
 
 /// How a command shows what it has to say.
 #[derive(Debug, Clone, Copy)]
@@ -24,18 +26,18 @@ impl Output {
 
     /// Text for people; ends in a newline whether the text does or not.
     pub fn text(&self, text: &str) {
-        write_out(text.trim_end_matches('\n'));
+        self.write_out(text.trim_end_matches('\n'));
     }
 
     /// One JSON document.
     pub fn json(&self, value: &impl Serialize) {
         let text = serde_json::to_string_pretty(value).expect("what is shown is plain data");
-        write_out(&text);
+        self.write_out(&text);
     }
 
     /// One JSON document on one line: for streams.
     pub fn json_line(&self, value: &impl Serialize) {
-        write_out(&serde_json::to_string(value).expect("what is shown is plain data"));
+        self.write_out(&serde_json::to_string(value).expect("what is shown is plain data"));
     }
 
     /// JSON where it was asked for, text otherwise.
@@ -46,7 +48,7 @@ impl Output {
     /// Draws a screen over the last one, on a terminal; below it elsewhere.
     pub fn screen(&self, text: &str) {
         if self.terminal {
-            write_out(&format!("\x1b[H\x1b[2J{}", text.trim_end_matches('\n')));
+            self.write_out(&format!("\x1b[H\x1b[2J{}", text.trim_end_matches('\n')));
         } else {
             self.text(text);
         }
@@ -56,12 +58,18 @@ impl Output {
     pub fn note(&self, text: &str) {
         eprintln!("{}", text.trim_end_matches('\n'));
     }
-}
 
-fn write_out(text: &str) {
-    let mut stdout = std::io::stdout().lock();
-    if writeln!(stdout, "{text}").and_then(|()| stdout.flush()).is_err() {
+    fn write_out(&self, text: &str) {
+        let mut stdout = std::io::stdout().lock();
+        let Err(error) = writeln!(stdout, "{text}").and_then(|()| stdout.flush()) else { return };
         // Nobody reads any more (`push0 status | head`).
-        std::process::exit(0);
+        if error.kind() == ErrorKind::BrokenPipe {
+            std::process::exit(0);
+        }
+        let trouble =
+            Trouble::failed(format!("cannot write to stdout: {error}")).next("make room there, then run it again");
+        let report = Report::new(&trouble.into());
+        eprintln!("{}", if self.json { report.json() } else { report.text() });
+        std::process::exit(report.exit.into());
     }
 }

@@ -95,10 +95,7 @@ fn pipeline(input: &[u8]) -> bool {
     assert_eq!(file.pipeline.stages.len(), file.policy.stages.len());
     let written = serde_json::to_string(&file.pipeline).expect("a pipeline is plain data");
     let read: Pipeline = serde_json::from_str(&written).expect("what was written is read");
-    let value = serde_json::to_value(&file.pipeline).expect("a pipeline is plain data");
-    if !super::records::has_float(&value) {
-        assert_eq!((&read, read.digest()), (&file.pipeline, file.pipeline.digest()), "{written}");
-    }
+    assert_eq!((&read, read.digest()), (&file.pipeline, file.pipeline.digest()), "{written}");
     for segments in [1, 2, 17, 100_000] {
         let Ok(plan) = Plan::new(&file.pipeline, segments) else { continue };
         plan.covers(plan.verify());

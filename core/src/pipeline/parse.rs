@@ -502,6 +502,17 @@ mod tests {
     }
 
     #[test]
+    fn the_digest_is_the_same_wherever_the_pipeline_was_written_and_read() {
+        for float in ["0.1", "31.245270191439438", "121.48791951161945", "2.2250738585072014e-308", "5e-324", "-0.0"] {
+            let pipeline = parse(&GOOD.replace("segments = 4", &format!("rate = {float}"))).unwrap().pipeline;
+            assert!(pipeline.stage(0).params["rate"].is_f64(), "{pipeline:?}");
+            let written = serde_json::to_string(&pipeline).unwrap();
+            let read: Pipeline = serde_json::from_str(&written).unwrap();
+            assert_eq!(read.digest(), pipeline.digest(), "{written}");
+        }
+    }
+
+    #[test]
     fn copies_and_hedging_are_policy_of_what_workers_run() {
         let set = |text: &str| parse(&GOOD.replace("attempts = 7", text));
         let file = set("hedge = true\n        copies = 2").unwrap();

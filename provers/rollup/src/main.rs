@@ -140,7 +140,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Genesis { start, out } => {
             let chain = start.chain()?;
             write_genesis(&out, chain.genesis())?;
-            output::value(&genesis(chain.genesis()), json);
+            output::value(&genesis(chain.genesis()), json)?;
         }
         Command::Random { start, seed, blocks, transfers, out } => {
             let mut chain = start.chain()?;
@@ -160,9 +160,9 @@ fn run(cli: Cli) -> Result<()> {
         Command::Import { files, out, chain } => import(&files, &out, &chain, json)?,
         Command::Verify { proof, block } => {
             let block = block.header.or(block.block).context("neither --header nor --block is given")?;
-            output::value(&inspect::verify(&proof, &block)?, json);
+            output::value(&inspect::verify(&proof, &block)?, json)?;
         }
-        Command::Show { file } => output::value(&inspect::show(&file)?, json),
+        Command::Show { file } => output::value(&inspect::show(&file)?, json)?,
         Command::Keys { write } => list_or_write_keys(write.as_deref(), json)?,
     }
     Ok(())
@@ -189,8 +189,7 @@ fn report(out: &Path, start: &Genesis, blocks: &[Witness], json: bool) -> Result
     let mut summary = genesis(start);
     summary["blocks"] = Value::Array(written);
     summary["directory"] = json!(out);
-    output::value(&summary, json);
-    Ok(())
+    output::value(&summary, json)
 }
 
 fn import(files: &[PathBuf], out: &Path, chain: &str, json: bool) -> Result<()> {
@@ -202,7 +201,7 @@ fn import(files: &[PathBuf], out: &Path, chain: &str, json: bool) -> Result<()> 
     for (tally, witness) in &import.blocks {
         let submission = write_block(out, witness)?;
         if !json {
-            output::line(&format!("block {} {}: {tally}", submission.number, submission.hash));
+            output::line(&format!("block {} {}: {tally}", submission.number, submission.hash))?;
         }
         blocks.push(json!({ "tally": tally, "header": inspect::header(&witness.header) }));
     }
@@ -210,29 +209,29 @@ fn import(files: &[PathBuf], out: &Path, chain: &str, json: bool) -> Result<()> 
         let mut summary = genesis(&import.genesis);
         summary["blocks"] = Value::Array(blocks);
         summary["total"] = json!(import.total);
-        output::value(&summary, true);
+        output::value(&summary, true)?;
     } else {
-        output::line(&format!("total: {}", import.total));
+        output::line(&format!("total: {}", import.total))?;
         output::line(&format!(
             "{} accounts; genesis hash (the first block's parent) {}; files in {}",
             import.genesis.accounts.len(),
             import.genesis.hash,
             out.display()
-        ));
+        ))?;
     }
     Ok(())
 }
 
 fn list_or_write_keys(dir: Option<&Path>, json: bool) -> Result<()> {
     let Some(dir) = dir else {
-        output::value(&keys::digests().into_iter().map(|(name, digest)| (name, json!(digest))).collect(), json);
-        return Ok(());
+        let digests = keys::digests().into_iter().map(|(name, digest)| (name, json!(digest))).collect();
+        return output::value(&digests, json);
     };
     for size in SIZES {
         for (shape, key) in keys::generate(size) {
             let path = dir.join(format!("{}.key", keys::name(shape, size)));
             fs::write(&path, keys::to_bytes(&key)).with_context(|| format!("cannot write {}", path.display()))?;
-            output::line(&format!("wrote {}; rebuild to pin it", path.display()));
+            output::line(&format!("wrote {}; rebuild to pin it", path.display()))?;
         }
     }
     Ok(())

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test; clippy sees only the functions marked so")]
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -41,6 +41,23 @@ fn random_blocks_are_a_chain_and_the_same_for_the_same_seed() {
     let shown = json(dir.path(), &["show", "a/2.witness", "--json"]);
     assert_eq!(shown["header"], made["blocks"][1]);
     assert!(!shown.to_string().contains("key"), "keys are not shown");
+}
+
+#[test]
+fn output_that_nobody_reads_is_no_failure_and_output_that_cannot_be_written_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |out: Stdio| {
+        let mut tool = Command::new(env!("CARGO_BIN_EXE_push0-rollup"));
+        tool.current_dir(dir.path()).args(["genesis", "--out", "g"]).stdout(out).stderr(Stdio::piped());
+        let output = tool.spawn().unwrap().wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    assert_eq!(run(writer.into()), (Some(0), String::new()));
+    assert!(dir.path().join("g/genesis.json").exists());
+    let (code, said) = run(std::fs::File::create("/dev/full").unwrap().into());
+    assert!(code == Some(1) && said.starts_with("push0-rollup: cannot write to stdout: "), "{code:?} {said}");
 }
 
 #[test]
