@@ -36,7 +36,7 @@ replay seed:
 
 # The model checker within its large bounds: every order in which things can happen; see docs/model-checking.md.
 model *args="--large":
-    cargo run --quiet --release -p push0-tests --bin push0-model -- {{args}}
+    cargo run --quiet --profile sim -p push0-tests --bin push0-model -- {{args}}
 
 # An emulator of AWS on 127.0.0.1:4566 with push0's queues, table, buckets and functions in it, until ctrl-c. Needs no Docker.
 emulator *args:

@@ -148,6 +148,9 @@ impl Auditor {
             key: text(&finality["proof"]["key"]),
             sha256: text(&finality["proof"]["sha256"]),
         };
+        if message["epoch"].as_u64() != Some(1) {
+            self.violations.push(format!("{id} {}: not its first run: push0 did not help itself", block.number));
+        }
         let problem = if hash != block.hash {
             Some(format!("another block than {}", block.hash))
         } else if parent != block.parent {
@@ -315,7 +318,7 @@ mod tests {
         let proof = shape().proof(block).to_string().into_bytes();
         let named = json!({ "key": format!("artifacts/{}", block.number), "sha256": hex(&Sha256::digest(&proof)) });
         let line = json!({
-            "seq": seq, "chain": "a", "number": block.number, "hash": block.hash, "parent_hash": block.parent,
+            "seq": seq, "chain": "a", "number": block.number, "epoch": 1, "hash": block.hash, "parent_hash": block.parent,
             "finality": { "kind": "proof", "proof": named },
         });
         (line, proof)
@@ -378,6 +381,7 @@ mod tests {
         assert!(said(|line, _| line["seq"] = 1.into()).contains("not what this seq was"));
         assert!(said(|line, _| line["seq"] = 0.into()).contains("not what this seq was"));
         assert!(said(|line, _| line["chain"] = "b".into()).contains("nobody submitted to"));
+        assert!(said(|line, _| line["epoch"] = 2.into()).contains("not its first run"));
         assert!(said(|line, _| line["hash"] = block(3).hash.into()).contains("another block"));
         assert!(said(|line, _| line["parent_hash"] = Value::Null).contains("another parent"));
         assert!(said(|line, _| line["finality"] = json!({ "kind": "tombstone" })).contains("no proof"));

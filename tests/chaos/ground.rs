@@ -132,9 +132,9 @@ fn free_port() -> u16 {
 
 pub enum Site {
     Disk {
-        installation: Installation,
-        /// None where none can be mounted.
+        /// None where none can be mounted. Before the installation, whose directory can only be removed when nothing is mounted in it.
         disk: Option<SmallDisk>,
+        installation: Installation,
         port: u16,
     },
     #[cfg(feature = "aws")]
@@ -151,7 +151,7 @@ impl Site {
                 )));
                 let disk = SmallDisk::on(installation.path("data"), 2_048);
                 WORKERS.iter().for_each(|name| drop(installation.token(name)));
-                Self::Disk { installation, disk, port: free_port() }
+                Self::Disk { disk, installation, port: free_port() }
             }
             #[cfg(feature = "aws")]
             Ground::Emulator => {
@@ -233,7 +233,7 @@ impl Site {
                 let serve = ["serve", "--aws", "--lease-ms", &lease_ms];
                 let mut specs: Vec<Spec> =
                     ["serve-1", "serve-2"].iter().map(|name| spec(name, Role::Server, true, &serve)).collect();
-                let workers = WORKERS.iter().map(|name| (*name, "cpu")).chain([("trusted-1", "trusted")]);
+                let workers = WORKERS.iter().map(|name| (*name, "cpu")).chain(TRUSTED.map(|name| (name, "trusted")));
                 specs.extend(
                     workers
                         .map(|(name, pool)| spec(name, Role::Worker, true, &["worker", "--pool", pool, "--id", name])),
@@ -317,6 +317,10 @@ impl Site {
 }
 
 const WORKERS: [&str; 3] = ["cpu-1", "cpu-2", "cpu-3"];
+
+/// Two: a worker that lost a task too often is barred from it, and then there has to be another.
+#[cfg(feature = "aws")]
+const TRUSTED: [&str; 2] = ["trusted-1", "trusted-2"];
 
 /// A ministack of its own, which keeps what it has when it is stopped in an orderly way, and in no other.
 #[cfg(feature = "aws")]
