@@ -91,8 +91,8 @@ impl Reaper {
         }
         let is_going_on = |block: &&BlockRow| block.final_seq.is_none() && block.is_being_proven();
         let unfinished: Vec<&BlockRow> = blocks.iter().filter(is_going_on).collect();
-        let proving = unfinished.iter().filter(|block| block.status == BlockStatus::Proving).count();
-        self.context.metrics.observe(Metric::BlocksUnfinished, &[chain.as_str()], proving as u64);
+        let lag = row.next_release.saturating_sub(row.next_final);
+        self.context.metrics.observe(Metric::BlocksUnfinished, &[chain.as_str()], lag);
         let parentless = blocks.iter().filter(|block| block.status == BlockStatus::Parked && block.unfit).count();
         self.context.metrics.observe(Metric::BlocksParentless, &[chain.as_str()], parentless as u64);
         let left_behind = self.left_behind(chain, &row).await?;

@@ -63,7 +63,7 @@ pub(super) async fn operator(shared: Shared) {
             if !shared.scenario.reorgs {
                 fill(&shared, &found, nonce);
             }
-            let one_in = if is_busy { 2 } else { 8 };
+            let one_in = if is_busy { 1 } else { 8 };
             if *shared.storm.borrow() && shared.dice.borrow_mut().random_range(0..one_in) == 0 {
                 commands.extend(whim(&shared, &config, &found));
             }
@@ -143,7 +143,7 @@ fn whim(shared: &Shared, config: &ChainConfig, found: &snapshot::ChainSnapshot) 
     let choices: &[u64] = match (shared.scenario.reorgs, shared.scenario.large) {
         (true, _) => &[0, 1, 2],
         (false, false) => &[0, 1, 2, 3, 4, 5],
-        (false, true) => &[0, 1, 2, 3, 3, 4, 4, 4, 5, 5, 5, 5],
+        (false, true) => &[0, 1, 2, 3, 3, 3, 3, 4, 4, 4, 4, 4, 4, 5, 5, 5, 5, 5, 5, 5, 5, 5],
     };
     let (fault, command) = match choices[roll(0..choices.len() as u64) as usize] {
         0 => (Fault::Pause, Command::Pause { chain }),

@@ -107,7 +107,7 @@ impl Scenario {
     /// The same on a large scale. Of several provers, whose disagreements are rare, there are more.
     pub fn large(seed: u64) -> Self {
         let mut dice = ChaCha8Rng::seed_from_u64(seed ^ 0x1a_26e5);
-        Self { large: true, provers: dice.random_range(0..3) > 0, ..Self::of(seed) }
+        Self { large: true, provers: dice.random_range(0..4) > 0, ..Self::of(seed) }
     }
 
     /// A plain run with just these things, by the names that [`Self::names`] gives.
