@@ -1,0 +1,45 @@
+//! Checks of `infra/terraform` that need neither an account nor the provider: `docs/terraform.md` says what they can and cannot find.
+//!
+//! [`World`] reads all modules; [`names`] holds every name and argument against the provider's schema; [`Plan`] works a root module out, as far as
+//! that goes without asking AWS; [`relations`] and [`iam`] look at what came out. Everything is in memory, so that the seeded faults of
+//! `faults.toml` change no file.
+
+mod computed;
+mod eval;
+mod functions;
+mod module;
+mod plan;
+mod policy;
+mod references;
+mod schema;
+mod shape;
+mod tree;
+mod types;
+mod value;
+
+pub use computed::{ACCOUNT, REGION};
+pub use module::{Finding, Kind, Module};
+pub use plan::{Plan, Resource, World};
+pub use policy::{Decision, Statement, decide, parse as parse_policy};
+pub use schema::Schema;
+pub use tree::Tree;
+pub use value::Value;
+
+/// Where the root module lies.
+pub const TERRAFORM: &str = "infra/terraform";
+
+/// Names, arguments and blocks of all modules, against the schema and each other.
+pub fn names(world: &World) -> Vec<Finding> {
+    let mut findings = world.findings.clone();
+    for module in world.modules.values() {
+        let called = |call: &str| world.called(module, call);
+        findings.extend(shape::check(&world.schema, module, &called));
+        findings.extend(references::check(&world.schema, module, &called));
+    }
+    findings.sort();
+    findings.dedup();
+    findings
+}
+
+#[cfg(test)]
+mod tests;
