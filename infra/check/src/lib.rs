@@ -1,4 +1,4 @@
-//! Checks of `infra/terraform` that need neither an account nor the provider: `docs/terraform.md` says what they can and cannot find.
+//! Checks of `infra/terraform` that need neither an account nor the provider: README.md says what they can and cannot find.
 //!
 //! [`World`] reads all modules; [`names`] holds every name and argument against the provider's schema; [`Plan`] works a root module out, as far as
 //! that goes without asking AWS; [`relations`] and [`iam`] look at what came out. Everything is in memory, so that the seeded faults of
@@ -11,6 +11,7 @@ mod module;
 mod plan;
 mod policy;
 mod references;
+mod relations;
 mod schema;
 mod shape;
 mod tree;
@@ -21,6 +22,7 @@ pub use computed::{ACCOUNT, REGION};
 pub use module::{Finding, Kind, Module};
 pub use plan::{Plan, Resource, World};
 pub use policy::{Decision, Statement, decide, parse as parse_policy};
+pub use relations::{Installation, check as relations};
 pub use schema::Schema;
 pub use tree::Tree;
 pub use value::Value;
@@ -39,6 +41,11 @@ pub fn names(world: &World) -> Vec<Finding> {
     findings.sort();
     findings.dedup();
     findings
+}
+
+/// What is to be seen in the text: reasons, variables, outputs, versions.
+pub fn written(world: &World) -> Vec<Finding> {
+    relations::written::check(world, TERRAFORM)
 }
 
 #[cfg(test)]

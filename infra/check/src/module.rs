@@ -68,7 +68,7 @@ impl Item {
     }
 }
 
-pub type ResourceKey = (Kind, String, String);
+pub(crate) type ResourceKey = (Kind, String, String);
 
 #[derive(Debug, Default)]
 pub struct Module {

@@ -1,0 +1,126 @@
+//! What must hold between the resources of an installation, `infra/topology.json`, the code's metrics and the runbook.
+//!
+//! Everything but [`written`] looks at a root module that was worked out: the same relation holds however it is written.
+
+mod fleet;
+mod functions;
+mod metrics;
+mod queues;
+mod storage;
+pub(crate) mod written;
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use push0_core::id::Pool;
+use push0_core::topology::Topology;
+
+use crate::computed::computed;
+use crate::module::{Finding, Kind};
+use crate::plan::Resource;
+use crate::tree::Tree;
+
+/// One installation in a root module that was worked out.
+pub struct Installation<'a> {
+    pub tree: &'a Tree,
+    pub topology: Topology,
+    pub root: &'a str,
+    pub resources: &'a [Rc<Resource>],
+    pub prefix: String,
+    /// Those that have work queues.
+    pub pools: BTreeSet<Pool>,
+}
+
+impl<'a> Installation<'a> {
+    /// All of a root module: each has a queue `PREFIX-submissions.fifo`.
+    pub fn all(tree: &'a Tree, root: &'a str, resources: &'a [Rc<Resource>]) -> Result<Vec<Self>, Finding> {
+        let remark = |what: String| Finding { file: root.to_owned(), line: 0, what };
+        let text = tree.read("infra/topology.json").unwrap_or_default();
+        let topology =
+            Topology::parse(text).map_err(|wrong| remark(format!("infra/topology.json: {}", wrong.0.join("; "))))?;
+        let names: Vec<String> =
+            resources.iter().filter(|queue| is_queue(queue)).filter_map(|queue| queue.text("name")).collect();
+        let prefixes: BTreeSet<&str> = names.iter().filter_map(|name| name.strip_suffix("-submissions.fifo")).collect();
+        if prefixes.is_empty() {
+            return Err(remark("there is no queue PREFIX-submissions.fifo: nothing is installed".to_owned()));
+        }
+        let installation = |prefix: &str| {
+            let pool =
+                |name: &String| name.strip_prefix(prefix)?.strip_prefix("-work-")?.strip_suffix("-bulk")?.parse().ok();
+            Self {
+                tree,
+                topology: topology.clone(),
+                root,
+                resources,
+                prefix: prefix.to_owned(),
+                pools: names.iter().filter_map(pool).collect(),
+            }
+        };
+        Ok(prefixes.into_iter().map(installation).collect())
+    }
+
+    fn of_type(&self, type_name: &str) -> impl Iterator<Item = &'a Resource> {
+        let resources = self.resources.iter().map(|resource| &**resource);
+        resources.filter(move |resource| resource.kind == Kind::Resource && resource.type_name == type_name)
+    }
+
+    /// The one whose argument is this text.
+    fn find(&self, type_name: &str, argument: &str, text: &str) -> Option<&'a Resource> {
+        self.of_type(type_name).find(|resource| resource.text(argument).as_deref() == Some(text))
+    }
+
+    fn by_arn(&self, type_name: &str, arn: &str) -> Option<&'a Resource> {
+        self.of_type(type_name).find(|resource| computed(resource, "arn").as_deref() == Some(arn))
+    }
+
+    /// A name in the account.
+    fn named(&self, name: &str) -> String {
+        format!("{}-{name}", self.prefix)
+    }
+
+    fn queue(&self, name: &str) -> Option<&'a Resource> {
+        self.find("aws_sqs_queue", "name", &self.named(name))
+    }
+
+    fn function(&self, name: &str) -> Option<&'a Resource> {
+        self.find("aws_lambda_function", "function_name", &self.named(name))
+    }
+
+    fn remark(&self, what: impl Into<String>) -> Finding {
+        Finding { file: self.root.to_owned(), line: 0, what: what.into() }
+    }
+}
+
+fn is_queue(resource: &Resource) -> bool {
+    resource.kind == Kind::Resource && resource.type_name == "aws_sqs_queue"
+}
+
+/// An argument that has to be this number.
+fn number(resource: &Resource, argument: &str, wanted: u32, why: &str) -> Option<Finding> {
+    let is = resource.number(argument);
+    (is != Some(f64::from(wanted))).then(|| {
+        let is = is.map_or("not set".to_owned(), |is| is.to_string());
+        resource.finding(format!("`{argument}` is {is}, {why} {wanted}"))
+    })
+}
+
+/// An argument that has to be this text, or this truth.
+fn text(resource: &Resource, argument: &str, wanted: &str, why: &str) -> Option<Finding> {
+    let is = resource.text(argument);
+    (is.as_deref() != Some(wanted)).then(|| {
+        let is = is.unwrap_or("not set".to_owned());
+        resource.finding(format!("`{argument}` is {is}, {why} {wanted}"))
+    })
+}
+
+/// All relations of an installation.
+pub fn check(installation: &Installation<'_>) -> Vec<Finding> {
+    let mut findings = queues::check(installation);
+    findings.extend(functions::check(installation));
+    findings.extend(storage::check(installation));
+    findings.extend(metrics::check(installation));
+    findings.extend(fleet::check(installation));
+    findings.sort();
+    findings.dedup();
+    findings
+}
