@@ -7,6 +7,7 @@
 mod computed;
 mod eval;
 mod functions;
+mod iam;
 mod module;
 mod plan;
 mod policy;
@@ -19,6 +20,7 @@ mod types;
 mod value;
 
 pub use computed::{ACCOUNT, REGION};
+pub use iam::check as iam;
 pub use module::{Finding, Kind, Module};
 pub use plan::{Plan, Resource, World};
 pub use policy::{Decision, Statement, decide, parse as parse_policy};

@@ -59,34 +59,34 @@ impl<'a> Installation<'a> {
         Ok(prefixes.into_iter().map(installation).collect())
     }
 
-    fn of_type(&self, type_name: &str) -> impl Iterator<Item = &'a Resource> {
+    pub(crate) fn of_type(&self, type_name: &str) -> impl Iterator<Item = &'a Resource> {
         let resources = self.resources.iter().map(|resource| &**resource);
         resources.filter(move |resource| resource.kind == Kind::Resource && resource.type_name == type_name)
     }
 
     /// The one whose argument is this text.
-    fn find(&self, type_name: &str, argument: &str, text: &str) -> Option<&'a Resource> {
+    pub(crate) fn find(&self, type_name: &str, argument: &str, text: &str) -> Option<&'a Resource> {
         self.of_type(type_name).find(|resource| resource.text(argument).as_deref() == Some(text))
     }
 
-    fn by_arn(&self, type_name: &str, arn: &str) -> Option<&'a Resource> {
+    pub(crate) fn by_arn(&self, type_name: &str, arn: &str) -> Option<&'a Resource> {
         self.of_type(type_name).find(|resource| computed(resource, "arn").as_deref() == Some(arn))
     }
 
     /// A name in the account.
-    fn named(&self, name: &str) -> String {
+    pub(crate) fn named(&self, name: &str) -> String {
         format!("{}-{name}", self.prefix)
     }
 
-    fn queue(&self, name: &str) -> Option<&'a Resource> {
+    pub(crate) fn queue(&self, name: &str) -> Option<&'a Resource> {
         self.find("aws_sqs_queue", "name", &self.named(name))
     }
 
-    fn function(&self, name: &str) -> Option<&'a Resource> {
+    pub(crate) fn function(&self, name: &str) -> Option<&'a Resource> {
         self.find("aws_lambda_function", "function_name", &self.named(name))
     }
 
-    fn remark(&self, what: impl Into<String>) -> Finding {
+    pub(crate) fn remark(&self, what: impl Into<String>) -> Finding {
         Finding { file: self.root.to_owned(), line: 0, what: what.into() }
     }
 }

@@ -88,7 +88,8 @@ fn of_bucket(installation: &Installation<'_>, bucket: &Resource, spec: &BucketSp
     findings
 }
 
-/// A denial of `PutObject` to whoever does not ask for the object to be new.
+/// A denial of `PutObject` to whoever does not ask for the object to be new. Parts of an upload cannot ask: only what creates an object is
+/// denied.
 fn refuses_overwriting(statements: &[Statement], bucket: &Resource, prefix: &str) -> bool {
     let object = format!("{}/{prefix}x", computed(bucket, "arn").unwrap_or_default());
     statements.iter().any(|statement| {
@@ -97,6 +98,9 @@ fn refuses_overwriting(statements: &[Statement], bucket: &Resource, prefix: &str
             && statement.resources.patterns.iter().any(|resource| policy::matches(resource, &object))
             && statement.conditions.iter().any(|(operator, key, values)| {
                 operator == "Null" && key == "s3:if-none-match" && values.iter().any(|value| value == "true")
+            })
+            && statement.conditions.iter().any(|(operator, key, values)| {
+                operator == "Bool" && key == "s3:ObjectCreationOperation" && values.iter().any(|value| value == "true")
             })
     })
 }
