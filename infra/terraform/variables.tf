@@ -277,9 +277,15 @@ variable "alarm_topics" {
   description = "ARNs of SNS topics that alarms tell, also when they are over."
   type        = list(string)
   default     = []
+
+  validation {
+    condition     = alltrue([for topic in var.alarm_topics : can(regex("^arn:[a-z-]+:sns:", topic))])
+    error_message = "ARNs of topics: arn:aws:sns:REGION:ACCOUNT:NAME."
+  }
 }
 
 variable "runbook" {
+  # any: a folder or an address, as operators like it
   description = "Where the pages of docs/runbook are: each alarm's text ends with its page."
   type        = string
   default     = "docs/runbook"
@@ -297,6 +303,7 @@ variable "drain_s" {
 }
 
 variable "tags" {
+  # any: AWS says at once what is no tag
   description = "Tags of everything that can have some."
   type        = map(string)
   default     = {}

@@ -290,9 +290,17 @@ impl Scope<'_, '_> {
 
     fn of_file(&self, name: &str, path: &str, rest: &[Value]) -> Result<Value, String> {
         let tree = &self.plan.world.tree;
+        // Packages lie among what was built.
+        if !tree.covers(path) {
+            return Ok(Value::Unknown(format!("{name}({path})")));
+        }
         match (name, rest) {
             ("fileexists", []) => return Ok(Value::Bool(tree.read(path).is_some())),
-            ("fileset", [_]) => return Ok(Value::Unknown(format!("fileset({path})"))),
+            ("fileset", [Value::String(pattern)]) if pattern == "**" => {
+                let dir = crate::tree::plain(path);
+                let inside = tree.under(&dir).filter_map(|(path, _)| path.strip_prefix(&dir)?.strip_prefix('/'));
+                return Ok(Value::set(inside.map(Value::string)));
+            }
             _ => {}
         }
         let text = tree.read(path).ok_or(format!("there is no file {path}"))?;

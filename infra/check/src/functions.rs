@@ -160,9 +160,9 @@ fn of_strings(name: &str, args: &[Value]) -> Answer {
             Err(why) => return Some(Err(why)),
         },
         ("regex", [String(pattern), String(text)]) => return Some(regex(pattern, text)),
-        ("regexall", [String(pattern), String(text)]) => match Regex::new(pattern) {
+        ("regexall", [String(pattern), String(text)]) => match compiled(pattern) {
             Ok(regex) => Value::List(regex.captures_iter(text).map(|found| captured(&regex, &found)).collect()),
-            Err(error) => return Some(Err(error.to_string())),
+            Err(why) => return Some(Err(why)),
         },
         ("join", [String(separator), lists @ ..]) => {
             let parts: Option<Vec<_>> = lists.iter().flat_map(|list| list.elements()).map(Value::text).collect();
@@ -210,16 +210,29 @@ fn substr(text: &str, begin: f64, length: f64) -> Value {
 fn replace(text: &str, old: &str, new: &str) -> Result<String, String> {
     match old.strip_prefix('/').and_then(|old| old.strip_suffix('/')) {
         Some(pattern) => {
-            Ok(Regex::new(pattern).map_err(|error| error.to_string())?.replace_all(text, new).into_owned())
+            Ok(compiled(pattern)?.replace_all(text, new).into_owned())
         }
         None => Ok(text.replace(old, new)),
     }
 }
 
 fn regex(pattern: &str, text: &str) -> Result<Value, String> {
-    let regex = Regex::new(pattern).map_err(|error| format!("{pattern}: {error}"))?;
+    let regex = compiled(pattern)?;
     let found = regex.captures(text).ok_or(format!("`{text}` does not match {pattern}"))?;
     Ok(captured(&regex, &found))
+}
+
+/// A brace that begins no repetition stands for itself.
+fn compiled(pattern: &str) -> Result<Regex, String> {
+    let repetition = Regex::new(r"^\{\d+(,\d*)?\}").expect("the pattern is one");
+    let mut plain = String::new();
+    for (at, c) in pattern.char_indices() {
+        if c == '{' && !plain.ends_with('\\') && !repetition.is_match(&pattern[at..]) {
+            plain.push('\\');
+        }
+        plain.push(c);
+    }
+    Regex::new(&plain).map_err(|error| format!("{pattern}: {error}"))
 }
 
 fn captured(regex: &Regex, found: &regex_lite::Captures<'_>) -> Value {
@@ -332,7 +345,11 @@ fn of_collections(name: &str, args: &[Value]) -> Answer {
             }
             List(seen)
         }
-        ("contains", [List(values) | Set(values), value]) => Bool(values.contains(value)),
+        ("contains", [List(values) | Set(values), value]) if values.contains(value) => Bool(true),
+        ("contains", [List(values) | Set(values), value]) if value.is_known() && values.iter().all(Value::is_known) => {
+            Bool(false)
+        }
+        ("contains", _) => Value::Unknown("contains(...)".to_owned()),
         ("index", [List(values), value]) => match values.iter().position(|other| other == value) {
             Some(at) => Number(at as f64),
             None => return Some(Err("the list has no such element".to_owned())),
@@ -360,8 +377,8 @@ fn of_collections(name: &str, args: &[Value]) -> Answer {
             [value] => value.clone(),
             _ => return Some(Err("`one` of several".to_owned())),
         },
-        ("alltrue", [List(values) | Set(values)]) => Bool(values.iter().all(|value| *value == Bool(true))),
-        ("anytrue", [List(values) | Set(values)]) => Bool(values.contains(&Bool(true))),
+        ("alltrue", [List(values) | Set(values)]) => decided(name, values, false),
+        ("anytrue", [List(values) | Set(values)]) => decided(name, values, true),
         ("coalesce", values) => {
             match values.iter().find(|value| !matches!(value, Value::Null) && value.as_str() != Some("")) {
                 Some(value) => value.clone(),
@@ -398,6 +415,15 @@ fn of_collections(name: &str, args: &[Value]) -> Answer {
         _ => return None,
     };
     Some(Ok(value))
+}
+
+/// `alltrue` and `anytrue`: one value decides, whatever the unknown ones are.
+fn decided(name: &str, values: &[Value], by: bool) -> Value {
+    match values {
+        values if values.contains(&Value::Bool(by)) => Value::Bool(by),
+        values if values.iter().all(Value::is_known) => Value::Bool(!by),
+        _ => Value::Unknown(format!("{name}(...)")),
+    }
 }
 
 fn flat(values: &[Value]) -> Vec<Value> {

@@ -4,6 +4,9 @@
 //! that goes without asking AWS; [`relations`] and [`iam`] look at what came out. Everything is in memory, so that the seeded faults of
 //! `faults.toml` change no file.
 
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
 mod computed;
 mod eval;
 mod functions;
@@ -31,6 +34,39 @@ pub use value::Value;
 
 /// Where the root module lies.
 pub const TERRAFORM: &str = "infra/terraform";
+/// Root modules that are worked out: the examples, and an installation in which everything is switched on.
+const INSTALLATIONS: [&str; 2] = ["infra/terraform/examples", "infra/check/installation"];
+
+/// All findings of all checks.
+pub fn everything(tree: Tree, schema: &Rc<Schema>) -> Vec<Finding> {
+    let world = World::read(tree, Rc::clone(schema), "infra");
+    let mut findings = names(&world);
+    findings.extend(written(&world));
+    // What is not declared would be found again in each installation.
+    if findings.is_empty() {
+        let roots = world.modules.iter().filter(|(dir, _)| INSTALLATIONS.iter().any(|top| dir.starts_with(top)));
+        let found: Vec<Finding> = roots.flat_map(|(dir, root)| installed(&world, dir, root)).collect();
+        findings.extend(found);
+    }
+    findings.sort();
+    findings.dedup();
+    findings
+}
+
+fn installed(world: &World, dir: &str, root: &Module) -> Vec<Finding> {
+    let plan = Plan::of_root(world, root, BTreeMap::new());
+    let (resources, mut findings) = plan.everything();
+    match Installation::all(&world.tree, dir, &resources) {
+        Err(nothing) => findings.push(nothing),
+        Ok(installations) => {
+            for installation in &installations {
+                findings.extend(relations(installation));
+                findings.extend(iam(installation));
+            }
+        }
+    }
+    findings
+}
 
 /// Names, arguments and blocks of all modules, against the schema and each other.
 pub fn names(world: &World) -> Vec<Finding> {

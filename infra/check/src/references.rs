@@ -12,17 +12,28 @@ use crate::functions;
 use crate::module::{Finding, Item, Kind, Module, ResourceKey, address};
 use crate::schema::{Body, Schema, Shape};
 
-/// What may be named here besides what the module declares.
+/// What may be named here besides what the module declares: variables of `for` and of `dynamic`, and Terraform's own `each`, `count`, `self`.
 #[derive(Debug, Clone, Default)]
-struct Names(BTreeSet<String>);
+struct Names {
+    variables: BTreeSet<String>,
+    own: BTreeSet<&'static str>,
+}
 
 impl Names {
     fn with<'n>(&self, more: impl IntoIterator<Item = &'n str>) -> Self {
-        Self(self.0.iter().cloned().chain(more.into_iter().map(str::to_owned)).collect())
+        let mut names = self.clone();
+        names.variables.extend(more.into_iter().map(str::to_owned));
+        names
+    }
+
+    fn with_own(&self, name: &'static str) -> Self {
+        let mut names = self.clone();
+        names.own.insert(name);
+        names
     }
 
     fn has(&self, name: &str) -> bool {
-        self.0.contains(name)
+        self.variables.contains(name) || self.own.contains(name)
     }
 }
 
@@ -71,13 +82,13 @@ impl<'a> Walker<'a> {
         self.file = &item.file;
         let mut names = Names::default();
         if item.attribute("for_each").is_some() {
-            names = names.with(["each"]);
+            names = names.with_own("each");
         }
         if item.attribute("count").is_some() {
             if names.has("each") {
                 self.say(&item.block, "`count` and `for_each` exclude each other");
             }
-            names = names.with(["count"]);
+            names = names.with_own("count");
         }
         self.body(&item.block.body, &names, key);
     }
@@ -100,7 +111,7 @@ impl<'a> Walker<'a> {
             match block.ident.as_str() {
                 "dynamic" => self.dynamic(block, names, key),
                 "postcondition" | "provisioner" | "connection" => {
-                    self.body(&block.body, &names.with(["self"]), key);
+                    self.body(&block.body, &names.with_own("self"), key);
                 }
                 _ => self.body(&block.body, names, key),
             }
@@ -273,8 +284,8 @@ impl<'a> Walker<'a> {
         match (root.as_str(), words.as_slice()) {
             (root, words) if names.has(root) => {
                 let wanted: &[&str] = match root {
-                    "each" => &["key", "value"],
-                    "count" => &["index"],
+                    "each" if !names.variables.contains(root) => &["key", "value"],
+                    "count" if !names.variables.contains(root) => &["index"],
                     _ => return,
                 };
                 if !words.first().is_some_and(|word| wanted.contains(word)) {
@@ -375,15 +386,10 @@ impl<'a> Walker<'a> {
 
 /// The plain names that a traversal goes on with.
 fn words(traversal: &Traversal) -> Vec<&str> {
-    let name = |operator: &'_ hcl_edit::repr::Decorated<TraversalOperator>| match operator.value() {
-        TraversalOperator::GetAttr(_) => true,
-        _ => false,
-    };
-    let plain = traversal.operators.iter().take_while(|operator| name(operator));
-    plain
-        .filter_map(|operator| match operator.value() {
-            TraversalOperator::GetAttr(name) => Some(name.as_str()),
-            _ => None,
-        })
-        .collect()
+    let mut words = Vec::new();
+    for operator in &traversal.operators {
+        let TraversalOperator::GetAttr(name) = operator.value() else { break };
+        words.push(name.as_str());
+    }
+    words
 }

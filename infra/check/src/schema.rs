@@ -1,6 +1,7 @@
 //! The provider's schema, as `scripts/terraform-schema` writes it.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use serde::Deserialize;
 
@@ -81,18 +82,30 @@ impl Schema {
     pub fn body(&self, kind: Kind, name: &str) -> Option<&Body> {
         match kind {
             Kind::Resource => self.resources.get(name).or_else(|| built_in().get(name)),
-            Kind::Data => self.data.get(name),
+            Kind::Data => self.data.get(name).or_else(|| built_in().get(name)),
         }
     }
 }
 
-/// What Terraform brings itself.
+/// Of other providers: what Terraform brings itself, and hashicorp/archive 2.7, from its documentation.
 fn built_in() -> &'static BTreeMap<String, Body> {
-    static BUILT_IN: std::sync::OnceLock<BTreeMap<String, Body>> = std::sync::OnceLock::new();
+    static BUILT_IN: OnceLock<BTreeMap<String, Body>> = OnceLock::new();
     BUILT_IN.get_or_init(|| {
-        let data = r#"{"terraform_data": {"blocks": {}, "attributes": {
-            "input": {"type": "any", "use": "optional"}, "triggers_replace": {"type": "any", "use": "optional"},
-            "output": {"type": "any", "use": "never"}, "id": {"type": "string", "use": "never"}}}}"#;
+        let data = r#"{
+            "terraform_data": {"blocks": {}, "attributes": {
+                "input": {"type": "any", "use": "optional"}, "triggers_replace": {"type": "any", "use": "optional"},
+                "output": {"type": "any", "use": "never"}, "id": {"type": "string", "use": "never"}}},
+            "archive_file": {"blocks": {"source": {"use": "optional", "many": true, "blocks": {}, "attributes": {
+                "content": {"type": "string", "use": "required"}, "filename": {"type": "string", "use": "required"}}}},
+                "attributes": {
+                "type": {"type": "string", "use": "required"}, "output_path": {"type": "string", "use": "required"},
+                "source_dir": {"type": "string", "use": "optional"}, "source_file": {"type": "string", "use": "optional"},
+                "source_content": {"type": "string", "use": "optional"},
+                "source_content_filename": {"type": "string", "use": "optional"},
+                "excludes": {"type": "list", "use": "optional"}, "output_file_mode": {"type": "string", "use": "optional"},
+                "output_base64sha256": {"type": "string", "use": "never"}, "output_sha256": {"type": "string", "use": "never"},
+                "output_md5": {"type": "string", "use": "never"}, "output_size": {"type": "number", "use": "never"},
+                "id": {"type": "string", "use": "never"}}}}"#;
         serde_json::from_str(data).expect("the text above is a schema")
     })
 }

@@ -1,8 +1,5 @@
 //! The checks of names and the working out, on a small installation with a small schema.
 
-use std::collections::BTreeMap;
-use std::rc::Rc;
-
 use super::*;
 
 const SCHEMA: &str = r#"{"format": 1, "provider": "1.0.0", "configuration": {"attributes": {"region": {"type": "string", "use": "optional"}}, "blocks": {}},

@@ -5,6 +5,9 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+/// Folders that are read as a whole.
+const WHOLE: [&str; 2] = ["infra", "docs/runbook"];
+
 /// Text files by their path from the repository's root, with `/`.
 #[derive(Debug, Clone, Default)]
 pub struct Tree {
@@ -15,7 +18,7 @@ impl Tree {
     /// Everything under `infra/`, the runbook and the list of metrics. What is not text is left out.
     pub fn of_repository(root: &Path) -> io::Result<Self> {
         let mut tree = Self::default();
-        for top in ["infra", "docs/runbook"] {
+        for top in WHOLE {
             tree.add(root, top)?;
         }
         for file in ["Cargo.toml", "docs/metrics.md"] {
@@ -48,6 +51,12 @@ impl Tree {
 
     pub fn read(&self, path: &str) -> Option<&str> {
         self.files.get(&plain(path)).map(String::as_str)
+    }
+
+    /// Whether what is not in the tree is not in the repository either.
+    pub(crate) fn covers(&self, path: &str) -> bool {
+        let path = plain(path);
+        self.files.contains_key(&path) || !path.starts_with("target/")
     }
 
     /// Paths below a folder, at any depth.

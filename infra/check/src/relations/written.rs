@@ -17,14 +17,17 @@ pub(crate) fn check(world: &World, root: &str) -> Vec<Finding> {
             Stars { world, module, item, findings: &mut findings }.body(&item.block.body);
         }
         for item in module.variables.values() {
-            findings.extend(variable(world, module, item));
+            findings.extend(variable(world, module, item, module.dir == root));
         }
         for (name, item) in &module.outputs {
-            if text(item, "description").is_empty() {
+            if !is_described(item) {
                 findings.push(module.finding(&item.file, &item.block, format!("output {name} is not described")));
             }
         }
-        findings.extend(versions(world, module));
+        // The modules inside have theirs from the one that calls them.
+        if !module.dir.starts_with(&format!("{root}/modules/")) {
+            findings.extend(versions(world, module));
+        }
     }
     match world.modules.get(root) {
         None => findings.push(Finding { file: root.to_owned(), line: 0, what: "there is no module".to_owned() }),
@@ -36,12 +39,17 @@ pub(crate) fn check(world: &World, root: &str) -> Vec<Finding> {
     findings
 }
 
-fn text(item: &Item, attribute: &str) -> String {
-    item.attribute(attribute).and_then(Expression::as_str).unwrap_or_default().trim().to_owned()
+fn is_described(item: &Item) -> bool {
+    match item.attribute("description") {
+        Some(Expression::String(text)) => !text.value().trim().is_empty(),
+        Some(Expression::HeredocTemplate(heredoc)) => !heredoc.template.is_empty(),
+        _ => false,
+    }
 }
 
-/// Typed, described, and validated: a truth has no domain, nor has what a comment in it says has none (`# any: WHY`).
-fn variable(world: &World, module: &Module, item: &Item) -> Vec<Finding> {
+/// Typed and described; the root's, which operators set, validated too: a truth has no domain, nor has what a comment in it says has none
+/// (`# any: WHY`).
+fn variable(world: &World, module: &Module, item: &Item, is_set_by_operators: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     let name = item.block.labels.first().map(|label| label.as_str()).unwrap_or_default();
     let mut say =
@@ -50,13 +58,13 @@ fn variable(world: &World, module: &Module, item: &Item) -> Vec<Finding> {
     if kind.is_none() {
         say("has no type");
     }
-    if text(item, "description").is_empty() {
+    if !is_described(item) {
         say("is not described");
     }
     let span = item.block.span().unwrap_or_default();
     let block = world.tree.read(&item.file).and_then(|text| text.get(span)).unwrap_or_default();
     let free = block.lines().any(|line| line.split_once("# any: ").is_some_and(|(_, why)| !why.trim().is_empty()));
-    if kind.as_deref() != Some("bool") && !free && !item.block.body.has_blocks("validation") {
+    if is_set_by_operators && kind.as_deref() != Some("bool") && !free && !item.block.body.has_blocks("validation") {
         say("has no validation, and no comment `# any: WHY`");
     }
     findings
