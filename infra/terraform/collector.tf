@@ -8,6 +8,7 @@ module "collector" {
   sources     = local.sources["collector"]
   shared      = local.function
   concurrency = var.concurrency
+  recursive   = true
   policy      = data.aws_iam_policy_document.collector.json
 }
 

@@ -52,6 +52,12 @@ variable "concurrency" {
   type        = number
 }
 
+variable "recursive" {
+  description = "Whether it sends to queues that invoke it again, on purpose."
+  type        = bool
+  default     = false
+}
+
 variable "policy" {
   description = "What it may do beside taking from its sources and writing its log, as JSON."
   type        = string
@@ -146,6 +152,8 @@ resource "aws_lambda_function" "this" {
 # Timers come round until their block is final, and a task as often as workers hand it back: on purpose, and bounded by push0's own rules
 # (docs/aws.md). Lambda must not take it for a mistake.
 resource "aws_lambda_function_recursion_config" "this" {
+  count = var.recursive ? 1 : 0
+
   function_name  = aws_lambda_function.this.function_name
   recursive_loop = "Allow"
 }

@@ -93,3 +93,8 @@ output "steps" {
     { from = 4 * var.tasks_per_instance, to = null, add = 16 },
   ]
 }
+
+output "tasks_per_instance" {
+  description = "What `per_instance` is held to."
+  value       = var.tasks_per_instance
+}
