@@ -18,7 +18,9 @@ locals {
   trusted = "trusted"
   tags    = merge(var.tags, { push0 = var.prefix, "push0:version" = local.version })
 
-  # Of a queue that the topology does not name there is none.
+  # docs/invariants.md; I13 is not one that a function can break.
+  invariants = [for number in [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14] : "I${number}"]
+
   queue_arns = { for name, queue in aws_sqs_queue.this : name => queue.arn }
   work_queues = {
     for pool in concat(keys(var.pools), [local.trusted]) : pool => [
