@@ -18,7 +18,7 @@ locals {
   trusted = "trusted"
   tags    = merge(var.tags, { push0 = var.prefix, "push0:version" = local.version })
 
-  # docs/invariants.md; I13 is not one that a function can break.
+  # docs/invariants.md; there is no I13.
   invariants = [for number in [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14] : "I${number}"]
 
   queue_arns = { for name, queue in aws_sqs_queue.this : name => queue.arn }
