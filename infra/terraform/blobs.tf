@@ -88,7 +88,7 @@ resource "aws_s3_bucket_lifecycle_configuration" "this" {
     }
   }
   dynamic "rule" {
-    for_each = each.value.versioned ? [var.old_witness_days] : []
+    for_each = each.value.versioned || (var.proof_lock_days > 0 && contains(each.value.prefixes, "proofs/")) ? [var.old_witness_days] : []
 
     content {
       id     = "old-versions"

@@ -15,7 +15,7 @@ module "collector" {
 data "aws_iam_policy_document" "collector" {
   statement {
     sid       = "Rows"
-    actions   = ["dynamodb:GetItem", "dynamodb:Query", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem", "dynamodb:ConditionCheckItem"]
+    actions   = ["dynamodb:GetItem", "dynamodb:Query", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:ConditionCheckItem"]
     resources = [local.table_arn]
   }
   statement {
@@ -23,14 +23,14 @@ data "aws_iam_policy_document" "collector" {
     actions = ["sqs:SendMessage", "sqs:GetQueueUrl", "sqs:GetQueueAttributes"]
     resources = concat(
       # A block whose root is verified becomes final by the collector, and releases the next.
-      [for name in ["submissions.fifo", "finalized.fifo", "ranges", "results", "verdicts", "timers", "poison"] : local.queue_arns[name]],
+      [for name in ["submissions.fifo", "finalized.fifo", "ranges", "timers", "poison"] : local.queue_arns[name]],
       [for name in flatten(values(local.work_queues)) : local.queue_arns[name]],
     )
   }
   statement {
     sid       = "Blobs"
     actions   = ["s3:GetObject"]
-    resources = [local.prefix_arns["artifacts/"], local.prefix_arns["witnesses/"]]
+    resources = [local.prefix_arns["artifacts/"]]
   }
   statement {
     sid       = "StopsPlansAndProofs"

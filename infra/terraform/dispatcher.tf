@@ -14,27 +14,30 @@ module "dispatcher" {
 data "aws_iam_policy_document" "dispatcher" {
   statement {
     sid       = "Rows"
-    actions   = ["dynamodb:GetItem", "dynamodb:Query", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem", "dynamodb:ConditionCheckItem"]
+    actions   = ["dynamodb:GetItem", "dynamodb:Query", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:ConditionCheckItem"]
     resources = [local.table_arn]
   }
   statement {
     sid     = "Send"
     actions = ["sqs:SendMessage", "sqs:GetQueueUrl"]
     resources = concat(
-      [for name in ["submissions.fifo", "finalized.fifo", "timers", "poison"] : local.queue_arns[name]],
-      # A released block's split, and the rest of a run that is begun anew.
-      [for name in flatten(values(local.work_queues)) : local.queue_arns[name]],
+      # Ranges: what is left of a demoted block goes to another class.
+      [for name in ["submissions.fifo", "finalized.fifo", "ranges", "timers", "poison"] : local.queue_arns[name]],
+      # A released block's split.
+      [for name in local.work_queues[local.trusted] : local.queue_arns[name]],
     )
   }
+  # A batch chain's witness is a manifest, which is written here.
   statement {
     sid       = "Witnesses"
-    actions   = ["s3:GetObject", "s3:GetObjectVersion"]
+    actions   = ["s3:GetObject", "s3:GetObjectVersion", "s3:PutObject"]
     resources = [local.prefix_arns["witnesses/"]]
   }
+  # Without it what is missing looks like what is forbidden.
   statement {
-    sid       = "FindUploads"
-    actions   = ["s3:ListBucket", "s3:ListBucketVersions"]
-    resources = [local.blobs["witnesses"]]
+    sid       = "TellMissingFromForbidden"
+    actions   = ["s3:ListBucket"]
+    resources = values(local.blobs)
   }
   statement {
     sid       = "StopsAndPlans"

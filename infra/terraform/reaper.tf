@@ -25,10 +25,29 @@ data "aws_iam_policy_document" "reaper" {
       [for name in flatten(values(local.work_queues)) : local.queue_arns[name]],
     )
   }
+  # Where a timer was lost: whether what was sent still lies somewhere.
+  statement {
+    sid     = "Count"
+    actions = ["sqs:GetQueueUrl", "sqs:GetQueueAttributes"]
+    resources = [
+      for name in concat(["results", "verdicts", "ranges"], flatten(values(local.work_queues))) : local.queue_arns["${name}-dlq"]
+    ]
+  }
+  statement {
+    sid       = "CountReports"
+    actions   = ["sqs:GetQueueUrl", "sqs:GetQueueAttributes"]
+    resources = [local.queue_arns["results"], local.queue_arns["verdicts"]]
+  }
   statement {
     sid       = "LookAndDelete"
-    actions   = ["s3:GetObject", "s3:GetObjectVersion", "s3:DeleteObject"]
-    resources = [local.prefix_arns["artifacts/"], local.prefix_arns["witnesses/"]]
+    actions   = ["s3:GetObject", "s3:DeleteObject"]
+    resources = [local.prefix_arns["artifacts/"]]
+  }
+  # Of a witness all versions go. A batch chain's witness is a manifest, which is written here.
+  statement {
+    sid       = "Witnesses"
+    actions   = ["s3:GetObject", "s3:GetObjectVersion", "s3:PutObject", "s3:DeleteObject", "s3:DeleteObjectVersion"]
+    resources = [local.prefix_arns["witnesses/"]]
   }
   statement {
     sid       = "StopsAndPlans"

@@ -209,9 +209,7 @@ fn substr(text: &str, begin: f64, length: f64) -> Value {
 /// A pattern between slashes is a regular expression.
 fn replace(text: &str, old: &str, new: &str) -> Result<String, String> {
     match old.strip_prefix('/').and_then(|old| old.strip_suffix('/')) {
-        Some(pattern) => {
-            Ok(compiled(pattern)?.replace_all(text, new).into_owned())
-        }
+        Some(pattern) => Ok(compiled(pattern)?.replace_all(text, new).into_owned()),
         None => Ok(text.replace(old, new)),
     }
 }

@@ -73,7 +73,7 @@ pub fn check(installation: &Installation<'_>) -> Vec<Finding> {
 }
 
 fn holders<'a>(
-    installation: &Installation<'a>,
+    installation: &'a Installation<'_>,
     list: &BTreeMap<String, Role>,
     findings: &mut Vec<Finding>,
 ) -> Vec<Holder<'a>> {
@@ -123,7 +123,7 @@ fn holders<'a>(
     holders
 }
 
-fn role_of<'a>(installation: &Installation<'a>, template: &Resource) -> Option<&'a Resource> {
+fn role_of<'a>(installation: &'a Installation<'_>, template: &Resource) -> Option<&'a Resource> {
     let profile =
         template.text("iam_instance_profile.arn").and_then(|arn| installation.by_arn("aws_iam_instance_profile", &arn));
     let named = || installation.find("aws_iam_instance_profile", "name", &template.text("iam_instance_profile.name")?);
@@ -248,7 +248,15 @@ fn arn_of_queue(installation: &Installation<'_>, name: &str) -> String {
 /// A place of the list as ARNs in the account.
 fn resources(installation: &Installation<'_>, holder: &Holder<'_>, on: &str) -> Vec<String> {
     let (kind, name) = on.split_once(' ').unwrap_or((on, ""));
-    filled(installation, holder, name).iter().map(|name| arn(installation, holder, kind, name)).collect()
+    match kind {
+        // Without a customer key there is nothing to be allowed.
+        "key" => {
+            installation.of_type("aws_sqs_queue").filter_map(|queue| queue.text("kms_master_key_id")).take(1).collect()
+        }
+        // A pool of a fixed size may have no group.
+        "group" => holder.group.iter().cloned().collect(),
+        kind => filled(installation, holder, name).iter().map(|name| arn(installation, holder, kind, name)).collect(),
+    }
 }
 
 fn arn(installation: &Installation<'_>, holder: &Holder<'_>, kind: &str, name: &str) -> String {
@@ -260,8 +268,6 @@ fn arn(installation: &Installation<'_>, holder: &Holder<'_>, kind: &str, name: &
             let bucket = installation.topology.bucket_of(name).map(|bucket| bucket.name.as_str()).unwrap_or_default();
             format!("arn:aws:s3:::{}/{name}some/object", installation.named(bucket))
         }
-        // Fixed-size pools of instances have none: then nothing can be asked of it.
-        "group" => holder.group.clone().unwrap_or_default(),
         "logs" => {
             let group = format!("/aws/lambda/{}", installation.named(&holder.list));
             format!("arn:aws:logs:{REGION}:{ACCOUNT}:log-group:{group}:log-stream:x")

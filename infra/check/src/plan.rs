@@ -129,6 +129,11 @@ impl<'w> Plan<'w> {
         plan
     }
 
+    /// The module that a root module calls: what it is given, somebody wrote by hand.
+    fn is_called_by_operators(&self) -> bool {
+        self.path.matches("module.").count() == 1
+    }
+
     fn say(&self, finding: Finding) {
         self.findings.borrow_mut().push(finding);
     }
@@ -150,7 +155,7 @@ impl<'w> Plan<'w> {
         let Some(kind) = item.attribute("type") else { return Ok(value) };
         let eval = |expression: &Expression| scope.eval(expression).map_err(|why| why.what);
         let kind = Type::of(kind, &eval).or_else(|why| scope.fail(&item.block, format!("variable {name}: {why}")))?;
-        kind.convert(value).or_else(|why| scope.fail(&item.block, format!("variable {name}: {why}")))
+        kind.convert(value, self.is_called_by_operators()).or_else(|why| scope.fail(&item.block, format!("variable {name}: {why}")))
     }
 
     /// What `validation` blocks refuse.

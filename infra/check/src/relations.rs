@@ -25,7 +25,7 @@ pub struct Installation<'a> {
     pub tree: &'a Tree,
     pub topology: Topology,
     pub root: &'a str,
-    pub resources: &'a [Rc<Resource>],
+    pub resources: Vec<Rc<Resource>>,
     pub prefix: String,
     /// Those that have work queues.
     pub pools: BTreeSet<Pool>,
@@ -33,43 +33,42 @@ pub struct Installation<'a> {
 
 impl<'a> Installation<'a> {
     /// All of a root module: each has a queue `PREFIX-submissions.fifo`.
-    pub fn all(tree: &'a Tree, root: &'a str, resources: &'a [Rc<Resource>]) -> Result<Vec<Self>, Finding> {
+    pub fn all(tree: &'a Tree, root: &'a str, resources: &[Rc<Resource>]) -> Result<Vec<Self>, Finding> {
         let remark = |what: String| Finding { file: root.to_owned(), line: 0, what };
         let text = tree.read("infra/topology.json").unwrap_or_default();
         let topology =
             Topology::parse(text).map_err(|wrong| remark(format!("infra/topology.json: {}", wrong.0.join("; "))))?;
-        let names: Vec<String> =
-            resources.iter().filter(|queue| is_queue(queue)).filter_map(|queue| queue.text("name")).collect();
-        let prefixes: BTreeSet<&str> = names.iter().filter_map(|name| name.strip_suffix("-submissions.fifo")).collect();
-        if prefixes.is_empty() {
-            return Err(remark("there is no queue PREFIX-submissions.fifo: nothing is installed".to_owned()));
+        let mut installations = Vec::new();
+        for first in resources.iter().filter(|queue| is_queue(queue)) {
+            let name = first.text("name").unwrap_or_default();
+            let Some(prefix) = name.strip_suffix("-submissions.fifo") else { continue };
+            // All of the module that has it, with the modules inside.
+            let own = |resource: &&Rc<Resource>| call(&resource.address) == call(&first.address);
+            let resources: Vec<Rc<Resource>> = resources.iter().filter(own).cloned().collect();
+            let pool = |queue: &Rc<Resource>| {
+                queue.text("name")?.strip_prefix(prefix)?.strip_prefix("-work-")?.strip_suffix("-bulk")?.parse().ok()
+            };
+            let pools = resources.iter().filter(|queue| is_queue(queue)).filter_map(pool).collect();
+            let (topology, prefix) = (topology.clone(), prefix.to_owned());
+            installations.push(Self { tree, topology, root, resources, prefix, pools });
         }
-        let installation = |prefix: &str| {
-            let pool =
-                |name: &String| name.strip_prefix(prefix)?.strip_prefix("-work-")?.strip_suffix("-bulk")?.parse().ok();
-            Self {
-                tree,
-                topology: topology.clone(),
-                root,
-                resources,
-                prefix: prefix.to_owned(),
-                pools: names.iter().filter_map(pool).collect(),
-            }
-        };
-        Ok(prefixes.into_iter().map(installation).collect())
+        match installations.is_empty() {
+            true => Err(remark("there is no queue PREFIX-submissions.fifo: nothing is installed".to_owned())),
+            false => Ok(installations),
+        }
     }
 
-    pub(crate) fn of_type(&self, type_name: &str) -> impl Iterator<Item = &'a Resource> {
+    pub(crate) fn of_type(&self, type_name: &str) -> impl Iterator<Item = &Resource> {
         let resources = self.resources.iter().map(|resource| &**resource);
         resources.filter(move |resource| resource.kind == Kind::Resource && resource.type_name == type_name)
     }
 
     /// The one whose argument is this text.
-    pub(crate) fn find(&self, type_name: &str, argument: &str, text: &str) -> Option<&'a Resource> {
+    pub(crate) fn find(&self, type_name: &str, argument: &str, text: &str) -> Option<&Resource> {
         self.of_type(type_name).find(|resource| resource.text(argument).as_deref() == Some(text))
     }
 
-    pub(crate) fn by_arn(&self, type_name: &str, arn: &str) -> Option<&'a Resource> {
+    pub(crate) fn by_arn(&self, type_name: &str, arn: &str) -> Option<&Resource> {
         self.of_type(type_name).find(|resource| computed(resource, "arn").as_deref() == Some(arn))
     }
 
@@ -78,16 +77,24 @@ impl<'a> Installation<'a> {
         format!("{}-{name}", self.prefix)
     }
 
-    pub(crate) fn queue(&self, name: &str) -> Option<&'a Resource> {
+    pub(crate) fn queue(&self, name: &str) -> Option<&Resource> {
         self.find("aws_sqs_queue", "name", &self.named(name))
     }
 
-    pub(crate) fn function(&self, name: &str) -> Option<&'a Resource> {
+    pub(crate) fn function(&self, name: &str) -> Option<&Resource> {
         self.find("aws_lambda_function", "function_name", &self.named(name))
     }
 
     pub(crate) fn remark(&self, what: impl Into<String>) -> Finding {
         Finding { file: self.root.to_owned(), line: 0, what: what.into() }
+    }
+}
+
+/// The call of the root module that an address is of; nothing for what stands in the root itself.
+fn call(address: &str) -> &str {
+    match address.strip_prefix("module.") {
+        Some(rest) => &address[..address.len() - rest.len() + rest.find('.').unwrap_or_default()],
+        None => "",
     }
 }
 

@@ -1,5 +1,5 @@
-//! Types of variables, and what a value becomes as one: `optional` fields get their defaults, unknown fields of an object are mistakes.
-//! (Terraform drops unknown fields without a word, which hides a typing error in what an operator set.)
+//! Types of variables, and what a value becomes as one: `optional` fields get their defaults, and unknown fields of an object are dropped, as
+//! Terraform does without a word. Where an operator wrote the value that hides a typing error: there they are mistakes.
 
 use std::collections::BTreeMap;
 
@@ -69,7 +69,7 @@ impl Type {
     }
 
     /// The value as this type, or where and why it is none.
-    pub(crate) fn convert(&self, value: Value) -> Result<Value, String> {
+    pub(crate) fn convert(&self, value: Value, strict: bool) -> Result<Value, String> {
         let mismatch = |value: &Value, wanted: &str| Err(format!("{} where {wanted} is wanted", value.kind()));
         match (self, value) {
             (_, value @ (Value::Unknown(_) | Value::Null)) | (Type::Any, value) => Ok(value),
@@ -85,13 +85,13 @@ impl Type {
                 None => mismatch(&value, "a string"),
             },
             (Type::List(kind), Value::List(values) | Value::Set(values)) => {
-                Ok(Value::List(values.into_iter().map(|value| kind.convert(value)).collect::<Result<_, _>>()?))
+                Ok(Value::List(values.into_iter().map(|value| kind.convert(value, strict)).collect::<Result<_, _>>()?))
             }
             (Type::Set(kind), Value::List(values) | Value::Set(values)) => {
-                Ok(Value::set(values.into_iter().map(|value| kind.convert(value)).collect::<Result<Vec<_>, _>>()?))
+                Ok(Value::set(values.into_iter().map(|value| kind.convert(value, strict)).collect::<Result<Vec<_>, _>>()?))
             }
             (Type::Map(kind), Value::Map(fields)) => {
-                let convert = |(name, value)| match kind.convert(value) {
+                let convert = |(name, value)| match kind.convert(value, strict) {
                     Ok(value) => Ok((name, value)),
                     Err(why) => Err(format!("{name}: {why}")),
                 };
@@ -99,9 +99,9 @@ impl Type {
             }
             (Type::Tuple(kinds), Value::List(values)) if kinds.len() == values.len() => {
                 let pairs = kinds.iter().zip(values);
-                Ok(Value::List(pairs.map(|(kind, value)| kind.convert(value)).collect::<Result<_, _>>()?))
+                Ok(Value::List(pairs.map(|(kind, value)| kind.convert(value, strict)).collect::<Result<_, _>>()?))
             }
-            (Type::Object(fields), Value::Map(values)) => object(fields, values),
+            (Type::Object(fields), Value::Map(values)) => object(fields, values, strict),
             (Type::List(_), value) => mismatch(&value, "a list"),
             (Type::Set(_), value) => mismatch(&value, "a set"),
             (Type::Map(_), value) => mismatch(&value, "a map"),
@@ -111,7 +111,7 @@ impl Type {
     }
 }
 
-fn object(fields: &BTreeMap<String, Field>, mut values: BTreeMap<String, Value>) -> Result<Value, String> {
+fn object(fields: &BTreeMap<String, Field>, mut values: BTreeMap<String, Value>, strict: bool) -> Result<Value, String> {
     let mut object = BTreeMap::new();
     for (name, field) in fields {
         let value = match (values.remove(name), &field.default) {
@@ -119,12 +119,12 @@ fn object(fields: &BTreeMap<String, Field>, mut values: BTreeMap<String, Value>)
             (Some(value), _) => value,
             (None, None) => return Err(format!("`{name}` is missing")),
         };
-        let value = field.kind.convert(value).map_err(|why| format!("{name}: {why}"))?;
+        let value = field.kind.convert(value, strict).map_err(|why| format!("{name}: {why}"))?;
         object.insert(name.clone(), value);
     }
     match values.keys().next() {
-        Some(name) => Err(format!("there is no field `{name}`")),
-        None => Ok(Value::Map(object)),
+        Some(name) if strict => Err(format!("there is no field `{name}`")),
+        _ => Ok(Value::Map(object)),
     }
 }
 
@@ -147,7 +147,7 @@ impl Field {
         let mut args = optional.args.iter();
         let kind = Type::of(args.next().ok_or("`optional` takes a type")?, eval)?;
         let default = args.next().map_or(Ok(Value::Null), eval)?;
-        let default = kind.convert(default).map_err(|why| format!("the default of {name}: {why}"))?;
+        let default = kind.convert(default, true).map_err(|why| format!("the default of {name}: {why}"))?;
         Ok((name, Self { kind, default: Some(default) }))
     }
 }

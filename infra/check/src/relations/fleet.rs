@@ -14,12 +14,20 @@ pub(super) fn check(installation: &Installation<'_>) -> Vec<Finding> {
     for group in installation.of_type("aws_autoscaling_group") {
         findings.extend(of_group(installation, group));
     }
+    // Of workers, not of the endpoint that they call.
+    let of_workers: Vec<String> = installation
+        .of_type("aws_launch_template")
+        .flat_map(|template| template.argument("vpc_security_group_ids").map(Value::elements).unwrap_or_default())
+        .filter_map(Value::text)
+        .collect();
     for rule in installation.of_type("aws_vpc_security_group_ingress_rule") {
-        findings.push(rule.finding("workers take no connections"));
+        if rule.text("security_group_id").is_some_and(|group| of_workers.contains(&group)) {
+            findings.push(rule.finding("workers take no connections"));
+        }
     }
     for group in installation.of_type("aws_security_group") {
         if group.argument("ingress").is_some() {
-            findings.push(group.finding("workers take no connections"));
+            findings.push(group.finding("rules are resources of their own, so that they are looked at"));
         }
     }
     findings
@@ -47,9 +55,10 @@ fn of_template(template: &Resource) -> Vec<Finding> {
 fn of_group(installation: &Installation<'_>, group: &Resource) -> Vec<Finding> {
     let mut findings = Vec::new();
     let name = group.text("name").unwrap_or_default();
-    let spot = group.argument("mixed_instances_policy.instances_distribution");
+    let on_demand =
+        group.number("mixed_instances_policy.instances_distribution.on_demand_percentage_above_base_capacity");
     let rebalances = group.argument("capacity_rebalance").and_then(Value::as_bool) == Some(true);
-    if spot.is_some() && !rebalances {
+    if on_demand.is_some_and(|percent| percent < 100.0) && !rebalances {
         findings.push(group.finding("without `capacity_rebalance` a Spot instance is replaced only when it is gone"));
     }
     let terminating = |block: &Value, field: &str| {
@@ -64,7 +73,6 @@ fn of_group(installation: &Installation<'_>, group: &Resource) -> Vec<Finding> {
     if !beside && !inside.iter().any(|hook| terminating(hook, "lifecycle_transition")) {
         findings.push(group.finding("without a lifecycle hook at termination, scaling in kills proofs"));
     }
-    // Whoever sets it anew at each apply undoes what scaling did.
     let max = group.number("max_size").unwrap_or_default();
     if group.number("min_size").is_none_or(|min| min > max) {
         findings.push(group.finding("`min_size` is above `max_size`"));

@@ -69,7 +69,7 @@ fn of_function(installation: &Installation<'_>, function: &Resource, spec: &Func
     findings
 }
 
-fn mapping<'a>(installation: &Installation<'a>, function: &Resource, source: &SourceSpec) -> Option<&'a Resource> {
+fn mapping<'a>(installation: &'a Installation<'_>, function: &Resource, source: &SourceSpec) -> Option<&'a Resource> {
     let queue = computed(installation.queue(&source.queue)?, "arn")?;
     installation
         .of_type("aws_lambda_event_source_mapping")

@@ -150,7 +150,7 @@ pub(super) fn check(installation: &Installation<'_>) -> Vec<Finding> {
     if exported.is_empty() {
         findings.push(installation.remark("docs/metrics.md lists no metric"));
     }
-    for resource in installation.resources {
+    for resource in &installation.resources {
         let watches =
             resource.type_name.starts_with("aws_cloudwatch_") || resource.type_name.starts_with("aws_autoscaling_");
         if !watches {
@@ -271,11 +271,17 @@ fn of_dashboard(body: &Json) -> Vec<Named> {
 fn of_alarm(installation: &Installation<'_>, alarm: &Resource) -> Vec<Finding> {
     let mut findings = Vec::new();
     let says = alarm.text("alarm_description").unwrap_or_default();
+    // One that only starts instances wakes nobody.
+    let actions = alarm.argument("alarm_actions").map(Value::elements).unwrap_or_default();
+    let scales = |action: &Value| action.text().is_some_and(|action| action.contains("aws_autoscaling_policy."));
+    let wakes_nobody = !actions.is_empty() && actions.iter().all(scales);
     let page = Regex::new(r"docs/runbook/[\w-]+\.md").expect("the pattern is one");
     match page.find(&says) {
+        None if wakes_nobody => {}
         None => findings.push(alarm.finding("its description does not name its page in docs/runbook")),
         Some(page) if installation.tree.read(page.as_str()).is_none() => {
-            findings.push(alarm.finding(format!("there is no {}", page.as_str())));
+            let what = format!("an alarm's page {} is not there", page.as_str());
+            findings.push(Finding { file: alarm.file.clone(), line: alarm.line, what });
         }
         Some(_) => {}
     }

@@ -55,14 +55,15 @@ fn of_bucket(installation: &Installation<'_>, bucket: &Resource, spec: &BucketSp
             }
         }
     }
-    match beside("aws_s3_bucket_versioning").and_then(|versioning| versioning.text("versioning_configuration.status")) {
-        Some(status) if (status == "Enabled") == spec.versioned => {}
-        None if !spec.versioned => {}
-        status => {
-            findings.push(bucket.finding(format!("versioning is {status:?}, {SAID} versioned: {}", spec.versioned)))
-        }
+    // A lock wants versions.
+    let wants_versions = spec.versioned || beside("aws_s3_bucket_object_lock_configuration").is_some();
+    let versioning =
+        beside("aws_s3_bucket_versioning").and_then(|versioning| versioning.text("versioning_configuration.status"));
+    if (versioning.as_deref() == Some("Enabled")) != wants_versions {
+        findings.push(bucket.finding(format!("versioning is {versioning:?}, {SAID} versioned: {}", spec.versioned)));
     }
-    findings.extend(lifecycle(bucket, spec, beside("aws_s3_bucket_lifecycle_configuration")));
+    let configuration = beside("aws_s3_bucket_lifecycle_configuration");
+    findings.extend(lifecycle(bucket, spec, wants_versions, configuration));
     let statements = beside("aws_s3_bucket_policy").and_then(|policy| policy.text("policy"));
     let statements = statements.map(|text| policy::parse(&text)).unwrap_or(Ok(Vec::new()));
     match statements {
@@ -106,7 +107,12 @@ fn refuses_overwriting(statements: &[Statement], bucket: &Resource, prefix: &str
 }
 
 /// Only aborted uploads and old versions go by age.
-fn lifecycle(bucket: &Resource, spec: &BucketSpec, configuration: Option<&Resource>) -> Vec<Finding> {
+fn lifecycle(
+    bucket: &Resource,
+    spec: &BucketSpec,
+    has_versions: bool,
+    configuration: Option<&Resource>,
+) -> Vec<Finding> {
     let Some(configuration) = configuration else {
         return vec![bucket.finding("uploads that were never completed stay for ever")];
     };
@@ -117,6 +123,9 @@ fn lifecycle(bucket: &Resource, spec: &BucketSpec, configuration: Option<&Resour
     if !days.into_iter().any(|days| days == f64::from(spec.abort_uploads_after_days)) {
         let days = spec.abort_uploads_after_days;
         findings.push(configuration.finding(format!("uploads that were never completed go after {days} days, {SAID}")));
+    }
+    if has_versions && !rules.iter().any(|rule| rule.at("noncurrent_version_expiration.noncurrent_days").is_some()) {
+        findings.push(configuration.finding("versions of what was deleted or overwritten stay for ever"));
     }
     for rule in rules {
         let expires = rule.at("expiration").map(Value::elements).unwrap_or_default();
