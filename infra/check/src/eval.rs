@@ -205,7 +205,8 @@ impl Scope<'_, '_> {
             (Op::And, Value::Bool(false), _) | (Op::And, _, Value::Bool(false)) => return Ok(Value::Bool(false)),
             (Op::Or, Value::Bool(true), _) | (Op::Or, _, Value::Bool(true)) => return Ok(Value::Bool(true)),
             // What an operator has to give is not null.
-            (Op::Eq | Op::NotEq, Value::Null, Value::Unknown(what)) | (Op::Eq | Op::NotEq, Value::Unknown(what), Value::Null)
+            (Op::Eq | Op::NotEq, Value::Null, Value::Unknown(what))
+            | (Op::Eq | Op::NotEq, Value::Unknown(what), Value::Null)
                 if what.starts_with("var.") =>
             {
                 return Ok(Value::Bool(operator == Op::NotEq));

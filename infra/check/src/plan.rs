@@ -129,9 +129,9 @@ impl<'w> Plan<'w> {
         plan
     }
 
-    /// The module that a root module calls: what it is given, somebody wrote by hand.
-    fn is_called_by_operators(&self) -> bool {
-        self.path.matches("module.").count() == 1
+    /// A root module, or one that it calls: what these are given, somebody wrote by hand.
+    fn is_set_by_hand(&self) -> bool {
+        self.path.matches("module.").count() <= 1
     }
 
     fn say(&self, finding: Finding) {
@@ -155,7 +155,8 @@ impl<'w> Plan<'w> {
         let Some(kind) = item.attribute("type") else { return Ok(value) };
         let eval = |expression: &Expression| scope.eval(expression).map_err(|why| why.what);
         let kind = Type::of(kind, &eval).or_else(|why| scope.fail(&item.block, format!("variable {name}: {why}")))?;
-        kind.convert(value, self.is_called_by_operators()).or_else(|why| scope.fail(&item.block, format!("variable {name}: {why}")))
+        kind.convert(value, self.is_set_by_hand())
+            .or_else(|why| scope.fail(&item.block, format!("variable {name}: {why}")))
     }
 
     /// What `validation` blocks refuse.

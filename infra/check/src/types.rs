@@ -87,9 +87,9 @@ impl Type {
             (Type::List(kind), Value::List(values) | Value::Set(values)) => {
                 Ok(Value::List(values.into_iter().map(|value| kind.convert(value, strict)).collect::<Result<_, _>>()?))
             }
-            (Type::Set(kind), Value::List(values) | Value::Set(values)) => {
-                Ok(Value::set(values.into_iter().map(|value| kind.convert(value, strict)).collect::<Result<Vec<_>, _>>()?))
-            }
+            (Type::Set(kind), Value::List(values) | Value::Set(values)) => Ok(Value::set(
+                values.into_iter().map(|value| kind.convert(value, strict)).collect::<Result<Vec<_>, _>>()?,
+            )),
             (Type::Map(kind), Value::Map(fields)) => {
                 let convert = |(name, value)| match kind.convert(value, strict) {
                     Ok(value) => Ok((name, value)),
@@ -111,7 +111,11 @@ impl Type {
     }
 }
 
-fn object(fields: &BTreeMap<String, Field>, mut values: BTreeMap<String, Value>, strict: bool) -> Result<Value, String> {
+fn object(
+    fields: &BTreeMap<String, Field>,
+    mut values: BTreeMap<String, Value>,
+    strict: bool,
+) -> Result<Value, String> {
     let mut object = BTreeMap::new();
     for (name, field) in fields {
         let value = match (values.remove(name), &field.default) {

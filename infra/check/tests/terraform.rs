@@ -44,3 +44,40 @@ fn terraform_fits_the_provider_the_topology_the_metrics_and_the_code() {
     let findings: Vec<String> = everything(tree(), &schema).iter().map(ToString::to_string).collect();
     assert!(findings.is_empty(), "{} findings:\n{}", findings.len(), findings.join("\n"));
 }
+
+#[derive(Deserialize)]
+struct Faults {
+    fault: Vec<Fault>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fault {
+    name: String,
+    file: String,
+    old: String,
+    new: String,
+    says: String,
+}
+
+#[test]
+fn each_fault_is_found_for_what_it_is() {
+    let Some(schema) = schema() else { return };
+    let list = include_str!("../faults.toml");
+    let faults: Faults = toml::from_str(list).expect("faults.toml can be read");
+    assert!(faults.fault.len() >= 20, "{} faults", faults.fault.len());
+    let mut missed = Vec::new();
+    for Fault { name, file, old, new, says } in &faults.fault {
+        let mut tree = tree();
+        if let Err(why) = tree.replace(file, old, new) {
+            missed.push(format!("{name}: {why}"));
+            continue;
+        }
+        let found: Vec<String> = everything(tree, &schema).iter().map(ToString::to_string).collect();
+        if !found.iter().any(|finding| finding.contains(says)) {
+            let found = found.iter().take(6).map(|finding| format!("\n    {finding}")).collect::<String>();
+            missed.push(format!("{name}: nothing says `{says}`; {} findings:{found}", found.len()));
+        }
+    }
+    assert!(missed.is_empty(), "{} of {} are missed:\n{}", missed.len(), faults.fault.len(), missed.join("\n"));
+}

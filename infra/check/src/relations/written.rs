@@ -29,6 +29,7 @@ pub(crate) fn check(world: &World, root: &str) -> Vec<Finding> {
             findings.extend(versions(world, module));
         }
     }
+    findings.extend(world.modules.get(root).and_then(|module| one_version(world, module)));
     match world.modules.get(root) {
         None => findings.push(Finding { file: root.to_owned(), line: 0, what: "there is no module".to_owned() }),
         Some(module) if module.variables.len() >= FEWER_VARIABLES_THAN => {
@@ -101,6 +102,21 @@ fn versions(world: &World, module: &Module) -> Vec<Finding> {
         _ => findings.push(module.remark("it does not say which version of hashicorp/aws it needs")),
     }
     findings
+}
+
+/// The module and the functions' packages are of one version: the workspace's.
+fn one_version(world: &World, module: &Module) -> Option<Finding> {
+    let packages = world.tree.read("Cargo.toml").unwrap_or_default();
+    let package = packages.split("[workspace.package]").nth(1)?;
+    let functions =
+        package.lines().find_map(|line| line.strip_prefix("version = \"")?.strip_suffix('"')).unwrap_or("unknown");
+    let (file, value) = match module.locals.get("version") {
+        Some(version) => version,
+        None => return Some(module.remark("it has no local.version")),
+    };
+    let version = value.as_str().unwrap_or("not written out");
+    (version != functions)
+        .then(|| module.finding(file, value, format!("local.version is {version}, the functions are {functions}")))
 }
 
 /// Whether a version is among those of a constraint like `>= 6.0, < 7.0` or `~> 6.45`; none if the constraint cannot be read.
