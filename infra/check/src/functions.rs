@@ -1,6 +1,7 @@
 //! Terraform's functions: which there are, and what those come to that need no provider, clock or other machine.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use regex_lite::Regex;
 
@@ -222,10 +223,10 @@ fn regex(pattern: &str, text: &str) -> Result<Value, String> {
 
 /// A brace that begins no repetition stands for itself.
 fn compiled(pattern: &str) -> Result<Regex, String> {
-    let repetition = Regex::new(r"^\{\d+(,\d*)?\}").expect("the pattern is one");
+    static REPETITION: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^\{\d+(,\d*)?\}").expect("the pattern is one"));
     let mut plain = String::new();
     for (at, c) in pattern.char_indices() {
-        if c == '{' && !plain.ends_with('\\') && !repetition.is_match(&pattern[at..]) {
+        if c == '{' && !plain.ends_with('\\') && !REPETITION.is_match(&pattern[at..]) {
             plain.push('\\');
         }
         plain.push(c);

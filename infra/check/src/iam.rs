@@ -224,7 +224,7 @@ fn extra(holder: &Holder<'_>, statement: &Statement, known: &[(String, String)])
     let mut findings = Vec::new();
     let needed = |action: Option<&str>, resource: Option<&str>| {
         known.iter().any(|(a, r)| {
-            action.is_none_or(|pattern| policy::matches(&pattern.to_lowercase(), &a.to_lowercase()))
+            action.is_none_or(|pattern| policy::matches_action(pattern, a))
                 && resource.is_none_or(|pattern| policy::matches(pattern, r))
         })
     };

@@ -34,17 +34,19 @@ pub use value::Value;
 
 /// Where the root module lies.
 pub const TERRAFORM: &str = "infra/terraform";
-/// Root modules that are worked out: the examples, and an installation in which everything is switched on.
-const INSTALLATIONS: [&str; 2] = ["infra/terraform/examples", "infra/check/installation"];
+/// Folders with root modules that are worked out: the examples.
+pub const EXAMPLES: &str = "infra/terraform/examples";
+/// And two installations of which one has everything switched on.
+pub const INSTALLATION: &str = "infra/check/installation";
 
-/// All findings of all checks.
-pub fn everything(tree: Tree, schema: &Rc<Schema>) -> Vec<Finding> {
+/// All findings of all checks; worked out are the root modules in these folders.
+pub fn everything(tree: Tree, schema: &Rc<Schema>, installations: &[&str]) -> Vec<Finding> {
     let world = World::read(tree, Rc::clone(schema), "infra");
     let mut findings = names(&world);
     findings.extend(written(&world));
     // What is not declared would be found again in each installation.
     if findings.is_empty() {
-        let roots = world.modules.iter().filter(|(dir, _)| INSTALLATIONS.iter().any(|top| dir.starts_with(top)));
+        let roots = world.modules.iter().filter(|(dir, _)| installations.iter().any(|top| dir.starts_with(top)));
         let found: Vec<Finding> = roots.flat_map(|(dir, root)| installed(&world, dir, root)).collect();
         findings.extend(found);
     }

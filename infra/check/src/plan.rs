@@ -96,6 +96,7 @@ pub struct Plan<'w> {
     resources: Memo<ResourceKey, Instances>,
     values: Memo<ResourceKey, Value>,
     children: Memo<String, Vec<(Value, Plan<'w>)>>,
+    outputs: Memo<String, Value>,
     findings: RefCell<Vec<Finding>>,
 }
 
@@ -116,6 +117,7 @@ impl<'w> Plan<'w> {
             resources: Memo::default(),
             values: Memo::default(),
             children: Memo::default(),
+            outputs: Memo::default(),
             findings: RefCell::default(),
         };
         for (name, item) in &module.variables {
@@ -392,13 +394,15 @@ impl<'w> Plan<'w> {
 
     pub(crate) fn outputs(&self, name: &str) -> Result<Rc<Value>, Finding> {
         let item = self.module.calls.get(name).ok_or(bare(format!("module `{name}` is not declared")))?;
-        let children = self.called(name)?;
-        let mut instances = Vec::new();
-        for (key, child) in children.iter() {
-            let outputs = child.module.outputs.keys().map(|output| Ok((output.clone(), child.output(output)?)));
-            instances.push((key.clone(), Value::Map(outputs.collect::<Result<_, Finding>>()?)));
-        }
-        Ok(Rc::new(self.together(item, instances.into_iter())))
+        memoised(&self.outputs, name.to_owned(), &format!("module.{name}"), || {
+            let children = self.called(name)?;
+            let mut instances = Vec::new();
+            for (key, child) in children.iter() {
+                let outputs = child.module.outputs.keys().map(|output| Ok((output.clone(), child.output(output)?)));
+                instances.push((key.clone(), Value::Map(outputs.collect::<Result<_, Finding>>()?)));
+            }
+            Ok(self.together(item, instances.into_iter()))
+        })
     }
 
     /// Works everything out, here and in the modules called.

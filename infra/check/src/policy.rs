@@ -91,12 +91,8 @@ impl Listed {
         }
     }
 
-    fn has(&self, text: &str, case: bool) -> bool {
-        let one = |pattern: &String| match case {
-            true => matches(pattern, text),
-            false => matches(&pattern.to_lowercase(), &text.to_lowercase()),
-        };
-        self.patterns.iter().any(one) != self.but
+    fn has(&self, matches: impl Fn(&str) -> bool) -> bool {
+        self.patterns.iter().any(|pattern| matches(pattern)) != self.but
     }
 }
 
@@ -112,11 +108,20 @@ fn strings(json: &Json) -> Vec<String> {
 
 /// With `*` for any text and `?` for one character. What is unknown stands for itself.
 pub(crate) fn matches(pattern: &str, text: &str) -> bool {
-    match (pattern.chars().next(), text.chars().next()) {
-        (None, None) => true,
-        (Some('*'), None) => matches(&pattern[1..], text),
-        (Some('*'), Some(first)) => matches(&pattern[1..], text) || matches(pattern, &text[first.len_utf8()..]),
-        (Some(p), Some(t)) if p == t || p == '?' => matches(&pattern[p.len_utf8()..], &text[t.len_utf8()..]),
+    is_like(pattern.as_bytes(), text.as_bytes(), |a, b| a == b)
+}
+
+/// Of actions case does not matter.
+pub(crate) fn matches_action(pattern: &str, action: &str) -> bool {
+    is_like(pattern.as_bytes(), action.as_bytes(), |a, b| a.eq_ignore_ascii_case(&b))
+}
+
+fn is_like(pattern: &[u8], text: &[u8], same: fn(u8, u8) -> bool) -> bool {
+    match (pattern, text) {
+        ([], []) => true,
+        ([b'*', rest @ ..], []) => is_like(rest, text, same),
+        ([b'*', rest @ ..], [_, shorter @ ..]) => is_like(rest, text, same) || is_like(pattern, shorter, same),
+        ([p, rest @ ..], [t, shorter @ ..]) if *p == b'?' || same(*p, *t) => is_like(rest, shorter, same),
         _ => false,
     }
 }
@@ -165,8 +170,10 @@ pub enum Decision {
 /// What a role's policies say. A condition is taken to hold where it allows and not to hold where it denies: so what this does not allow, is not
 /// allowed, whatever the request is like.
 pub fn decide(statements: &[Statement], action: &str, resource: &str) -> Decision {
-    let about =
-        |statement: &&Statement| statement.actions.has(action, false) && statement.resources.has(resource, true);
+    let about = |statement: &&Statement| {
+        statement.actions.has(|pattern| matches_action(pattern, action))
+            && statement.resources.has(|pattern| matches(pattern, resource))
+    };
     let mut allowed = false;
     for statement in statements.iter().filter(about) {
         match (statement.allow, statement.conditions.is_empty()) {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::rc::Rc;
 
-use push0_infra_check::{Schema, Tree, everything};
+use push0_infra_check::{EXAMPLES, Finding, INSTALLATION, Schema, Tree, everything};
 use serde::Deserialize;
 
 fn repository() -> PathBuf {
@@ -38,10 +38,14 @@ fn tree() -> Tree {
     Tree::of_repository(&repository()).expect("the repository can be read")
 }
 
+fn said(findings: &[Finding]) -> Vec<String> {
+    findings.iter().map(ToString::to_string).collect()
+}
+
 #[test]
 fn terraform_fits_the_provider_the_topology_the_metrics_and_the_code() {
     let Some(schema) = schema() else { return };
-    let findings: Vec<String> = everything(tree(), &schema).iter().map(ToString::to_string).collect();
+    let findings = said(&everything(tree(), &schema, &[EXAMPLES, INSTALLATION]));
     assert!(findings.is_empty(), "{} findings:\n{}", findings.len(), findings.join("\n"));
 }
 
@@ -73,11 +77,44 @@ fn each_fault_is_found_for_what_it_is() {
             missed.push(format!("{name}: {why}"));
             continue;
         }
-        let found: Vec<String> = everything(tree, &schema).iter().map(ToString::to_string).collect();
+        let found = said(&everything(tree, &schema, &[INSTALLATION]));
         if !found.iter().any(|finding| finding.contains(says)) {
             let found = found.iter().take(6).map(|finding| format!("\n    {finding}")).collect::<String>();
             missed.push(format!("{name}: nothing says `{says}`; {} findings:{found}", found.len()));
         }
     }
     assert!(missed.is_empty(), "{} of {} are missed:\n{}", missed.len(), faults.fault.len(), missed.join("\n"));
+}
+
+/// `terraform` with these arguments in a folder; none, and said so, where the program is not there.
+fn terraform(args: &[&str], dir: &Path) -> Option<(bool, String)> {
+    let done = match Command::new("terraform").args(args).current_dir(dir).env("CHECKPOINT_DISABLE", "1").output() {
+        Ok(done) => done,
+        Err(error) => {
+            // Not in CI either: the program is no part of the toolchain.
+            let _ = writeln!(std::io::stderr(), "not checked: terraform {} ({error})", args.join(" "));
+            return None;
+        }
+    };
+    let said = [done.stdout, done.stderr].concat();
+    Some((done.status.success(), String::from_utf8_lossy(&said).into_owned()))
+}
+
+#[test]
+fn terraform_is_formatted() {
+    let Some((is_formatted, said)) = terraform(&["fmt", "-check", "-recursive", "-diff"], &repository().join("infra")) else {
+        return;
+    };
+    assert!(is_formatted, "{said}");
+}
+
+/// Modules without a provider: `terraform test` needs nothing but the program.
+#[test]
+fn modules_of_pure_expressions_pass_their_own_tests() {
+    for module in ["topology", "scaling"] {
+        let dir = repository().join("infra/terraform/modules").join(module);
+        let Some((passes, said)) = terraform(&["test", "-no-color"], &dir) else { return };
+        assert!(passes, "{module}:\n{said}");
+        assert!(said.contains("Success!") && !said.contains("Success! 0 passed"), "{module} tests nothing:\n{said}");
+    }
 }

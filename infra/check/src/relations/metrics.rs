@@ -3,6 +3,7 @@
 //! An alarm on a metric that nobody writes never goes off, and nothing else would tell.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 
 use regex_lite::Regex;
 use serde_json::Value as Json;
@@ -169,8 +170,8 @@ pub(super) fn check(installation: &Installation<'_>) -> Vec<Finding> {
             findings.extend(of_metric(installation, resource, metric, &exported));
         }
         // Also in expressions (SEARCH, SELECT) and in texts.
-        let word = Regex::new("push0_[a-z0-9_]+").expect("the pattern is one");
-        for found in texts.iter().flat_map(|text| word.find_iter(text)) {
+        static WORD: LazyLock<Regex> = LazyLock::new(|| Regex::new("push0_[a-z0-9_]+").expect("the pattern is one"));
+        for found in texts.iter().flat_map(|text| WORD.find_iter(text)) {
             if !exported.contains_key(found.as_str()) {
                 findings.push(resource.finding(format!("{}: the code has no such metric", found.as_str())));
             }
@@ -275,8 +276,9 @@ fn of_alarm(installation: &Installation<'_>, alarm: &Resource) -> Vec<Finding> {
     let actions = alarm.argument("alarm_actions").map(Value::elements).unwrap_or_default();
     let scales = |action: &Value| action.text().is_some_and(|action| action.contains("aws_autoscaling_policy."));
     let wakes_nobody = !actions.is_empty() && actions.iter().all(scales);
-    let page = Regex::new(r"docs/runbook/[\w-]+\.md").expect("the pattern is one");
-    match page.find(&says) {
+    static PAGE: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"docs/runbook/[\w-]+\.md").expect("the pattern is one"));
+    match PAGE.find(&says) {
         None if wakes_nobody => {}
         None => findings.push(alarm.finding("its description does not name its page in docs/runbook")),
         Some(page) if installation.tree.read(page.as_str()).is_none() => {
