@@ -17,9 +17,9 @@ module "scaling" {
   for_each = var.pools
 
   queues             = [for name in local.work_queues[each.key] : module.topology.queues[name].name]
+  timers             = module.topology.queues["timers"].name
   group              = "${var.prefix}-${each.key}"
-  namespace          = var.prefix
-  chains             = var.chains
+  slots              = each.value.slots
   tasks_per_instance = each.value.tasks_per_instance
 }
 

@@ -87,9 +87,9 @@ variable "pools" {
   }
   validation {
     condition = alltrue([for pool in values(var.pools) :
-      0 <= pool.on_demand_percent && pool.on_demand_percent <= 100 && pool.slots >= 1 && pool.tasks_per_instance >= 1 && pool.disk_gib >= 20
+      0 <= pool.on_demand_percent && pool.on_demand_percent <= 100 && pool.slots >= 1 && pool.tasks_per_instance >= pool.slots && pool.disk_gib >= 20
     ])
-    error_message = "on_demand_percent is 0 to 100, slots and tasks_per_instance are 1 or more, disk_gib is 20 or more."
+    error_message = "on_demand_percent is 0 to 100, slots are 1 or more, tasks_per_instance is no less than slots, disk_gib is 20 or more."
   }
   # Memory of each GPU in GiB and compute capability; from AWS's and NVIDIA's tables.
   validation {

@@ -41,14 +41,26 @@ variable "scaling" {
       dimensions  = map(string)
       stat        = string
     }))
-    per_instance = string
-    from_zero    = string
-    steps = list(object({
-      from = number
-      to   = number
-      add  = number
+    expressions = list(object({
+      id         = string
+      expression = string
     }))
-    tasks_per_instance = number
+    target = number
+    from_zero = list(object({
+      metrics = list(object({
+        id          = string
+        namespace   = string
+        metric_name = string
+        dimensions  = map(string)
+        stat        = string
+      }))
+      expression = string
+    }))
+    steps = list(object({
+      from      = number
+      to        = number
+      instances = number
+    }))
   })
 }
 
@@ -293,16 +305,16 @@ resource "aws_autoscaling_group" "this" {
   depends_on = [aws_iam_role_policy.work, aws_iam_role_policy.hooks]
 }
 
-# Out and in, once somebody is there: work for each instance.
+# Out and in, once somebody is there: the part of the pool that is needed.
 resource "aws_autoscaling_policy" "track" {
   count = var.is_fixed ? 0 : 1
 
-  name                   = "work-per-instance"
+  name                   = "share"
   autoscaling_group_name = aws_autoscaling_group.this.name
   policy_type            = "TargetTrackingScaling"
 
   target_tracking_configuration {
-    target_value = var.scaling.tasks_per_instance
+    target_value = var.scaling.target
 
     customized_metric_specification {
       dynamic "metrics" {
@@ -331,11 +343,14 @@ resource "aws_autoscaling_policy" "track" {
           }
         }
       }
-      metrics {
-        id          = "per_instance"
-        label       = "tasks waiting and being proven, for each instance"
-        expression  = var.scaling.per_instance
-        return_data = true
+      dynamic "metrics" {
+        for_each = var.scaling.expressions
+
+        content {
+          id          = metrics.value.id
+          expression  = metrics.value.expression
+          return_data = metrics.key == length(var.scaling.expressions) - 1
+        }
       }
     }
   }
@@ -357,16 +372,16 @@ resource "aws_autoscaling_policy" "from_zero" {
     content {
       metric_interval_lower_bound = step_adjustment.value.from
       metric_interval_upper_bound = step_adjustment.value.to
-      scaling_adjustment          = min(step_adjustment.value.add, var.spec.max_instances)
+      scaling_adjustment          = min(step_adjustment.value.instances, var.spec.max_instances)
     }
   }
 }
 
 resource "aws_cloudwatch_metric_alarm" "from_zero" {
-  count = var.is_fixed ? 0 : 1
+  count = var.is_fixed ? 0 : length(var.scaling.from_zero)
 
-  alarm_name          = "${local.name}-from-zero"
-  alarm_description   = "Work and nobody there for it: instances are started. No action is needed."
+  alarm_name          = "${local.name}-from-zero-${count.index}"
+  alarm_description   = "Work and nobody wanted for it: instances are started. No action is needed."
   comparison_operator = "GreaterThanThreshold"
   threshold           = 0
   evaluation_periods  = 1
@@ -375,7 +390,7 @@ resource "aws_cloudwatch_metric_alarm" "from_zero" {
   tags                = var.shared.tags
 
   dynamic "metric_query" {
-    for_each = var.scaling.metrics
+    for_each = var.scaling.from_zero[count.index].metrics
 
     content {
       id          = metric_query.value.id
@@ -392,8 +407,8 @@ resource "aws_cloudwatch_metric_alarm" "from_zero" {
   }
   metric_query {
     id          = "from_zero"
-    label       = "work that nobody is there for"
-    expression  = var.scaling.from_zero
+    label       = "tasks that nobody is wanted for"
+    expression  = var.scaling.from_zero[count.index].expression
     return_data = true
   }
 }

@@ -1,12 +1,17 @@
-# What a pool is scaled on: metrics and the expression over them, without a provider, so that they can be evaluated in a test.
+# What a pool is scaled on: metrics and the expressions over them, without a provider, so that they can be evaluated in a test.
 #
-# Work is what lies in the pool's queues and what workers hold: a worker keeps its message until its proof is stored, so that tasks being
-# proven are the messages that are not visible. To look at the visible ones alone would take busy workers for idle ones, and end them in
-# the middle of a proof. What becomes ready next is no message yet: while a chain has blocks released and not final, at least one instance stays.
+# A worker keeps its message until its proof is stored: tasks being proven are messages that are not visible. To look at the visible ones alone
+# would take busy workers for idle ones, and end them in the middle of a proof. What becomes ready later is no message yet: while any run goes
+# on, which a delayed message of `timers` says, an instance stays.
 
 variable "queues" {
   description = "Names in the account of the pool's work queues."
   type        = list(string)
+}
+
+variable "timers" {
+  description = "Name in the account of the queue of timers: each run that goes on has one there."
+  type        = string
 }
 
 variable "group" {
@@ -14,14 +19,14 @@ variable "group" {
   type        = string
 }
 
-variable "namespace" {
-  description = "CloudWatch namespace of the functions' metrics: the installation's prefix."
-  type        = string
-}
+variable "slots" {
+  description = "Proofs at a time on an instance."
+  type        = number
 
-variable "chains" {
-  description = "Chains whose unfinished blocks keep an instance."
-  type        = list(string)
+  validation {
+    condition     = var.slots >= 1
+    error_message = "An instance proves at least one at a time."
+  }
 }
 
 variable "tasks_per_instance" {
@@ -29,32 +34,33 @@ variable "tasks_per_instance" {
   type        = number
 
   validation {
-    condition     = var.tasks_per_instance > 0
-    error_message = "One instance must be enough for something: more than 0 tasks."
+    condition     = var.tasks_per_instance >= var.slots
+    error_message = "Fewer tasks than an instance has slots would ask for another instance while all that there are can be proven at once."
   }
 }
 
 locals {
-  counts = flatten([
-    for at, queue in var.queues : [
-      for letter, metric in { w = "ApproximateNumberOfMessagesVisible", r = "ApproximateNumberOfMessagesNotVisible" } : {
-        id                      = "${letter}${at}"
-        namespace               = "AWS/SQS"
-        metric_name             = metric
-        dimensions              = { QueueName = queue }
-        stat                    = "Maximum"
-      }
-    ]
-  ])
-  unfinished = [
-    for at, chain in var.chains : {
-      id          = "u${at}"
-      namespace   = var.namespace
-      metric_name = "push0_blocks_unfinished_count"
-      dimensions  = { chain = chain }
-      stat        = "Maximum"
-    }
-  ]
+  waiting = [for at, queue in var.queues : {
+    id          = "w${at}"
+    namespace   = "AWS/SQS"
+    metric_name = "ApproximateNumberOfMessagesVisible"
+    dimensions  = { QueueName = queue }
+    stat        = "Maximum"
+  }]
+  held = [for at, queue in var.queues : {
+    id          = "h${at}"
+    namespace   = "AWS/SQS"
+    metric_name = "ApproximateNumberOfMessagesNotVisible"
+    dimensions  = { QueueName = queue }
+    stat        = "Maximum"
+  }]
+  runs = {
+    id          = "runs"
+    namespace   = "AWS/SQS"
+    metric_name = "ApproximateNumberOfMessagesDelayed"
+    dimensions  = { QueueName = var.timers }
+    stat        = "Maximum"
+  }
   instances = {
     id          = "instances"
     namespace   = "AWS/AutoScaling"
@@ -62,39 +68,58 @@ locals {
     dimensions  = { AutoScalingGroupName = var.group }
     stat        = "Average"
   }
+  desired = {
+    id          = "desired"
+    namespace   = "AWS/AutoScaling"
+    metric_name = "GroupDesiredCapacity"
+    dimensions  = { AutoScalingGroupName = var.group }
+    stat        = "Maximum"
+  }
 
-  # A queue that was idle for hours has no counts: none is 0.
-  tasks  = join(" + ", [for count in local.counts : "FILL(${count.id}, 0)"])
-  blocks = length(local.unfinished) == 0 ? "0" : join(" + ", [for count in local.unfinished : "FILL(${count.id}, 0)"])
-  # A task's worth for blocks that are not final, so that the last instance stays between two stages.
-  work = "IF(${local.tasks} > 0, ${local.tasks}, IF(${local.blocks} > 0, 1, 0))"
-}
-
-output "metrics" {
-  description = "The metrics that the expressions are over."
-  value       = concat(local.counts, local.unfinished, [local.instances])
-}
-
-output "per_instance" {
-  description = "For target tracking, against `tasks_per_instance`: work for each instance in service. With none in service it is all of it."
-  value       = "(${local.work}) / IF(FILL(instances, 0) < 1, 1, instances)"
-}
-
-output "from_zero" {
-  description = "For the step policy: work that nobody is there for. Target tracking never leaves zero."
-  value       = "IF(FILL(instances, 0) < 1, ${local.work}, 0)"
-}
-
-output "steps" {
-  description = "Instances for so much work that nobody is there for: from and to which amount (null: without end), and how many."
-  value = [
-    { from = 0, to = var.tasks_per_instance, add = 1 },
-    { from = var.tasks_per_instance, to = 4 * var.tasks_per_instance, add = 4 },
-    { from = 4 * var.tasks_per_instance, to = null, add = 16 },
+  holds = join(" + ", local.held[*].id)
+  tasks = join(" + ", concat(local.waiting[*].id, local.held[*].id))
+  # Each is a part of the instances that are there: 1 is just as many.
+  expressions = [
+    { id = "there", expression = "IF(instances < 1, 1, instances)" },
+    # A slot that fetches ahead holds more than it proves: no more can be busy than there are.
+    { id = "busy", expression = "IF(${local.holds} < ${var.slots} * there, (${local.holds}) / (${var.slots} * there), 1)" },
+    { id = "wanted", expression = "(${local.tasks}) / (${var.tasks_per_instance} * there)" },
+    { id = "last", expression = "IF(runs > 0, 1 / there, 0)" },
+    { id = "share", expression = "IF(busy > wanted, IF(busy > last, busy, last), IF(wanted > last, wanted, last))" },
   ]
 }
 
-output "tasks_per_instance" {
-  description = "What `per_instance` is held to."
-  value       = var.tasks_per_instance
+# No FILL(…, 0) in either: CloudWatch's newest minute often has no counts yet, and filled with zeros it looks like a pool with nothing to do. A minute
+# that lacks one has no value, and alarms look at the minutes that have.
+
+output "metrics" {
+  description = "The metrics that `expressions` are over. Workers ask all queues of their pool all the time: while one is there, all have counts."
+  value       = concat(local.waiting, local.held, [local.runs, local.instances])
+}
+
+output "expressions" {
+  description = "For target tracking, each over those before it. The last is the part of the pool that is needed: as many as are busy are never too many."
+  value       = local.expressions
+}
+
+output "target" {
+  description = "What the last of `expressions` is held to."
+  value       = 1
+}
+
+output "from_zero" {
+  description = "For the step policy, of each work queue: tasks that nobody is wanted for. Target tracking never leaves zero, and a queue that nobody asked for hours has no counts, so each has an alarm of its own."
+  value = [for waiting in local.waiting : {
+    metrics    = [waiting, local.desired]
+    expression = "IF(desired < 1, ${waiting.id}, 0)"
+  }]
+}
+
+output "steps" {
+  description = "Instances for so many tasks that nobody is wanted for: from and to which number (null: without end), and how many."
+  value = [
+    { from = 0, to = var.tasks_per_instance, instances = 1 },
+    { from = var.tasks_per_instance, to = 4 * var.tasks_per_instance, instances = 4 },
+    { from = 4 * var.tasks_per_instance, to = null, instances = 16 },
+  ]
 }
