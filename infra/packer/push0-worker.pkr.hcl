@@ -100,7 +100,7 @@ build {
     destination = "/tmp/push0/"
   }
   provisioner "shell" {
-    execute_command = "sudo env {{ .Vars }} bash -euo pipefail '{{ .Path }}'"
+    execute_command  = "sudo env {{ .Vars }} bash -euo pipefail '{{ .Path }}'"
     environment_vars = ["GPU=${var.gpu}"]
     script           = "${path.root}/install.sh"
   }

@@ -13,8 +13,9 @@ locals {
       page      = "queue-age"
       namespace = "AWS/SQS"
       metric    = "ApproximateAgeOfOldestMessage"
-      # A function's queue: two of its visibilities, so that one crash is no alarm.
-      threshold  = queue.class == "" ? 2 * queue.visibility_s : max(30, var.slot_s * local.patience[queue.class])
+      # A function's queue: two of its visibilities, so that one crash is no alarm. Timers are delayed, a quarter of an hour at most, and may be
+      # counted while they are.
+      threshold  = queue.class != "" ? max(30, var.slot_s * local.patience[queue.class]) : 2 * queue.visibility_s + (name == "timers" ? 900 : 0)
       dimensions = { QueueName = queue.name }
       stat       = "Maximum"
       periods    = 2
@@ -145,11 +146,11 @@ locals {
   ]...)
   table_alarms = merge([
     for name, table in module.topology.tables : {
-      "throttled-${name}" = {
-        text       = "The table ${name} refuses requests."
+      for kind in ["read", "write"] : "${kind}-throttled-${name}" => {
+        text       = "The table ${name} refuses to be ${kind == "read" ? "read" : "written"}."
         page       = "table-throttled"
         namespace  = "AWS/DynamoDB"
-        metric     = "ThrottledRequests"
+        metric     = "${title(kind)}ThrottleEvents"
         threshold  = 0
         dimensions = { TableName = "${var.prefix}-${name}" }
         stat       = "Sum"

@@ -88,7 +88,7 @@ resource "aws_s3_bucket_lifecycle_configuration" "this" {
     }
   }
   dynamic "rule" {
-    for_each = each.value.versioned || (var.proof_lock_days > 0 && contains(each.value.prefixes, "proofs/")) ? [var.old_witness_days] : []
+    for_each = each.value.versioned || (var.proof_lock_days > 0 && contains(each.value.prefixes, "proofs/")) ? [var.old_version_days] : []
 
     content {
       id     = "old-versions"
@@ -110,7 +110,7 @@ resource "aws_s3_bucket_object_lock_configuration" "proofs" {
     if var.proof_lock_days > 0 && contains(bucket.prefixes, "proofs/")
   }
 
-  # Everything in this bucket is locked for so long: artifacts too, whose deletion then fails until the lock is over.
+  # Of everything in this bucket: what the reaper deletes is hidden at once, and gone when its lock and `old_version_days` are over.
   bucket = aws_s3_bucket.this[each.key].id
 
   rule {

@@ -19,7 +19,7 @@ locals {
     ) },
     { title = "Failed attempts", stat = "Sum", metrics = [for kind in ["retryable", "permanent", "bad_input", "out_of_memory", "lost"] : [var.prefix, "push0_failures_count", "kind", kind]] },
     { title = "Reports", stat = "Sum", metrics = [for outcome in ["accepted", "failed", "noted", "ignored", "over"] : [var.prefix, "push0_reports_count", "outcome", outcome]] },
-    { title = "Copies of stragglers", stat = "Sum", metrics = [[var.prefix, "push0_hedges_sent_count", "stage", "prove"], [var.prefix, "push0_hedges_won_count", "stage", "prove"]] },
+    { title = "Copies of stragglers (stage prove)", stat = "Sum", metrics = [[var.prefix, "push0_hedges_sent_count", "stage", "prove"], [var.prefix, "push0_hedges_won_count", "stage", "prove"]] },
   ]
 }
 

@@ -114,15 +114,15 @@ resource "aws_route_table_association" "private" {
   subnet_id      = aws_subnet.private[count.index].id
 }
 
-# Free, and witnesses and proofs do not go through NAT. In a network of your own: have one.
-resource "aws_vpc_endpoint" "s3" {
-  count = local.makes_network ? 1 : 0
+# Free: witnesses and proofs do not go through NAT, nor does the table for a `push0 serve` that runs here. In a network of your own: have them.
+resource "aws_vpc_endpoint" "gateway" {
+  for_each = local.makes_network ? toset(["s3", "dynamodb"]) : toset([])
 
   vpc_id            = aws_vpc.this[0].id
-  service_name      = "com.amazonaws.${data.aws_region.current.region}.s3"
+  service_name      = "com.amazonaws.${data.aws_region.current.region}.${each.key}"
   vpc_endpoint_type = "Gateway"
   route_table_ids   = [aws_route_table.private[0].id]
-  tags              = merge(local.tags, { Name = "${var.prefix}-s3" })
+  tags              = merge(local.tags, { Name = "${var.prefix}-${each.key}" })
 }
 
 resource "aws_vpc_endpoint" "sqs" {

@@ -201,13 +201,13 @@ variable "proof_lock_days" {
   }
 }
 
-variable "old_witness_days" {
-  description = "Days for which an overwritten version of a witness is kept."
+variable "old_version_days" {
+  description = "Days for which what was overwritten or deleted can be brought back, in a bucket with versions."
   type        = number
   default     = 30
 
   validation {
-    condition     = var.old_witness_days >= 1
+    condition     = var.old_version_days >= 1
     error_message = "At least a day."
   }
 }

@@ -196,7 +196,6 @@ resource "aws_launch_template" "this" {
     http_endpoint               = "enabled"
     http_tokens                 = "required"
     http_put_response_hop_limit = 1
-    instance_metadata_tags      = "enabled"
   }
   block_device_mappings {
     device_name = "/dev/xvda"
