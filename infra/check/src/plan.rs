@@ -80,6 +80,8 @@ impl Resource {
     }
 }
 
+/// Keys of a repeated block, and what is named in each instance.
+type Keys = Vec<(Value, Vec<(String, Value)>)>;
 /// Instances, and what `each.key` or `count.index` they have.
 type Instances = Vec<(Value, Rc<Resource>)>;
 type Memo<K, V> = RefCell<BTreeMap<K, Option<Result<Rc<V>, Finding>>>>;
@@ -275,8 +277,7 @@ impl<'w> Plan<'w> {
         }
     }
 
-    /// Keys of a repeated block, and what is named in each instance.
-    fn keys(&self, item: &Item) -> Result<Vec<(Value, Vec<(String, Value)>)>, Finding> {
+    fn keys(&self, item: &Item) -> Result<Keys, Finding> {
         let scope = self.scope(&item.file);
         let named = |name: &str, fields: &[(&str, Value)]| {
             let fields = fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
