@@ -33,7 +33,7 @@ data "aws_iam_policy_document" "collector" {
     resources = [local.prefix_arns["artifacts/"]]
   }
   statement {
-    sid       = "StopsPlansAndProofs"
+    sid       = "StopsAndProofs"
     actions   = ["s3:GetObject", "s3:PutObject"]
     resources = [local.prefix_arns["control/"], local.prefix_arns["proofs/"]]
   }

@@ -40,7 +40,7 @@ data "aws_iam_policy_document" "dispatcher" {
     resources = values(local.blobs)
   }
   statement {
-    sid       = "StopsAndPlans"
+    sid       = "Stops"
     actions   = ["s3:GetObject", "s3:PutObject"]
     resources = [local.prefix_arns["control/"]]
   }

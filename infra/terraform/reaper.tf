@@ -50,7 +50,7 @@ data "aws_iam_policy_document" "reaper" {
     resources = [local.prefix_arns["witnesses/"]]
   }
   statement {
-    sid       = "StopsAndPlans"
+    sid       = "Stops"
     actions   = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"]
     resources = [local.prefix_arns["control/"]]
   }
