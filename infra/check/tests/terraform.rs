@@ -102,7 +102,8 @@ fn terraform(args: &[&str], dir: &Path) -> Option<(bool, String)> {
 
 #[test]
 fn terraform_is_formatted() {
-    let Some((is_formatted, said)) = terraform(&["fmt", "-check", "-recursive", "-diff"], &repository().join("infra")) else {
+    let Some((is_formatted, said)) = terraform(&["fmt", "-check", "-recursive", "-diff"], &repository().join("infra"))
+    else {
         return;
     };
     assert!(is_formatted, "{said}");
