@@ -11,6 +11,7 @@ mod computed;
 mod eval;
 mod functions;
 mod iam;
+mod metric_math;
 mod module;
 mod plan;
 mod policy;
@@ -24,6 +25,7 @@ mod value;
 
 pub use computed::{ACCOUNT, REGION};
 pub use iam::check as iam;
+pub use metric_math::evaluate;
 pub use module::{Finding, Kind, Module};
 pub use plan::{Plan, Resource, World};
 pub use policy::{Decision, Statement, decide, parse as parse_policy};

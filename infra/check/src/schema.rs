@@ -10,7 +10,8 @@ use crate::module::Kind;
 /// The format this build reads.
 const FORMAT: u32 = 1;
 
-#[derive(Debug, Deserialize)]
+/// By default one that knows no resource: enough for modules without a provider.
+#[derive(Debug, Default, Deserialize)]
 pub struct Schema {
     format: u32,
     /// Of hashicorp/aws.
