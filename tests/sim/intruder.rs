@@ -1,9 +1,10 @@
 //! Somebody who sends forged reports.
 
 use push0_core::message::{FailureKind, Report, ReportEvent, queue};
+use push0_core::pipeline::Kind;
 use push0_core::record::{BlobRef, Verdict, Versioned as _};
 use push0_core::{Attempt, BlockHash, ChainId, Epoch, Millis, Node, RunId, Sha256, TaskId};
-use push0_runtime::port::{Outgoing, Queue as _};
+use push0_runtime::port::{Blobs as _, Outgoing, Queue as _};
 use rand::RngExt as _;
 
 use super::faults::Fault;
@@ -12,23 +13,33 @@ use super::world::{Shared, pause};
 /// While the storm lasts, tells the collector what is not so.
 pub(super) async fn intruder(shared: Shared) {
     let chains: Vec<ChainId> = shared.catalog.chains.keys().cloned().collect();
-    let tag = shared.catalog.pipelines.keys().next().map(|digest| digest.tag()).unwrap_or_default();
+    let Some((digest, file)) = shared.catalog.pipelines.iter().next() else { return };
+    let tag = digest.tag();
+    let verify = file.pipeline.stages.iter().position(|stage| stage.kind == Kind::Verify).unwrap_or_default();
     while *shared.storm.borrow() {
-        let body = {
+        let run = {
             let mut dice = shared.dice.borrow_mut();
             let chain = chains[dice.random_range(0..chains.len())].clone();
-            let run = RunId::new(chain, dice.random_range(1..5), Epoch(dice.random_range(1..4)));
+            RunId::new(chain, dice.random_range(1..5), Epoch(dice.random_range(1..4)))
+        };
+        let last = last_artifact(&shared, &run).await;
+        let body = {
+            let mut dice = shared.dice.borrow_mut();
             let node = Node::new(dice.random_range(0..7), dice.random_range(0..3), dice.random_range(0..8));
             let attempt = Attempt([1, 2, u32::MAX][dice.random_range(0..3)]);
             let task = TaskId { run, tag: tag.clone(), node, attempt, copy: 0 };
             let key = format!("artifacts/cpu/{task}");
             let artifact = BlobRef { key, sha256: Sha256([9; 32]), size: 9 };
-            let event = match dice.random_range(0..5) {
+            let chosen = dice.random_range(0..5);
+            // Who says that a root is verified knows which one.
+            let (task, root) = match last {
+                Some(root) if chosen == 2 => (TaskId { node: Node::new(verify as u16, 0, 0), ..task }, root),
+                _ => (task, artifact.sha256),
+            };
+            let event = match chosen {
                 0 => ReportEvent::Started,
                 1 => ReportEvent::Done { artifact },
-                2 => {
-                    ReportEvent::Verified { verdict: Verdict::Ok, root: artifact.sha256, message: None, outputs: None }
-                }
+                2 => ReportEvent::Verified { verdict: Verdict::Ok, root, message: None, outputs: None },
                 3 => ReportEvent::Split {
                     manifest: artifact.clone(),
                     segments: 1,
@@ -52,4 +63,11 @@ pub(super) async fn intruder(shared: Shared) {
         let _ = shared.engine.send(queue::RESULTS, vec![Outgoing { body, ..Outgoing::default() }]).await;
         pause(&shared, Millis(700)).await;
     }
+}
+
+/// The digest of what a run has made last: perhaps its root.
+async fn last_artifact(shared: &Shared, run: &RunId) -> Option<Sha256> {
+    let keys = shared.engine.list(&format!("artifacts/cpu/{run}/"), None, 1_000).await.ok()?;
+    let head = shared.engine.head(keys.last()?).await.ok()??;
+    Some(head.sha256)
 }
