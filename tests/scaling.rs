@@ -46,7 +46,7 @@ impl Scaling {
     }
 
     /// Instances that the step policy starts where none is wanted; none if no alarm rings.
-    fn from_zero(&self, counts: &Counts) -> Option<f64> {
+    fn first_instances(&self, counts: &Counts) -> Option<f64> {
         let alarms = self.0["from_zero"].elements().iter();
         let ring = |alarm: &Value| {
             let values = counts.values(alarm.at("metrics").expect("it has some").elements(), 0);
@@ -141,8 +141,8 @@ fn a_backlog_scales_out_from_nothing_and_further() {
         counts.waiting() == 40
     });
     let scaling = Scaling::of(1, 3);
-    assert_eq!(scaling.from_zero(&counts), Some(16.0));
+    assert_eq!(scaling.first_instances(&counts), Some(16.0));
     assert_eq!(scaling.tracked(&counts, 4), 14, "40 tasks, 3 for each instance");
     let nothing = Counts(QUEUES.into_iter().chain([TIMERS]).map(|queue| (queue, QueueStats::default())).collect());
-    assert_eq!((scaling.from_zero(&nothing), scaling.tracked(&nothing, 4)), (None, 0));
+    assert_eq!((scaling.first_instances(&nothing), scaling.tracked(&nothing, 4)), (None, 0));
 }
