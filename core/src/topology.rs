@@ -1,5 +1,5 @@
 //! `infra/topology.json`: the one list of queues, tables, buckets and functions, read by the embedded engine, `push0 bootstrap`
-//! and, later, Terraform. The loader checks the relations between them, and AWS's limits, so that none of the three can be given a topology
+//! and `infra/terraform`. The loader checks the relations between them, and AWS's limits, so that none of the three can be given a topology
 //! that loses messages or that AWS would refuse.
 //!
 //! A name with `{pool}` or `{class}` in it stands for one queue for each pool and class. In an account every name begins with the

@@ -158,8 +158,23 @@ locals {
       }
     }
   ]...)
+  # A bug in push0, whichever it is.
+  invariant_alarms = {
+    for invariant in local.invariants : "invariant-${invariant}" => {
+      text       = "A write or a send broke invariant ${invariant}, and was refused: a bug in push0."
+      page       = "invariant-broken"
+      namespace  = var.prefix
+      metric     = "push0_invariants_broken_count"
+      threshold  = 0
+      dimensions = { invariant = invariant }
+      stat       = "Sum"
+      periods    = 1
+    }
+  }
 
-  alarms = merge(local.age_alarms, local.dead_letter_alarms, local.kept_alarms, local.chain_alarms, local.function_alarms, local.table_alarms)
+  alarms = merge(
+    local.age_alarms, local.dead_letter_alarms, local.kept_alarms, local.chain_alarms, local.function_alarms, local.table_alarms, local.invariant_alarms,
+  )
 }
 
 resource "aws_cloudwatch_metric_alarm" "this" {
@@ -241,26 +256,6 @@ resource "aws_cloudwatch_metric_alarm" "reaper" {
   period              = 60
   evaluation_periods  = 5
   treat_missing_data  = "breaching"
-  alarm_actions       = var.alarm_topics
-  ok_actions          = var.alarm_topics
-  tags                = local.tags
-}
-
-# A bug in push0, whichever it is.
-resource "aws_cloudwatch_metric_alarm" "invariants" {
-  for_each = toset(local.invariants)
-
-  alarm_name          = "${var.prefix}-invariant-${each.key}"
-  alarm_description   = "A write or a send broke invariant ${each.key}, and was refused: a bug in push0. ${var.runbook}/invariant-broken.md"
-  namespace           = var.prefix
-  metric_name         = "push0_invariants_broken_count"
-  dimensions          = { invariant = each.key }
-  statistic           = "Sum"
-  comparison_operator = "GreaterThanThreshold"
-  threshold           = 0
-  period              = 60
-  evaluation_periods  = 1
-  treat_missing_data  = "notBreaching"
   alarm_actions       = var.alarm_topics
   ok_actions          = var.alarm_topics
   tags                = local.tags

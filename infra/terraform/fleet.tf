@@ -4,12 +4,11 @@ module "pool" {
   source   = "./modules/pool"
   for_each = var.pools
 
-  pool     = each.key
-  spec     = merge(each.value, { max_instances = each.value.max, min_instances = each.value.min })
-  scaling  = module.scaling[each.key]
-  shared   = local.worker
-  policy   = data.aws_iam_policy_document.worker[each.key].json
-  is_fixed = false
+  pool    = each.key
+  spec    = merge(each.value, { max_instances = each.value.max, min_instances = each.value.min })
+  scaling = module.scaling[each.key]
+  shared  = local.worker
+  policy  = data.aws_iam_policy_document.worker[each.key].json
 }
 
 module "scaling" {
@@ -24,9 +23,18 @@ module "scaling" {
 }
 
 locals {
+  # Of each family of instances its GPU: memory in GiB and compute capability, from AWS's and NVIDIA's tables.
+  gpus = {
+    g4dn = { memory_gib = 16, compute_capability = 7.5 }
+    g5   = { memory_gib = 24, compute_capability = 8.6 }
+    g6   = { memory_gib = 24, compute_capability = 8.9 }
+    g6e  = { memory_gib = 48, compute_capability = 8.9 }
+    g7e  = { memory_gib = 96, compute_capability = 12.0 }
+    p4d  = { memory_gib = 40, compute_capability = 8.0 }
+    p5   = { memory_gib = 80, compute_capability = 9.0 }
+  }
   worker = {
     prefix         = var.prefix
-    version        = local.version
     subnets        = local.subnets
     security_group = aws_security_group.workers.id
     drain_s        = var.drain_s
@@ -36,19 +44,19 @@ locals {
   }
 }
 
-# What a worker may do: its own pool's queues and its own prefix of artifacts. No table, no verdicts, no deleting.
+# What a worker may do: its own pool's queues and its own prefix of artifacts. No table, no deleting, and no verdicts but from the trusted pool.
 data "aws_iam_policy_document" "worker" {
-  for_each = var.pools
+  for_each = local.work_queues
 
   statement {
     sid       = "Take"
     actions   = ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility", "sqs:GetQueueAttributes", "sqs:GetQueueUrl"]
-    resources = [for name in local.work_queues[each.key] : local.queue_arns[name]]
+    resources = [for name in each.value : local.queue_arns[name]]
   }
   statement {
     sid       = "Report"
     actions   = ["sqs:SendMessage", "sqs:GetQueueUrl"]
-    resources = [local.queue_arns["results"]]
+    resources = [for name in concat(["results"], each.key == local.trusted ? ["verdicts"] : []) : local.queue_arns[name]]
   }
   statement {
     sid       = "Read"

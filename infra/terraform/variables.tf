@@ -91,27 +91,15 @@ variable "pools" {
     ])
     error_message = "on_demand_percent is 0 to 100, slots are 1 or more, tasks_per_instance is no less than slots, disk_gib is 20 or more."
   }
-  # Memory of each GPU in GiB and compute capability; from AWS's and NVIDIA's tables.
   validation {
     condition = alltrue(flatten([for pool in values(var.pools) : [for type in pool.instance_types :
-      pool.gpu == null ? true : try(
-        {
-          g4dn = { memory_gib = 16, compute_capability = 7.5 }
-          g5   = { memory_gib = 24, compute_capability = 8.6 }
-          g6   = { memory_gib = 24, compute_capability = 8.9 }
-          g6e  = { memory_gib = 48, compute_capability = 8.9 }
-          g7e  = { memory_gib = 96, compute_capability = 12.0 }
-          p4d  = { memory_gib = 40, compute_capability = 8.0 }
-          p5   = { memory_gib = 80, compute_capability = 9.0 }
-        }[split(".", type)[0]],
-        { memory_gib = 0, compute_capability = 0 }
-      ).memory_gib >= pool.gpu.memory_gib
+      pool.gpu == null ? true : try(local.gpus[split(".", type)[0]].memory_gib, 0) >= pool.gpu.memory_gib
     ]]))
-    error_message = "One of the instance types has less GPU memory than the pool's prover needs, or is none of g4dn, g5, g6, g6e, g7e, p4d, p5."
+    error_message = "One of the instance types has less GPU memory than the pool's prover needs, or is none of ${join(", ", keys(local.gpus))}."
   }
   validation {
     condition = alltrue(flatten([for pool in values(var.pools) : [for type in pool.instance_types :
-      pool.gpu == null ? true : lookup({ g4dn = 7.5, g5 = 8.6, g6 = 8.9, g6e = 8.9, g7e = 12.0, p4d = 8.0, p5 = 9.0 }, split(".", type)[0], 0) >= pool.gpu.compute_capability
+      pool.gpu == null ? true : try(local.gpus[split(".", type)[0]].compute_capability, 0) >= pool.gpu.compute_capability
     ]]))
     error_message = "One of the instance types has an older GPU than the pool's prover was built for."
   }

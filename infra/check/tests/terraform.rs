@@ -12,30 +12,14 @@ fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// What infra/terraform uses of the schema, for where the whole cannot be fetched.
+/// What infra/terraform uses of the schema, for where the whole was not fetched.
 const USED: &str = include_str!("../aws-schema.json");
 
-/// The provider's whole schema; none where it cannot be had.
-fn whole_schema() -> Option<Schema> {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target directory has one");
-    let path = target.join("terraform-schema/aws.json");
-    if !path.exists() {
-        let fetch =
-            Command::new(repository().join("scripts/terraform-schema")).env("CARGO_TARGET_DIR", target).status();
-        if !fetch.is_ok_and(|status| status.success()) {
-            let _ = writeln!(
-                std::io::stderr(),
-                "the provider's schema could not be fetched: infra/check/aws-schema.json is taken"
-            );
-            return None;
-        }
-    }
-    let text = std::fs::read_to_string(path).expect("the schema can be read");
-    Some(Schema::parse(&text).expect("the schema is one"))
-}
-
+/// The provider's whole schema, where `scripts/terraform-schema` has put it.
 fn schema() -> Rc<Schema> {
-    Rc::new(whole_schema().unwrap_or_else(|| Schema::parse(USED).expect("the committed schema is one")))
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target directory has one");
+    let whole = std::fs::read_to_string(target.join("terraform-schema/aws.json"));
+    Rc::new(Schema::parse(whole.as_deref().unwrap_or(USED)).expect("the schema is one"))
 }
 
 #[test]

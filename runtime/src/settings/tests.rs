@@ -299,9 +299,11 @@ fn files_below(directory: &Path, ending: &str) -> Vec<PathBuf> {
 
 #[test]
 fn every_example_is_a_configuration_or_a_pipeline_that_this_build_reads() {
-    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let examples =
+        ["examples", "infra/terraform/examples"].map(|examples| files_below(&root.join(examples), "toml")).concat();
     let (mut configurations, mut pipelines) = (Vec::new(), Vec::new());
-    for file in files_below(&examples, "toml") {
+    for file in examples.clone() {
         if file.file_name().is_some_and(|name| name == FILE) {
             let read = Settings::read(&Sources { file: Some(file.clone()), ..Sources::default() });
             let settings = read.unwrap_or_else(|mistakes| panic!("{}: {mistakes:?}", file.display()));
@@ -311,13 +313,13 @@ fn every_example_is_a_configuration_or_a_pipeline_that_this_build_reads() {
             pipelines.push(parsed.unwrap_or_else(|mistakes| panic!("{}: {mistakes:?}", file.display())));
         }
     }
-    assert!(configurations.len() >= 3 && pipelines.len() >= 9, "{} and {}", configurations.len(), pipelines.len());
+    assert!(configurations.len() >= 7 && pipelines.len() >= 13, "{} and {}", configurations.len(), pipelines.len());
     let larger = pipelines.iter().find(|file| file.pipeline.name.as_str() == "larger-pool").unwrap();
     let prove = larger.policy.stage(1);
     assert_eq!(prove.larger_pool, Some("gpu-large".parse().unwrap()), "docs/failures.md goes through it");
     // Each pipeline would do for a chain of its own.
     let dir = tempfile::tempdir().unwrap();
-    for file in files_below(&examples, "toml").iter().filter(|file| file.file_name().is_some_and(|name| name != FILE)) {
+    for file in examples.iter().filter(|file| file.file_name().is_some_and(|name| name != FILE)) {
         std::fs::write(dir.path().join("p.toml"), std::fs::read_to_string(file).unwrap()).unwrap();
         std::fs::write(dir.path().join(FILE), CHAIN).unwrap();
         let read = Settings::read(&Sources { file: Some(dir.path().join(FILE)), ..Sources::default() });
@@ -328,14 +330,23 @@ fn every_example_is_a_configuration_or_a_pipeline_that_this_build_reads() {
 /// The keys come with the prover's sources; the examples must name the ones there are.
 #[test]
 fn the_rollup_examples_pin_the_keys_in_the_repository() {
-    let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("../provers/rollup/keys");
-    for (example, text, pins) in [("rollup.toml", ROLLUP, 3), ("rollup-range.toml", ROLLUP_RANGE, 2)] {
-        let file = push0_core::pipeline::parse(text).unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let keys = root.join("provers/rollup/keys");
+    let mut examples = vec![("examples/rollup.toml".to_owned(), ROLLUP.to_owned(), 3)];
+    examples.push(("examples/rollup-range.toml".to_owned(), ROLLUP_RANGE.to_owned(), 2));
+    for file in files_below(&root.join("infra/terraform/examples"), "toml") {
+        if file.ends_with("rollup.toml") {
+            examples.push((file.display().to_string(), std::fs::read_to_string(&file).unwrap(), 3));
+        }
+    }
+    assert_eq!(examples.len(), 6);
+    for (example, text, pins) in examples {
+        let file = push0_core::pipeline::parse(&text).unwrap();
         let pinned = file.pipeline.programs.values().next().unwrap();
         assert_eq!(pinned.len(), pins);
         for (name, digest) in pinned {
             let bytes = std::fs::read(keys.join(format!("{name}.key"))).unwrap();
-            assert_eq!(*digest, push0_core::Sha256::of(&bytes), "{name}: put the new digest into examples/{example}");
+            assert_eq!(*digest, push0_core::Sha256::of(&bytes), "{name}: put the new digest into {example}");
         }
     }
 }

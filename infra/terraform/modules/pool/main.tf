@@ -24,10 +24,6 @@ variable "spec" {
     on_demand_base    = number
     on_demand_percent = number
     disk_gib          = number
-    gpu = optional(object({
-      compute_capability = number
-      memory_gib         = number
-    }))
   })
 }
 
@@ -64,16 +60,10 @@ variable "scaling" {
   })
 }
 
-variable "is_fixed" {
-  description = "Whether the number of instances stays what it is."
-  type        = bool
-}
-
 variable "shared" {
   description = "What is the same for all pools of an installation."
   type = object({
     prefix         = string
-    version        = string
     subnets        = list(string)
     security_group = string
     drain_s        = number
@@ -306,7 +296,7 @@ resource "aws_autoscaling_group" "this" {
 
 # Out and in, once somebody is there: the part of the pool that is needed.
 resource "aws_autoscaling_policy" "track" {
-  count = var.is_fixed ? 0 : 1
+  count = var.scaling == null ? 0 : 1
 
   name                   = "share"
   autoscaling_group_name = aws_autoscaling_group.this.name
@@ -357,7 +347,7 @@ resource "aws_autoscaling_policy" "track" {
 
 # From zero, which target tracking never leaves.
 resource "aws_autoscaling_policy" "from_zero" {
-  count = var.is_fixed ? 0 : 1
+  count = var.scaling == null ? 0 : 1
 
   name                    = "from-zero"
   autoscaling_group_name  = aws_autoscaling_group.this.name
@@ -377,7 +367,7 @@ resource "aws_autoscaling_policy" "from_zero" {
 }
 
 resource "aws_cloudwatch_metric_alarm" "from_zero" {
-  count = var.is_fixed ? 0 : length(var.scaling.from_zero)
+  count = var.scaling == null ? 0 : length(var.scaling.from_zero)
 
   alarm_name          = "${local.name}-from-zero-${count.index}"
   alarm_description   = "Work and nobody wanted for it: instances are started. No action is needed."
