@@ -7,7 +7,7 @@ use push0_core::message::{Submission, TaskMessage, TimerKind, TimerMessage, work
 use push0_core::record::{BlobRef, LaneState, attribute, control_key};
 use push0_core::retention::Retention;
 use push0_core::topology::Topology;
-use push0_core::{BlockHash, Class, Epoch, Pool, Sha256, pipeline};
+use push0_core::{BlockHash, Class, Epoch, Sha256, pipeline};
 use push0_runtime::clock_manual::ManualClock;
 use push0_runtime::drive::Catalog;
 use push0_runtime::engine::{Engine, EngineConfig, Location};
