@@ -239,6 +239,17 @@ variable "concurrency" {
   }
 }
 
+variable "hedged_stages" {
+  description = "Names of the stages whose policy has `hedge` (docs/hedging.md): each gets an alarm and a graph of its stragglers."
+  type        = set(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for stage in var.hedged_stages : can(regex("^[a-z0-9-]{1,32}$", stage))])
+    error_message = "A stage is named as in its pipeline file: 1 to 32 of a-z, 0-9 and -."
+  }
+}
+
 variable "slot_s" {
   description = "Seconds between two blocks of a chain: what alarms measure delays by."
   type        = number

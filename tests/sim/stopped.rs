@@ -1,4 +1,4 @@
-//! A10: when everything is over, no run goes on for a block that it does not prove.
+//! A10: no run goes on for a block that it does not prove, unless to stop it is what its chain does next.
 
 use futures::FutureExt as _;
 use push0_core::Epoch;
@@ -9,9 +9,10 @@ use push0_runtime::snapshot;
 
 use super::world::Shared;
 
-pub(super) fn judge(shared: &Shared) -> Result<(), String> {
+/// Of every chain's blocks from so many before its cursor on. Nobody writes meanwhile.
+pub(super) fn judge(shared: &Shared, before: u64) -> Result<(), String> {
     for config in shared.catalog.chains.values() {
-        let found = snapshot::chain(&shared.engine, config, u64::MAX).now_or_never().and_then(Result::ok);
+        let found = snapshot::chain(&shared.engine, config, before).now_or_never().and_then(Result::ok);
         let found = found.ok_or("the chain cannot be read")?;
         for block in &found.blocks {
             of_block(shared, &found.chain, &block.block)?;
