@@ -57,6 +57,12 @@ impl Survey {
         self.findings.problem(what, ErrorCode::NotDeployed, says, next);
     }
 
+    /// Of nothing that was looked for there was an answer.
+    fn is_unreachable(&self) -> bool {
+        let silent = |finding: &Finding| finding.code == Some(ErrorCode::AwsDoesNotAnswer);
+        self.there + self.missing == 0 && self.findings.0.iter().all(silent)
+    }
+
     /// Where nothing at all is there, that is one finding.
     fn finish(mut self, account: &Account) -> Findings {
         if self.there == 0 && self.missing > 0 {
@@ -112,6 +118,9 @@ pub(super) async fn run(args: &args::Doctor, settings: &Settings, output: Output
     }
     let mut survey = Survey::default();
     store::look(&account, &mut survey).await;
+    if survey.is_unreachable() {
+        return findings.0.extend(survey.findings.0);
+    }
     functions::look(&account, &mut survey).await;
     let groups = fleet::look(&account, &mut survey).await;
     let is_here = survey.there > 0;

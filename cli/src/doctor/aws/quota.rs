@@ -113,14 +113,16 @@ fn judge(quota: &Quota, vcpus: f64, demand: &Demand) -> Finding {
         )
     };
     let finding = |state, says, next, code| Finding { what: what.clone(), state, says, next, code };
+    if groups.is_empty() && vcpus > 0.0 {
+        return finding(State::Ok, says, None, None);
+    }
     if groups.is_empty() {
-        let says = if vcpus > 0.0 { says } else { format!("{says}: not one such instance can be started") };
-        let next =
-            "if a pool is to have such instances: ask for 4 for each xlarge, 16 for each 4xlarge, before you apply; ";
-        return match vcpus > 0.0 {
-            true => finding(State::Ok, says, None, None),
-            false => finding(State::Warning, says, Some(format!("{next}{}", raise(64))), None),
-        };
+        let says = format!("{says}: not one such instance can be started");
+        let next = format!(
+            "if a pool is to have such: 4 for each xlarge, 16 for each 4xlarge, before you apply; {}",
+            raise(64)
+        );
+        return finding(State::Warning, says, Some(next), None);
     }
     let of = groups.join(", ");
     if vcpus < f64::from(*least) {

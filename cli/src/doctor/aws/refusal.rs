@@ -56,3 +56,54 @@ impl Asked<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_s3::primitives::SdkBody;
+    use aws_sdk_sqs::error::ErrorMetadata;
+    use aws_sdk_sqs::operation::get_queue_url::GetQueueUrlError;
+    use push0_core::topology::Topology;
+    use push0_runtime::aws::{Connection, http_client};
+    use push0_runtime::settings::AwsSettings;
+
+    use super::*;
+    use crate::bootstrap::place::Place;
+
+    async fn account(endpoint: Option<&str>) -> Account {
+        let settings = AwsSettings { prefix: "p".to_owned(), endpoint: endpoint.map(str::to_owned) };
+        let connection = Connection::emulated(settings.clone(), "123456789012", http_client()).await;
+        let caller = Some("arn:aws:iam::123456789012:user/me".to_owned());
+        let (place, topology) = (Place::new(settings, "us-east-1"), Topology::built_in());
+        Account { connection, place, caller, topology, pools: Default::default() }
+    }
+
+    fn answer(status: u16, code: &str, message: &str) -> SdkError<GetQueueUrlError, HttpResponse> {
+        let metadata = ErrorMetadata::builder().code(code).message(message).build();
+        let response = HttpResponse::new(status.try_into().unwrap(), SdkBody::empty());
+        SdkError::service_error(GetQueueUrlError::generic(metadata), response)
+    }
+
+    #[tokio::test]
+    async fn what_is_denied_names_the_action_the_resource_and_who_needs_it() {
+        let account = account(None).await;
+        let asked = Asked { what: "queues", action: "sqs:GetQueueUrl", on: account.place.queue_arn("results") };
+        let denied = answer(403, "AccessDenied", "User: me is not authorized to perform: sqs:getqueueurl");
+        let finding = asked.failed(&account, State::Problem, &denied);
+        assert_eq!((finding.state, finding.code), (State::Problem, Some(ErrorCode::AwsForbids)));
+        assert!(finding.says.contains("not authorized") && !finding.says.contains("P0-"), "{}", finding.says);
+        let next = finding.next.unwrap();
+        let wanted =
+            "allow sqs:GetQueueUrl on arn:aws:sqs:us-east-1:ACCOUNT:p-results to arn:aws:iam::123456789012:user/me";
+        assert!(next.starts_with(wanted), "{next}");
+    }
+
+    #[tokio::test]
+    async fn what_an_emulator_does_not_do_is_no_problem_and_what_is_not_there_is_one() {
+        let account = account(Some("http://127.0.0.1:1")).await;
+        let asked = Asked { what: "quotas of EC2", action: "servicequotas:GetServiceQuota", on: "*".to_owned() };
+        let unknown = asked.failed(&account, State::Warning, &answer(400, "UnknownOperation", "what?"));
+        assert_eq!((unknown.state, unknown.next), (State::Ok, None));
+        let missing = asked.failed(&account, State::Warning, &answer(400, "QueueDoesNotExist", "none"));
+        assert_eq!((missing.state, missing.code), (State::Warning, Some(ErrorCode::NotDeployed)));
+    }
+}

@@ -81,7 +81,7 @@ fn told(error: &anyhow::Error, steps: &str, findings: &mut Findings) {
 }
 
 async fn made_up(remote: &Remote, chain: &ChainId) -> anyhow::Result<Block> {
-    let config = remote.chain(chain)?;
+    let config = chain_of_its_own(remote, chain)?;
     if let Some(program) = other_than_echo(remote, config) {
         return Err(Trouble::usage(format!("chain {chain} is proven by {program}, for which no block can be made up"))
             .next("name the submission file of its next block (--smoke FILE.json), or a chain of push0-echo (docs/operations.md, \"Doctor on AWS\")")
@@ -98,6 +98,18 @@ async fn made_up(remote: &Remote, chain: &ChainId) -> anyhow::Result<Block> {
     Ok(Block { chain: chain.clone(), number, hash, witness: Some(witness.into_bytes()) })
 }
 
+/// A chain to which somebody submits.
+fn chain_of_its_own<'a>(remote: &'a Remote, chain: &ChainId) -> anyhow::Result<&'a ChainConfig> {
+    let config = remote.chain(chain)?;
+    match &config.batch {
+        None => Ok(config),
+        Some(batching) => Err(Trouble::usage(format!("the blocks of {chain} are batches of {}'s", batching.of))
+            .next(format!("name {}, or a file of one of its blocks", batching.of))
+            .coded(ErrorCode::DerivedChain)
+            .into()),
+    }
+}
+
 /// A program of the chain's pipelines that is not the echo prover.
 fn other_than_echo(remote: &Remote, config: &ChainConfig) -> Option<String> {
     let files = config.pipelines().into_iter().filter_map(|digest| remote.catalog.pipelines.get(&digest));
@@ -109,7 +121,7 @@ fn other_than_echo(remote: &Remote, config: &ChainConfig) -> Option<String> {
 async fn own(remote: &Remote, file: &Path) -> anyhow::Result<Block> {
     let candidate = Candidate::read(file)?;
     let Candidate { chain, number, hash, witness, .. } = candidate;
-    let snapshot = snapshot::chain(&*remote.table, remote.chain(&chain)?, 0).await?;
+    let snapshot = snapshot::chain(&*remote.table, chain_of_its_own(remote, &chain)?, 0).await?;
     let next = snapshot.chain.next_final;
     if number != next {
         return Err(Trouble::usage(format!("{} is block {number} of {chain}, whose next is {next}", file.display()))
