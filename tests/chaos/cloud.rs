@@ -150,7 +150,7 @@ impl Cloud {
         self.processes.len()
     }
 
-    async fn connection(&self) -> Connection {
+    pub async fn connection(&self) -> Connection {
         emulator::connect(&self.endpoint, &self.account, http_client()).await
     }
 
