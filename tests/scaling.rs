@@ -6,6 +6,7 @@ use std::path::Path;
 use std::rc::Rc;
 
 use push0_infra_check::{Plan, Schema, Tree, Value, World, evaluate};
+use push0_runtime::metrics::Metric;
 use push0_runtime::port::{Queue as _, QueueStats};
 use push0_tests::chaos::installation::wait_until;
 use push0_tests::chaos::{Installation, Options};
@@ -25,7 +26,7 @@ impl Scaling {
         // A module without a provider needs no schema.
         let world = World::read(tree, Rc::new(Schema::default()), "infra/terraform/modules/scaling");
         let module = &world.modules["infra/terraform/modules/scaling"];
-        let given = json!({ "queues": QUEUES, "timers": TIMERS, "group": GROUP, "slots": slots, "tasks_per_instance": tasks_per_instance });
+        let given = json!({ "queues": QUEUES, "timers": TIMERS, "pool": "cpu", "namespace": "push0", "group": GROUP, "slots": slots, "tasks_per_instance": tasks_per_instance });
         let given =
             given.as_object().expect("it is one").iter().map(|(name, value)| (name.clone(), Value::of_json(value)));
         let plan = Plan::of_root(&world, module, given.collect());
@@ -50,7 +51,8 @@ impl Scaling {
         let alarms = self.0["from_zero"].elements().iter();
         let ring = |alarm: &Value| {
             let values = counts.values(alarm.at("metrics").expect("it has some").elements(), 0);
-            evaluate(&text(alarm, "expression"), &values).expect("all metrics are there")
+            // Without a value an alarm does not ring.
+            evaluate(&text(alarm, "expression"), &values).unwrap_or(0.0)
         };
         let over = alarms.map(ring).fold(0.0, f64::max);
         let steps = self.0["steps"].elements().iter();
@@ -67,7 +69,11 @@ fn text(value: &Value, name: &str) -> String {
 }
 
 /// Counts of queues, as SQS would publish them.
-struct Counts(BTreeMap<&'static str, QueueStats>);
+struct Counts {
+    queues: BTreeMap<&'static str, QueueStats>,
+    /// What the reaper would publish; `None`: it is not there.
+    soon: Option<u64>,
+}
 
 impl Counts {
     fn of(installation: &Installation) -> Self {
@@ -75,30 +81,36 @@ impl Counts {
             tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be made");
         let client = installation.client();
         let stats = |queue| (queue, runtime.block_on(client.stats(queue)).expect("push0 answers"));
-        Self(QUEUES.into_iter().chain([TIMERS]).map(stats).collect())
+        Self { queues: QUEUES.into_iter().chain([TIMERS]).map(stats).collect(), soon: Some(0) }
+    }
+
+    /// Of a pool that nothing waits for and that has nothing in hand.
+    fn none(soon: Option<u64>) -> Self {
+        Self { queues: QUEUES.into_iter().chain([TIMERS]).map(|queue| (queue, QueueStats::default())).collect(), soon }
     }
 
     fn waiting(&self) -> u64 {
-        QUEUES.iter().map(|queue| self.0[queue].visible).sum()
+        QUEUES.iter().map(|queue| self.queues[queue].visible).sum()
     }
 
     fn held(&self) -> u64 {
-        QUEUES.iter().map(|queue| self.0[queue].in_flight).sum()
+        QUEUES.iter().map(|queue| self.queues[queue].in_flight).sum()
     }
 
     /// Of each metric that is asked for its value, by its id.
     fn values(&self, metrics: &[Value], instances: u64) -> BTreeMap<String, f64> {
         let value = |metric: &Value| {
-            let queue = || &self.0[text(metric, "dimensions.QueueName").as_str()];
+            let queue = || &self.queues[text(metric, "dimensions.QueueName").as_str()];
             match text(metric, "metric_name").as_str() {
-                "ApproximateNumberOfMessagesVisible" => queue().visible,
-                "ApproximateNumberOfMessagesNotVisible" => queue().in_flight,
-                "ApproximateNumberOfMessagesDelayed" => queue().delayed,
-                "GroupInServiceInstances" | "GroupDesiredCapacity" => instances,
+                "ApproximateNumberOfMessagesVisible" => Some(queue().visible),
+                "ApproximateNumberOfMessagesNotVisible" => Some(queue().in_flight),
+                "ApproximateNumberOfMessagesDelayed" => Some(queue().delayed),
+                "GroupInServiceInstances" | "GroupDesiredCapacity" => Some(instances),
+                name if name == Metric::TasksSoon.name() => self.soon,
                 other => panic!("nothing publishes {other}"),
             }
         };
-        metrics.iter().map(|metric| (text(metric, "id"), value(metric) as f64)).collect()
+        metrics.iter().filter_map(|metric| Some((text(metric, "id"), value(metric)? as f64))).collect()
     }
 }
 
@@ -128,7 +140,7 @@ fn busy_workers_with_empty_queues_are_not_scaled_in() {
         counts = Counts::of(&installation);
         counts.held() + counts.waiting() <= 1
     });
-    assert!(counts.0[TIMERS].delayed > 0, "a run that goes on has a timer");
+    assert!(counts.queues[TIMERS].delayed > 0, "a run that goes on has a timer");
     assert_eq!(Scaling::of(1, 3).tracked(&counts, 1), 1);
 }
 
@@ -143,6 +155,18 @@ fn a_backlog_scales_out_from_nothing_and_further() {
     let scaling = Scaling::of(1, 3);
     assert_eq!(scaling.first_instances(&counts), Some(16.0));
     assert_eq!(scaling.tracked(&counts, 4), 14, "40 tasks, 3 for each instance");
-    let nothing = Counts(QUEUES.into_iter().chain([TIMERS]).map(|queue| (queue, QueueStats::default())).collect());
+    assert_eq!(scaling.tracked(&Counts { soon: None, ..counts }, 4), 14, "also where the reaper says nothing");
+    let nothing = Counts::none(Some(0));
     assert_eq!((scaling.first_instances(&nothing), scaling.tracked(&nothing, 4)), (None, 0));
+}
+
+#[test]
+fn a_pool_is_there_when_what_other_pools_prove_for_it_is_done() {
+    let scaling = Scaling::of(1, 3);
+    let ahead = Counts::none(Some(7));
+    assert_eq!(
+        (scaling.first_instances(&ahead), scaling.tracked(&ahead, 1)),
+        (Some(4.0), 3),
+        "7 tasks, 3 for each instance"
+    );
 }

@@ -9,6 +9,7 @@ mod failure;
 mod hedge;
 mod ranges;
 mod sketch;
+mod soon;
 mod task;
 mod timer;
 mod urgency;
@@ -21,6 +22,7 @@ pub use hedge::{
 };
 pub use ranges::{Piece, RangeStep, piece_of, pieces, range_step};
 pub use sketch::Sketch;
+pub use soon::{LOOKED_AT, soon, soon_layers};
 pub use task::{Fire, Graph, check, fire, fire_again};
 pub use timer::{Look, Open, Seen, first_look, is_overdue, look, open};
 

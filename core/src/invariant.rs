@@ -4,7 +4,7 @@
 use crate::block::Sketch;
 use crate::chain::is_abandoned;
 use crate::pipeline::Hedging;
-use crate::record::{BatchRow, BlockRow, BlockStatus, ChainRow, NodeView, OutboxRow};
+use crate::record::{BatchRow, BlockRow, BlockStatus, ChainRow, FailureNote, NodeView, OutboxRow, Try};
 
 /// A broken invariant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -100,4 +100,21 @@ pub fn sent(view: &NodeView, slots: u32) -> Check {
         view.slots.get(&slot).is_some_and(|artifact| artifact.attempt.0 >= floor)
     });
     hold(filled, "I9", || format!("{view:?} of {slots} slots"))
+}
+
+/// I15: a failure counts against the attempt that was wanted, once; attempts and counts never fall.
+pub fn tried(before: &Try, after: &Try) -> Check {
+    let is_new = |note: &&FailureNote| !before.failures.contains(note);
+    let is_current = after.failures.iter().filter(is_new).all(|note| note.attempt == before.attempt);
+    let counted = (after.failed + after.lost).checked_sub(before.failed + before.lost);
+    let is_forward = before.attempt <= after.attempt && counted.is_some_and(|counted| counted <= 1);
+    hold(is_current && is_forward, "I15", || format!("{before:?} became {after:?}"))
+}
+
+/// I16: a block is released only within its chain's window.
+pub fn released(before: &ChainRow, block: &BlockRow, window: u64) -> Check {
+    let is_released_now = block.number == before.next_release && block.status == BlockStatus::Proving;
+    hold(!is_released_now || block.number < before.next_final + window, "I16", || {
+        format!("{block:?} with {before:?} and a window of {window}")
+    })
 }

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use push0_core::chain::{Event, is_overdue};
 use push0_core::record::{BlockRow, BlockStatus, ChainRow, RowKey, RunView, Versioned as _};
-use push0_core::{ChainId, ErrorCode, Millis, RunId};
+use push0_core::{ChainId, ErrorCode, Millis, Pool, RunId};
 use push0_runtime::drive::{Context, DriveError, batch, block, chain};
 use push0_runtime::metrics::Metric;
 use push0_runtime::port::Key;
@@ -32,6 +32,10 @@ pub struct Reaper {
     /// The number each chain waited for at the last turn; looked for among what was uploaded if it still does. None: nobody looks.
     waited_for: Option<Mutex<BTreeMap<ChainId, u64>>>,
 }
+
+/// Tasks of each pool that are ready as soon as what other pools have in hand is done, of all chains of a turn.
+#[derive(Debug, Default)]
+pub struct Soon(BTreeMap<Pool, u64>);
 
 /// How long reading an upload may take that came without a digest.
 const READING: Millis = Millis::from_secs(10);
@@ -55,14 +59,16 @@ impl Reaper {
 
     /// One turn over all configured chains. A chain that fails is reported and does not stop the others.
     pub async fn turn(&self) {
+        let mut soon = Soon::default();
         for chain in self.context.catalog.chains.keys() {
-            self.look_after(chain).await;
+            self.look_after(chain, &mut soon).await;
         }
+        self.tell(&soon);
     }
 
-    /// A turn's part for one chain.
-    pub async fn look_after(&self, chain: &ChainId) {
-        if let Err(error) = self.chain(chain).await {
+    /// A turn's part for one chain; what it will have ready is added to `soon`.
+    pub async fn look_after(&self, chain: &ChainId, soon: &mut Soon) {
+        if let Err(error) = self.chain(chain, soon).await {
             let code = error.code();
             // Of a full disk the engine itself tells, once.
             if code == ErrorCode::DiskFull {
@@ -73,7 +79,15 @@ impl Reaper {
         }
     }
 
-    async fn chain(&self, chain: &ChainId) -> Result<(), DriveError> {
+    /// Ends a turn: every pool's number is told, that of one with nothing ahead, too.
+    pub fn tell(&self, soon: &Soon) {
+        for pool in self.context.catalog.pools() {
+            let tasks = soon.0.get(&pool).copied().unwrap_or(0);
+            self.context.metrics.observe(Metric::TasksSoon, &[pool.as_str()], tasks);
+        }
+    }
+
+    async fn chain(&self, chain: &ChainId, soon: &mut Soon) -> Result<(), DriveError> {
         // Pending effects, an unpublished outbox row, a cursor that could move.
         let _ = chain::drive(&self.context, chain, &Event::Tick).await?;
         let is_derived = self.context.catalog.chains.get(chain).is_some_and(|config| config.batch.is_some());
@@ -104,6 +118,9 @@ impl Reaper {
             };
             // Ended, and the chain does not know.
             block::tell_chain(&self.context, &view).await?;
+            for (pool, tasks) in block::soon(&self.context, &view).await? {
+                *soon.0.entry(pool).or_default() += u64::from(tasks);
+            }
             if self.finds_lost_timers {
                 let timers = block::look_after_overdue(&self.context, &view).await?;
                 if timers > 0 {

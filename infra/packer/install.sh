@@ -16,4 +16,9 @@ if [ "$GPU" = true ]; then
     systemctl enable nvidia-persistenced
     nvidia-smi
 fi
+# Here, and not at the first block: a program that was built on a newer system.
+if { ldd /usr/local/bin/* 2>&1 || true; } | grep 'GLIBC_.*not found'; then
+    echo "the programs named above want a newer glibc than the image has: infra/packer/README.md says how to build them" >&2
+    exit 1
+fi
 /usr/local/bin/push0 --version

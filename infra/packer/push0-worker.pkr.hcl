@@ -30,7 +30,7 @@ variable "instance_type" {
 }
 
 variable "push0" {
-  description = "The program, built with AWS in it: cargo build --release --workspace --bins --features push0/aws."
+  description = "The program, built with AWS in it (README)."
   type        = string
   default     = "../../target/release/push0"
 }

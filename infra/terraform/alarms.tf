@@ -197,6 +197,78 @@ resource "aws_cloudwatch_metric_alarm" "this" {
   tags                = local.tags
 }
 
+# Shares of what workers report, in percent, of minutes with enough of it to have any.
+locals {
+  reports = { for outcome in ["accepted", "failed", "ignored"] : outcome => { metric = "push0_reports_count", dimensions = { outcome = outcome } } }
+  share_alarms = merge(
+    {
+      tasks-failing = {
+        text      = "More than one attempt in five fails."
+        page      = "tasks-failing"
+        metrics   = { for outcome in ["failed", "accepted"] : outcome => local.reports[outcome] }
+        part      = "FILL(failed, 0)"
+        whole     = "(FILL(failed, 0) + FILL(accepted, 0))"
+        threshold = 20
+      }
+      work-twice = {
+        text      = "More than one report in four is of work that was done already."
+        page      = "work-twice"
+        metrics   = { for outcome in ["ignored", "accepted"] : outcome => local.reports[outcome] }
+        part      = "FILL(ignored, 0)"
+        whole     = "(FILL(ignored, 0) + FILL(accepted, 0))"
+        threshold = 25
+      }
+    },
+    {
+      for stage in var.hedged_stages : "stragglers-${stage}" => {
+        text      = "More than one task in ten is a straggler, and proven twice: stage ${stage}."
+        page      = "stragglers"
+        metrics   = merge({ accepted = local.reports["accepted"] }, { sent = { metric = "push0_hedges_sent_count", dimensions = { stage = stage } } })
+        part      = "FILL(sent, 0)"
+        whole     = "FILL(accepted, 0)"
+        threshold = 10
+      }
+    },
+  )
+}
+
+resource "aws_cloudwatch_metric_alarm" "share" {
+  for_each = local.share_alarms
+
+  alarm_name          = "${var.prefix}-${each.key}"
+  alarm_description   = "${each.value.text} ${var.runbook}/${each.value.page}.md"
+  comparison_operator = "GreaterThanThreshold"
+  threshold           = each.value.threshold
+  evaluation_periods  = 3
+  treat_missing_data  = "notBreaching"
+  alarm_actions       = var.alarm_topics
+  ok_actions          = var.alarm_topics
+  tags                = local.tags
+
+  dynamic "metric_query" {
+    for_each = each.value.metrics
+
+    content {
+      id          = metric_query.key
+      return_data = false
+
+      metric {
+        namespace   = var.prefix
+        metric_name = metric_query.value.metric
+        dimensions  = metric_query.value.dimensions
+        stat        = "Sum"
+        period      = 300
+      }
+    }
+  }
+  metric_query {
+    id          = "share"
+    label       = "percent"
+    expression  = "IF(${each.value.whole} > 20, 100 * ${each.value.part} / ${each.value.whole}, 0)"
+    return_data = true
+  }
+}
+
 # Blocks wait and none became final for ten slots.
 resource "aws_cloudwatch_metric_alarm" "stuck" {
   for_each = toset(var.chains)

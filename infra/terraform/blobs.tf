@@ -14,13 +14,13 @@ locals {
   }
 }
 
+# Nothing is said of object lock here: the provider would make the bucket anew, without what is in it. The lock's own resource switches it on.
 resource "aws_s3_bucket" "this" {
   for_each = module.topology.buckets
 
-  bucket              = "${var.prefix}-${each.key}"
-  force_destroy       = !var.deletion_protection
-  object_lock_enabled = var.proof_lock_days > 0 && contains(each.value.prefixes, "proofs/") ? true : null
-  tags                = local.tags
+  bucket        = "${var.prefix}-${each.key}"
+  force_destroy = !var.deletion_protection
+  tags          = local.tags
 }
 
 resource "aws_s3_bucket_public_access_block" "this" {
@@ -72,7 +72,8 @@ resource "aws_s3_bucket_versioning" "this" {
   }
 }
 
-# Only what no block can need goes by age: parts of uploads that were never completed, and overwritten versions.
+# Only what no block can need goes by age: parts of uploads that were never completed, overwritten versions, and marks of deletions with nothing
+# behind them. A bucket that was locked once keeps its versions after the lock, so the second rule is every bucket's.
 resource "aws_s3_bucket_lifecycle_configuration" "this" {
   for_each = module.topology.buckets
 
@@ -87,17 +88,16 @@ resource "aws_s3_bucket_lifecycle_configuration" "this" {
       days_after_initiation = each.value.abort_uploads_after_days
     }
   }
-  dynamic "rule" {
-    for_each = each.value.versioned || (var.proof_lock_days > 0 && contains(each.value.prefixes, "proofs/")) ? [var.old_version_days] : []
+  rule {
+    id     = "old-versions"
+    status = "Enabled"
 
-    content {
-      id     = "old-versions"
-      status = "Enabled"
-
-      filter {}
-      noncurrent_version_expiration {
-        noncurrent_days = rule.value
-      }
+    filter {}
+    noncurrent_version_expiration {
+      noncurrent_days = var.old_version_days
+    }
+    expiration {
+      expired_object_delete_marker = true
     }
   }
 
@@ -110,7 +110,7 @@ resource "aws_s3_bucket_object_lock_configuration" "proofs" {
     if var.proof_lock_days > 0 && contains(bucket.prefixes, "proofs/")
   }
 
-  # Of everything in this bucket: what the reaper deletes is hidden at once, and gone when its lock and `old_version_days` are over.
+  # Of everything that comes into this bucket: what the reaper deletes is hidden at once, and gone when its lock and `old_version_days` are over.
   bucket = aws_s3_bucket.this[each.key].id
 
   rule {

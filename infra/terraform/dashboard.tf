@@ -1,7 +1,14 @@
 # One screen for whoever is woken: is it final, is it proving, is anybody there.
 
 locals {
-  widgets = [
+  widgets = concat(local.always, [
+    for stage in var.hedged_stages : {
+      title   = "Copies of stragglers: ${stage}"
+      stat    = "Sum"
+      metrics = [[var.prefix, "push0_hedges_sent_count", "stage", stage], [var.prefix, "push0_hedges_won_count", "stage", stage]]
+    }
+  ])
+  always = [
     { title = "Blocks released and not final", stat = "Maximum", metrics = [for chain in var.chains : [var.prefix, "push0_blocks_unfinished_count", "chain", chain]] },
     { title = "Blocks final with a proof", stat = "Sum", metrics = [for chain in var.chains : [var.prefix, "push0_blocks_finalized_count", "chain", chain]] },
     { title = "Submission to final, p95 [ms]", stat = "p95", metrics = [for chain in var.chains : [var.prefix, "push0_block_milliseconds", "chain", chain]] },
@@ -19,7 +26,7 @@ locals {
     ) },
     { title = "Failed attempts", stat = "Sum", metrics = [for kind in ["retryable", "permanent", "bad_input", "out_of_memory", "lost"] : [var.prefix, "push0_failures_count", "kind", kind]] },
     { title = "Reports", stat = "Sum", metrics = [for outcome in ["accepted", "failed", "noted", "ignored", "over"] : [var.prefix, "push0_reports_count", "outcome", outcome]] },
-    { title = "Copies of stragglers (stage prove)", stat = "Sum", metrics = [[var.prefix, "push0_hedges_sent_count", "stage", "prove"], [var.prefix, "push0_hedges_won_count", "stage", "prove"]] },
+    { title = "Tasks soon ready", stat = "Maximum", metrics = [for pool in keys(var.pools) : [var.prefix, "push0_tasks_soon_count", "pool", pool]] },
   ]
 }
 

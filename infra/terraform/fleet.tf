@@ -17,6 +17,8 @@ module "scaling" {
 
   queues             = [for name in local.work_queues[each.key] : module.topology.queues[name].name]
   timers             = module.topology.queues["timers"].name
+  pool               = each.key
+  namespace          = var.prefix
   group              = "${var.prefix}-${each.key}"
   slots              = each.value.slots
   tasks_per_instance = each.value.tasks_per_instance

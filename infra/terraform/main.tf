@@ -19,7 +19,7 @@ locals {
   tags    = merge(var.tags, { push0 = var.prefix, "push0:version" = local.version })
 
   # docs/invariants.md; there is no I13.
-  invariants = [for number in [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14] : "I${number}"]
+  invariants = [for number in [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 15, 16] : "I${number}"]
 
   queue_arns = { for name, queue in aws_sqs_queue.this : name => queue.arn }
   work_queues = {

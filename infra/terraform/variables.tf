@@ -19,12 +19,12 @@ variable "config" {
 }
 
 variable "packages" {
-  description = "Directory with dispatcher.zip, collector.zip and reaper.zip, as `just package` makes them: target/package/arm64, of this module's version."
+  description = "Directory with dispatcher.zip, collector.zip and reaper.zip of this module's version, as scripts/package makes them: target/package/x86_64 or target/package/arm64, as `architecture` says."
   type        = string
 
   validation {
     condition     = alltrue([for name in ["dispatcher", "collector", "reaper"] : fileexists("${var.packages}/${name}.zip")])
-    error_message = "dispatcher.zip, collector.zip and reaper.zip must be in this directory: `just package` makes them."
+    error_message = "dispatcher.zip, collector.zip and reaper.zip must be in this directory: scripts/package makes them."
   }
 }
 
@@ -126,7 +126,7 @@ variable "trusted" {
 }
 
 variable "network" {
-  description = "An existing network: its VPC and private subnets with a way out. null: one is made."
+  description = "An existing network: its VPC (with DNS support and host names, where `sqs_endpoint` is on) and private subnets with a way out by NAT; endpoints of S3 and DynamoDB are advised. null: one is made."
   type = object({
     vpc     = string
     subnets = list(string)
@@ -179,7 +179,7 @@ variable "kms_key" {
 }
 
 variable "proof_lock_days" {
-  description = "Days for which nobody, not even the account's root, can delete or replace a final proof (object lock in compliance mode). 0: no lock. Only when the bucket is made."
+  description = "Days for which nobody, not even the account's root, can delete a final proof, nor anything else that came into its bucket since (object lock in compliance mode). 0: what comes is not locked. A bucket that was locked once keeps versions for ever."
   type        = number
   default     = 0
 
@@ -236,6 +236,17 @@ variable "concurrency" {
   validation {
     condition     = var.concurrency == null ? true : var.concurrency >= 5
     error_message = "5 or more: with fewer a function's sources throttle each other."
+  }
+}
+
+variable "hedged_stages" {
+  description = "Names of the stages whose policy has `hedge` (docs/hedging.md): each gets an alarm and a graph of its stragglers."
+  type        = set(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for stage in var.hedged_stages : can(regex("^[a-z0-9-]{1,32}$", stage))])
+    error_message = "A stage is named as in its pipeline file: 1 to 32 of a-z, 0-9 and -."
   }
 }
 

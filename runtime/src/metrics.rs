@@ -98,6 +98,8 @@ metrics! {
         "blocks whose deadline passed before they were final, by what was done: continue, demote, abandon";
     BlocksUnfinished = "push0_blocks_unfinished_count", Count, ["chain"],
         "blocks released and not final, as the reaper found them: the lag of finalization";
+    TasksSoon = "push0_tasks_soon_count", Count, ["pool"],
+        "tasks that are ready as soon as what other pools have in hand is done, as the reaper found them: their pool can have workers by then";
     Runs = "push0_runs_count", Count, ["chain", "outcome"],
         "where several provers prove a block, runs by how they ended: proven, failed, anew (another run of the pipeline begins), stopped, late (the block was final)";
     Contenders = "push0_contenders_count", Count, ["chain"], "blocks that wanted a number another block has";

@@ -69,6 +69,8 @@ kinds! {
     Silence = "silenced tasks",
     /// A proof of something else.
     Lie = "lies",
+    /// A block that was split as another.
+    Mistake = "mistaken splits",
     /// A verified proof that was said to state something else.
     Dispute = "disputed proofs",
     /// A report that its worker never sent.

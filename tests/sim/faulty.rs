@@ -280,12 +280,17 @@ impl Faulty {
         let judged = async {
             let before = rules::before(&self.engine, writes);
             let answer = call.await?;
-            if let Err(violation) = rules::judge(&before, writes) {
-                lock(&self.weather.broken).get_or_insert(violation.to_string());
-            }
+            self.judge(rules::judge(&before, writes));
             Ok(answer)
         };
         self.through(what, judged).await
+    }
+
+    /// Keeps the first complaint about a write.
+    fn judge<E: ToString>(&self, judged: Result<(), E>) {
+        if let Err(complaint) = judged {
+            lock(&self.weather.broken).get_or_insert(complaint.to_string());
+        }
     }
 
     /// Standard queues promise neither order nor a single copy.
@@ -380,7 +385,14 @@ impl Table for Faulty {
         value: Value,
     ) -> PortResult<Accepted> {
         let what = format!("accept {}/{} {slot} a{attempt}", key.partition, key.sort);
-        self.through(what, self.engine.accept_first(key, slot, floor, attempt, value)).await
+        let judged = async {
+            let accepted = self.engine.accept_first(key, slot, floor, attempt, value.clone()).await?;
+            if accepted.won {
+                self.judge(rules::accepted(&self.engine, &accepted.row, slot, &value));
+            }
+            Ok(accepted)
+        };
+        self.through(what, judged).await
     }
 
     async fn set_if(
@@ -391,7 +403,15 @@ impl Table for Faulty {
         new: Option<Value>,
     ) -> PortResult<SetOutcome> {
         let what = format!("set {}/{} {attribute}", key.partition, key.sort);
-        self.through(what, self.engine.set_if(key, attribute, expected, new)).await
+        let (key, attribute) = (key.clone(), attribute.to_owned());
+        let judged = async {
+            let set = self.engine.set_if(&key, &attribute, expected.clone(), new.clone()).await?;
+            if set.done {
+                self.judge(rules::judge(&[None], &[Write::SetIf { key, attribute, expected, new }]));
+            }
+            Ok(set)
+        };
+        self.through(what, judged).await
     }
 
     async fn query(&self, partition: &str, prefix: &str, after: Option<&str>, limit: usize) -> PortResult<Vec<Row>> {

@@ -1,9 +1,9 @@
 //! Somebody who sends forged reports.
 
-use push0_core::message::{FailureKind, Report, ReportEvent, queue};
+use push0_core::message::{FailureKind, Report, ReportEvent, TaskMessage, queue, work_queue};
 use push0_core::pipeline::Kind;
 use push0_core::record::{BlobRef, Verdict, Versioned as _};
-use push0_core::{Attempt, BlockHash, ChainId, Epoch, Millis, Node, RunId, Sha256, TaskId};
+use push0_core::{Attempt, BlockHash, ChainId, Class, Epoch, Millis, Node, RunId, Sha256, TaskId};
 use push0_runtime::port::{Blobs as _, Outgoing, Queue as _};
 use rand::RngExt as _;
 
@@ -23,14 +23,16 @@ pub(super) async fn intruder(shared: Shared) {
             RunId::new(chain, dice.random_range(1..5), Epoch(dice.random_range(1..4)))
         };
         let last = last_artifact(&shared, &run).await;
+        let taken = take(&shared).await;
         let body = {
             let mut dice = shared.dice.borrow_mut();
             let node = Node::new(dice.random_range(0..7), dice.random_range(0..3), dice.random_range(0..8));
             let attempt = Attempt([1, 2, u32::MAX][dice.random_range(0..3)]);
             let task = TaskId { run, tag: tag.clone(), node, attempt, copy: 0 };
-            let key = format!("artifacts/cpu/{task}");
-            let artifact = BlobRef { key, sha256: Sha256([9; 32]), size: 9 };
             let chosen = dice.random_range(0..5);
+            // Who says that a task is done has it in hand.
+            let task = taken.filter(|_| chosen == 1).unwrap_or(task);
+            let artifact = BlobRef { key: format!("artifacts/cpu/{task}"), sha256: Sha256([9; 32]), size: 9 };
             // Who says that a root is verified knows which one.
             let (task, root) = match last {
                 Some(root) if chosen == 2 => (TaskId { node: Node::new(verify as u16, 0, 0), ..task }, root),
@@ -70,4 +72,12 @@ async fn last_artifact(shared: &Shared, run: &RunId) -> Option<Sha256> {
     let keys = shared.engine.list(&format!("artifacts/cpu/{run}/"), None, 1_000).await.ok()?;
     let head = shared.engine.head(keys.last()?).await.ok()??;
     Some(head.sha256)
+}
+
+/// A task of the untrusted pool, as a worker gets it, for a moment.
+async fn take(shared: &Shared) -> Option<TaskId> {
+    let class = Class::ALL[shared.dice.borrow_mut().random_range(0..Class::ALL.len())];
+    let queue = work_queue(&"cpu".parse().ok()?, class);
+    let received = shared.engine.receive(&queue, 1, Millis(0), Millis(500)).await.ok()?;
+    TaskMessage::from_json(&received.first()?.body).ok().map(|task| task.id)
 }

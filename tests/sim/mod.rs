@@ -6,7 +6,7 @@
 //!   actor can be killed.
 //! - [`prover`]: a scripted prover whose proofs say what they cover.
 //! - [`scenario`]: what a run is to be like. `reorg`: forks and dropped ranges.
-//! - [`world`]: the actors. `copies`: copies of tasks, and what must hold of them. [`death`]: what a single worker's death costs. [`poison`]: tasks that end their workers or run out of memory. [`liar`]: a worker that lies, in every field and every call. [`auditor`]: what must hold, checked from the finalized stream and the artifacts alone.
+//! - [`world`]: the actors. `copies`: copies of tasks, and what must hold of them. `stopped`: which runs may go on. [`death`]: what a single worker's death costs. [`poison`]: tasks that end their workers or run out of memory. [`liar`]: a worker that lies, in every field and every call. [`auditor`]: what must hold, checked from the finalized stream and the artifacts alone.
 //!
 //! The same seed gives the same trace, byte for byte.
 
@@ -30,6 +30,7 @@ mod rules;
 pub mod scenario;
 mod skew;
 mod spot;
+mod stopped;
 mod submitter;
 pub mod workers;
 pub mod world;

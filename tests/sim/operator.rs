@@ -9,6 +9,7 @@ use push0_runtime::snapshot;
 use rand::RngExt as _;
 
 use super::faults::Fault;
+use super::stopped;
 use super::submitter::{Upload, tell, upload};
 use super::world::{Shared, faulty, pause};
 
@@ -19,6 +20,9 @@ pub(super) async fn operator(shared: Shared) {
         let is_busy = shared.scenario.large;
         let rest = shared.dice.borrow_mut().random_range(if is_busy { 3_000..15_000 } else { 5_000..40_000 });
         pause(&shared, Millis(rest)).await;
+        if let Err(what) = stopped::judge(&shared, 0) {
+            shared.complaint.borrow_mut().get_or_insert(what);
+        }
         let configs: Vec<ChainConfig> = shared.catalog.chains.values().cloned().collect();
         for config in configs {
             let Ok(found) = snapshot::chain(&port, &config, 0).await else {

@@ -11,7 +11,7 @@ use futures::FutureExt as _;
 use push0_core::message::TaskMessage;
 use push0_core::pipeline::Kind;
 use push0_core::record::Verdict;
-use push0_core::{ChainId, Millis, Node, RunId, Sha256, TaskId};
+use push0_core::{BlockHash, ChainId, Millis, Node, RunId, Sha256, TaskId};
 use push0_gpu_worker::{Data, Failure, Job, Outcome, Output, Prover, Watch};
 use push0_runtime::port::Clock as _;
 use rand::{RngExt as _, SeedableRng as _};
@@ -33,6 +33,8 @@ pub struct Conduct {
     pub out_of_memory: u32,
     /// Roots of a thousand (by their digests) that `verify` says to state something else, where its stage has the parameter `disputes`.
     pub dispute: u32,
+    /// Runs of a thousand (by their names) whose `split` takes another block for theirs.
+    pub mistake: u32,
 }
 
 /// One run of a prover.
@@ -149,6 +151,19 @@ impl Script {
         Outcome::Done(Output::Verdict { verdict: Verdict::Ok, message, outputs: Some(outputs) })
     }
 
+    /// What was split, perhaps of another block.
+    fn mistaking(&self, task: &TaskMessage, outcome: Outcome) -> Outcome {
+        let Outcome::Done(Output::Split { segments, header, parent_hash, .. }) = outcome else { return outcome };
+        let drawn = Sha256::of(task.id.run.to_string().as_bytes()).0;
+        let rate = self.conduct.lock().unwrap_or_else(PoisonError::into_inner).mistake;
+        let is_mistaken = u32::from(u16::from_le_bytes([drawn[0], drawn[1]])) % 1000 < rate;
+        if is_mistaken {
+            self.weather.count(Fault::Mistake);
+        }
+        let hash = if is_mistaken { BlockHash(drawn) } else { task.block_hash };
+        Outcome::Done(Output::Split { segments, header, hash, parent_hash })
+    }
+
     fn begin(&self, worker: &str, task: &TaskId) -> usize {
         let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
         runs.push(Run { worker: worker.to_owned(), task: task.clone(), begun: self.now(), ended: None });
@@ -226,7 +241,7 @@ impl Prover for Scripted {
         }
         let lies = !trusted && script.strikes(Fault::Lie, |conduct| conduct.lie);
         let noise = script.roll(0..1 << 40);
-        script.stating(&job.task, prove(&job.task, &job.inputs, noise, lies))
+        script.stating(&job.task, script.mistaking(&job.task, prove(&job.task, &job.inputs, noise, lies)))
     }
 }
 

@@ -40,6 +40,7 @@ use super::reorg;
 use super::scenario::{Bug, Healers, Report, Scenario};
 use super::skew::{self, Skewed};
 use super::spot;
+use super::stopped;
 use super::submitter::{Upload, plan_uploads, submitter};
 use super::workers::worker;
 
@@ -196,6 +197,7 @@ fn run_in(
     let blob = |key: &str| engine.get(key).now_or_never()?.ok()?.map(|bytes| bytes.to_vec());
     let segments = shared.auditor.borrow().judge(blob)?;
     poison::no_barred_worker_ran(&shared)?;
+    stopped::judge(&shared, u64::MAX)?;
     for config in shared.catalog.chains.values() {
         let found = snapshot::chain(engine, config, 0).now_or_never().and_then(Result::ok);
         let kept = found.map(|found| found.chain.on_time).unwrap_or_default();
@@ -300,6 +302,7 @@ fn severity(dice: &Dice, is_large: bool) -> (Faults, Conduct, u32) {
         slow: rate(60),
         out_of_memory: rate(100),
         dispute: 150,
+        mistake: 20,
     };
     (faults, conduct, rate(4_000))
 }

@@ -11,6 +11,7 @@ use push0_runtime::settings::AwsSettings;
 use serde::Serialize;
 
 use super::{ANSWER, within};
+use crate::reaper::Soon;
 use crate::{Reaper, Sweeper, Swept};
 
 const NAME: &str = "reaper";
@@ -53,10 +54,13 @@ impl Reaping {
         let until = deadline.since(ANSWER);
         let first = self.next.load(Ordering::Relaxed);
         let mut turn = Turn { chains: 0, cut_short: false };
+        let mut soon = Soon::default();
         for offset in 0..chains.len() {
             let position = first.wrapping_add(offset) % chains.len();
             let is_time = self.context.clock.now() < until;
-            if !is_time || within(&*self.context.clock, until, self.look_after(chains[position])).await.is_none() {
+            if !is_time
+                || within(&*self.context.clock, until, self.look_after(chains[position], &mut soon)).await.is_none()
+            {
                 // Nor shall a chain that takes all the time keep the others from theirs.
                 self.next.store((position + 1) % chains.len(), Ordering::Relaxed);
                 turn.cut_short = true;
@@ -65,12 +69,13 @@ impl Reaping {
             }
             turn.chains += 1;
         }
+        self.reaper.tell(&soon);
         self.context.metrics.observe(Metric::InvocationTime, &[NAME], self.context.clock.now().since(began).0);
         turn
     }
 
-    async fn look_after(&self, chain: &ChainId) {
-        self.reaper.look_after(chain).await;
+    async fn look_after(&self, chain: &ChainId, soon: &mut Soon) {
+        self.reaper.look_after(chain, soon).await;
         loop {
             match self.sweeper.sweep(chain, SWEEP).await {
                 Ok(swept) => {

@@ -1,4 +1,5 @@
-//! CloudWatch's metric math, as far as scaling and alarms use it: numbers, metrics by their id, `+ - * /`, `< >`, brackets and `IF`.
+//! CloudWatch's metric math, as far as scaling and alarms use it: numbers, metrics by their id, `+ - * /`, `< >`, brackets, `IF`, and
+//! `FILL` with a number.
 //! <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/using-metric-math.html>
 
 use std::collections::BTreeMap;
@@ -91,6 +92,14 @@ impl<'e> Reader<'e> {
             self.need(')')?;
             return if condition != 0.0 { then } else { otherwise };
         }
+        if word == "FILL" {
+            self.need('(')?;
+            let known = self.factor();
+            self.need(',')?;
+            let filled = self.factor()?;
+            self.need(')')?;
+            return Ok(known.unwrap_or(filled));
+        }
         match word.parse() {
             Ok(number) => Ok(number),
             Err(_) => self.values.get(word).copied().ok_or(format!("there is no `{word}`")),
@@ -112,6 +121,7 @@ mod tests {
         is("IF(instances < 1, 1, instances)", 1.0);
         is("IF(w0 > h0, w0 / h0, 7)", 1.5);
         is("IF( w0 < h0 , 1 , IF(h0 > 1, 0.25, 9) )", 0.25);
+        is("FILL(w0, 0) + FILL(unknown, 4)", 7.0);
     }
 
     #[test]

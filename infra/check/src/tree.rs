@@ -21,7 +21,7 @@ impl Tree {
         for top in WHOLE {
             tree.add(root, top)?;
         }
-        for file in ["Cargo.toml", "docs/metrics.md"] {
+        for file in ["Cargo.toml", "docs/metrics.md", "docs/invariants.md"] {
             tree.insert(file, &fs::read_to_string(root.join(file))?);
         }
         Ok(tree)

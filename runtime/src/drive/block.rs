@@ -9,6 +9,7 @@ mod fail;
 mod fan_out;
 mod hedge;
 mod recall;
+mod soon;
 mod timer;
 
 use push0_core::block::{self, Graph};
@@ -34,6 +35,7 @@ pub(super) use demote::demote;
 pub use fail::on_dead_letter;
 pub use fan_out::on_range;
 pub use recall::{Accepted, RecallError, Recalled, latest, recall, segments};
+pub use soon::soon;
 pub(super) use timer::arm;
 pub use timer::{Looked, look_after_overdue, on_timer};
 

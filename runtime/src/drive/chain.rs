@@ -45,7 +45,7 @@ pub async fn drive(context: &Context, chain: &ChainId, event: &Event) -> Result<
                 }
                 Ok(change) => {
                     let alarm = Alarm::of(&loaded.view, &change);
-                    let written = loaded.write(context, change).await;
+                    let written = loaded.write(context, config, change).await;
                     if written.is_ok() {
                         answer = Some(Ok(()));
                         alarm.into_iter().for_each(Alarm::raise);
@@ -61,7 +61,7 @@ pub async fn drive(context: &Context, chain: &ChainId, event: &Event) -> Result<
                 },
                 Some(Step::Write(change)) => {
                     let alarm = Alarm::of(&loaded.view, &change);
-                    let written = loaded.write(context, *change).await;
+                    let written = loaded.write(context, config, *change).await;
                     if written.is_ok() {
                         alarm.into_iter().for_each(Alarm::raise);
                     }
@@ -69,7 +69,7 @@ pub async fn drive(context: &Context, chain: &ChainId, event: &Event) -> Result<
                 }
                 Some(Step::Perform { effect, then }) => {
                     perform(context, config, effect, then.next_final).await?;
-                    loaded.write(context, Change { chain: Some(*then), ..Change::default() }).await
+                    loaded.write(context, config, Change { chain: Some(*then), ..Change::default() }).await
                 }
                 Some(Step::Publish { seq }) => {
                     publish(context, &loaded.view, seq).await?;
@@ -77,7 +77,8 @@ pub async fn drive(context: &Context, chain: &ChainId, event: &Event) -> Result<
                 }
                 Some(Step::TellBatch { chain: derived, number, then }) => {
                     batch::tell(context, &derived, number).await?;
-                    let written = loaded.write(context, Change { chain: Some(*then), ..Change::default() }).await;
+                    let written =
+                        loaded.write(context, config, Change { chain: Some(*then), ..Change::default() }).await;
                     batches += usize::from(written.is_ok());
                     written
                 }
@@ -253,7 +254,7 @@ impl State {
     }
 
     /// Writes a change in one transaction, on condition that the chain's row and the blocks' are as they were read.
-    async fn write(&self, context: &Context, change: Change) -> Result<(), PortError> {
+    async fn write(&self, context: &Context, config: &ChainConfig, change: Change) -> Result<(), PortError> {
         let chain_key = key(RowKey::chain(&self.view.chain.chain));
         let chain_after = change.chain.as_ref().unwrap_or(&self.view.chain);
         enforce(context, invariant::chain(self.chain_before.as_ref(), chain_after));
@@ -265,6 +266,7 @@ impl State {
         });
         for block in change.block.iter().chain(&change.more) {
             enforce(context, invariant::block(self.view.blocks.get(&block.number), block));
+            enforce(context, invariant::released(&self.view.chain, block, self.view.window(config)));
             let expected = self.block_versions.get(&block.number).copied();
             let at = key(RowKey::block(&block.chain, block.number));
             writes.push(Write::Put { key: at, doc: block.to_value(), expected });

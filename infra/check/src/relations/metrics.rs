@@ -180,7 +180,24 @@ pub(super) fn check(installation: &Installation<'_>) -> Vec<Finding> {
     for alarm in installation.of_type("aws_cloudwatch_metric_alarm") {
         findings.extend(of_alarm(installation, alarm));
     }
+    findings.extend(of_invariants(installation));
     findings
+}
+
+/// Each numbered invariant of `docs/invariants.md` has its alarm.
+fn of_invariants(installation: &Installation<'_>) -> Vec<Finding> {
+    let number = |line: &str| {
+        let name = line.strip_prefix("| I")?.split_once(" |")?.0;
+        name.parse::<u32>().ok().map(|number| format!("I{number}"))
+    };
+    let wanted: BTreeSet<String> =
+        installation.tree.read("docs/invariants.md").unwrap_or_default().lines().filter_map(number).collect();
+    let alarms = installation.of_type("aws_cloudwatch_metric_alarm");
+    let watched: BTreeSet<String> = alarms.filter_map(|alarm| alarm.text("dimensions.invariant")).collect();
+    wanted
+        .difference(&watched)
+        .map(|invariant| installation.remark(format!("invariant {invariant} of docs/invariants.md has no alarm")))
+        .collect()
 }
 
 fn of_metric(

@@ -55,6 +55,10 @@ fn of_bucket(installation: &Installation<'_>, bucket: &Resource, spec: &BucketSp
             }
         }
     }
+    if bucket.argument("object_lock_enabled").is_some_and(|argument| *argument != Value::Null) {
+        findings
+            .push(bucket.finding("`object_lock_enabled`: whoever changes the lock loses the bucket with all in it"));
+    }
     // A lock wants versions.
     let wants_versions = spec.versioned || beside("aws_s3_bucket_object_lock_configuration").is_some();
     let versioning =

@@ -33,6 +33,12 @@ variable "kms_key" {
   type        = string
 }
 
+variable "deletion_protection" {
+  description = "false, and applied, before `terraform destroy`."
+  type        = bool
+  default     = true
+}
+
 module "push0" {
   source = "../.."
 
@@ -61,9 +67,15 @@ module "push0" {
     image          = var.image
     instance_types = ["c7i.large", "c7a.large"]
   }
+  deletion_protection = var.deletion_protection
 }
 
 output "environment" {
   description = "For `eval`: what `push0` needs to know."
   value       = module.push0.environment
+}
+
+output "dashboard" {
+  description = "Where the dashboard is."
+  value       = module.push0.dashboard
 }

@@ -21,13 +21,19 @@ variable "gpu_image" {
 }
 
 variable "cpu_image" {
-  description = "The image that infra/packer made without."
+  description = "The image that infra/packer made without a driver, with your prover: it splits and verifies."
   type        = string
 }
 
 variable "on_call" {
   description = "E-mail address that alarms go to."
   type        = string
+}
+
+variable "deletion_protection" {
+  description = "false, and applied, before `terraform destroy`."
+  type        = bool
+  default     = true
 }
 
 resource "aws_sns_topic" "on_call" {
@@ -68,6 +74,7 @@ module "push0" {
   proof_lock_days     = 30
   alarm_topics        = [aws_sns_topic.on_call.arn]
   lag_blocks          = 8
+  deletion_protection = var.deletion_protection
 }
 
 output "environment" {

@@ -197,9 +197,6 @@ resource "aws_launch_template" "this" {
       delete_on_termination = true
     }
   }
-  monitoring {
-    enabled = true
-  }
   dynamic "tag_specifications" {
     for_each = ["instance", "volume"]
 

@@ -7,12 +7,12 @@ use push0_core::message::{Check, FailureKind, Finding, Report, TaskMessage, work
 use push0_core::plan::Children;
 use push0_core::record::{FailureNote, NodeView, RowKey, RunView, Try, attribute, clip_error};
 use push0_core::transition::{Pair, TaskEvent, TaskState};
-use push0_core::{Attempt, ErrorCode, Millis, Node, RunId, Sha256, TaskId};
+use push0_core::{Attempt, ErrorCode, Millis, Node, RunId, Sha256, TaskId, invariant};
 
 use super::{Handled, fan_out, fire, graph, load_run, node_view, send, tell_chain};
 use crate::drive::chain::task_message;
 use crate::drive::store::key;
-use crate::drive::{Context, DriveError};
+use crate::drive::{Context, DriveError, enforce};
 use crate::metrics::Metric;
 use crate::port::{PortError, Value, Write};
 
@@ -457,6 +457,7 @@ async fn set_try(context: &Context, run: &RunId, node: Node, from: &Try, then: T
     if wanted(before.as_ref()) != *from {
         return Ok(false);
     }
+    enforce(context, invariant::tried(from, &then));
     let set = context.table.set_if(&at, attribute::TRY, before, Some(to_value(&then))).await?;
     Ok(set.done)
 }
@@ -493,6 +494,7 @@ async fn revoke(
     if wanted(before.as_ref()) != reader.wanted {
         return Err(PortError::conflict("the node's attempt moved").into());
     }
+    enforce(context, invariant::tried(&reader.wanted, &then));
     let mut writes = vec![set(&at, attribute::TRY, before, Some(to_value(&then)))];
     for (slot, digest) in accused {
         let Some(child) = children.get(*slot as usize).copied() else {
@@ -518,6 +520,7 @@ async fn revoke(
         if wanted(child_before.as_ref()) != child_row.wanted {
             return Err(PortError::conflict("the child's attempt moved").into());
         }
+        enforce(context, invariant::tried(&child_row.wanted, &revocation.child));
         writes.push(set(&child_at, attribute::TRY, child_before, Some(to_value(&revocation.child))));
         tracing::warn!(code = %ErrorCode::ArtifactAccused, run = %run, %node, %child, "artifact revoked");
     }
