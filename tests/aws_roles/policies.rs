@@ -45,7 +45,7 @@ fn escaped(text: &str) -> String {
 fn post(form: &str) -> String {
     let url = emulator::ministack();
     let host = url.strip_prefix("http://").expect("it listens on loopback");
-    let mut stream = TcpStream::connect(host).unwrap();
+    let mut stream = TcpStream::connect(host).expect("it is there");
     // It goes by the service that a signature is for, and looks no further.
     let scope = format!("{}/20260101/us-east-1/iam/aws4_request", emulator::account());
     let head = format!(
@@ -53,10 +53,10 @@ fn post(form: &str) -> String {
          Authorization: AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0\r\nContent-Length: {}\r\n\r\n",
         form.len()
     );
-    stream.write_all(head.as_bytes()).unwrap();
-    stream.write_all(form.as_bytes()).unwrap();
+    stream.write_all(head.as_bytes()).expect("it reads");
+    stream.write_all(form.as_bytes()).expect("it reads");
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
+    stream.read_to_string(&mut answer).expect("it answers");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     answer
 }

@@ -99,8 +99,8 @@ async fn a_task_that_was_lost_is_looked_for_by_timer_and_by_reaper_and_sent_agai
         let (id, body) = (format!("{look}"), timer.to_json());
         let message = Delivery { id, receipt: String::new(), body, group: None, receive_count: 1, sent_at: timer.due };
         assert_eq!(collector.handle(queue::TIMERS, &message).await, Ok(()));
-        let sent = place.timers_sent().into_iter().map(|(timer, _)| timer);
-        timer = sent.filter(|sent| sent.kind == TimerKind::Lost && sent.run == timer.run).next_back().unwrap_or(timer);
+        let mut sent = place.timers_sent().into_iter().map(|(timer, _)| timer);
+        timer = sent.rfind(|sent| sent.kind == TimerKind::Lost && sent.run == timer.run).unwrap_or(timer);
     }
     let reaper = place.reaper();
     for _ in 0..3 {
