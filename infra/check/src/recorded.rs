@@ -102,8 +102,17 @@ impl Recording {
         if wrong.is_empty() { Ok(recording) } else { Err(wrong.into_iter().collect()) }
     }
 
+    /// With all of another.
+    pub fn and(mut self, other: Self) -> Self {
+        for (role, actions) in other.0 {
+            let of_role = self.0.entry(role).or_default();
+            actions.into_iter().for_each(|(action, places)| of_role.entry(action).or_default().extend(places));
+        }
+        self
+    }
+
     /// `recorded.toml`.
-    pub(crate) fn committed(tree: &Tree) -> Result<Self, String> {
+    pub fn committed(tree: &Tree) -> Result<Self, String> {
         let text = tree.read(FILE).unwrap_or_default();
         toml::from_str(text).map_err(|error| format!("{FILE}: {error}"))
     }
