@@ -141,18 +141,17 @@ timeout 300 "$PUSH0" watch --until "$blocks" demo >/dev/null 2>&1 || wrong "bloc
 say final "$blocks blocks, the last $((($(date +%s%N) - begun) / 1000000)) ms after the second worker was started"
 "$PUSH0" verify demo 2>&1 | tail -1 | sed 's/^/verified     /'
 
-python3 - "$slots" <<'END' || wrong "not every device was used by one prover at a time"
+python3 - "$slots" <<'END' || wrong "not every device was used"
 import collections, sys
-runs, open_on, at_once, overlaps = collections.Counter(), collections.defaultdict(dict), 0, 0
+runs, open_on, at_once = collections.Counter(), collections.defaultdict(dict), 0
 for line in open("ran.log"):
     what, device, process, at = line.split()
     if what == "begin":
-        # Those that were killed said nothing.
-        overlaps += sum(float(at) - since < 0.2 for since in open_on[device].values())
         open_on[device][process] = float(at)
         runs[device] += 1
     else:
         open_on[device].pop(process, None)
+    # One that was killed never says that it ended.
     at_once = max(at_once, sum(any(float(at) - since < 1 for since in on.values()) for on in open_on.values()))
 for device, count in sorted(runs.items()):
     print(f"{'proven on':<12} {device}: {count} tasks")
