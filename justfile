@@ -42,6 +42,10 @@ model *args="--large":
 emulator *args:
     scripts/emulator {{args}}
 
+# What each role calls of AWS in the tests on an emulator: infra/check/recorded.toml, anew.
+record-calls:
+    scripts/record-calls
+
 # Fuzzes a target of tests/hostile, or all, for so many seconds each (needs `cargo install cargo-fuzz`).
 fuzz target="all" seconds="60":
     scripts/fuzz {{target}} {{seconds}}

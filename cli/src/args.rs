@@ -496,6 +496,15 @@ pub struct Doctor {
     /// Read every blob, too, and compare it with its digest.
     #[arg(long)]
     pub deep: bool,
+    /// Check the installation in an AWS account that the configuration names: who asks, what is there, quotas, instances.
+    #[arg(long)]
+    pub aws: bool,
+    /// Send a block through it, too: one that is made up for a chain of push0-echo, or that of a submission file.
+    #[arg(long, value_name = "CHAIN|FILE.json", requires = "aws")]
+    pub smoke: Option<String>,
+    /// How long that block may take, like 90s, 15m.
+    #[arg(long, value_name = "TIME", default_value = "15m", requires = "smoke", value_parser = length_of_time)]
+    pub timeout: Millis,
 }
 
 #[derive(Debug, Subcommand)]

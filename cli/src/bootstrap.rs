@@ -14,7 +14,7 @@ mod mappings;
 #[cfg(feature = "aws")]
 mod package;
 #[cfg(feature = "aws")]
-mod place;
+pub(crate) mod place;
 #[cfg(feature = "aws")]
 mod queues;
 #[cfg(feature = "aws")]

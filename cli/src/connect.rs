@@ -135,28 +135,10 @@ impl Where {
     /// There is nobody to ask what is configured: the installation's own `push0.toml` says it.
     #[cfg(feature = "aws")]
     async fn open_aws(&self) -> anyhow::Result<Remote> {
-        use push0_core::topology::Topology;
-        use push0_runtime::aws::{Connection, Dynamo, S3Blobs, Sqs};
-        use push0_runtime::port::Clock as _;
-
         let settings = settings::Settings::read(&settings::Sources::new(None))
             .map_err(|mistakes| Trouble::of_mistakes(&mistakes))?;
-        let topology = Topology::built_in();
-        let connection = Connection::new(settings.aws.clone()).await;
-        let queue = Arc::new(Sqs::new(&connection));
-        let queues = topology.expanded_queues(&settings.catalog.pools()).into_iter().map(|queue| queue.name).collect();
-        let notice = Notice::new(&settings.catalog, queues, settings.retention, SystemClock.now());
-        let place = settings.aws.endpoint.clone().unwrap_or_else(|| "AWS".to_owned());
-        Ok(Remote {
-            queue: queue.clone(),
-            table: Arc::new(Dynamo::new(&connection)),
-            blobs: Arc::new(S3Blobs::new(&connection, &topology)),
-            letters: queue,
-            client: None,
-            address: format!("{} at {place}", settings.aws.prefix),
-            notice,
-            catalog: settings.catalog,
-        })
+        let connection = push0_runtime::aws::Connection::new(settings.aws.clone()).await;
+        Ok(Remote::of_aws(&settings, &connection))
     }
 
     pub(crate) fn explain(&self, error: &PortError) -> Trouble {
@@ -202,6 +184,29 @@ pub struct Remote {
 }
 
 impl Remote {
+    /// The installation that `settings` names. Nothing is asked of it yet.
+    #[cfg(feature = "aws")]
+    pub(crate) fn of_aws(settings: &settings::Settings, connection: &push0_runtime::aws::Connection) -> Self {
+        use push0_core::topology::Topology;
+        use push0_runtime::aws::{Dynamo, S3Blobs, Sqs};
+        use push0_runtime::port::Clock as _;
+
+        let topology = Topology::built_in();
+        let queue = Arc::new(Sqs::new(connection));
+        let queues = topology.expanded_queues(&settings.catalog.pools()).into_iter().map(|queue| queue.name).collect();
+        let place = settings.aws.endpoint.clone().unwrap_or_else(|| "AWS".to_owned());
+        Self {
+            queue: queue.clone(),
+            table: Arc::new(Dynamo::new(connection)),
+            blobs: Arc::new(S3Blobs::new(connection, &topology)),
+            letters: queue,
+            client: None,
+            address: format!("{} at {place}", settings.aws.prefix),
+            notice: Notice::new(&settings.catalog, queues, settings.retention, SystemClock.now()),
+            catalog: settings.catalog.clone(),
+        }
+    }
+
     /// The ports as the drive loops take them, for what only reads.
     pub fn context(&self) -> Context {
         let catalog = Arc::new(self.catalog.clone());

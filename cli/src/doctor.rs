@@ -1,8 +1,10 @@
 //! `push0 doctor`: looks at this machine and this installation, and says for each thing whether it is well, and what to do where it is not.
 //!
 //! [`machine`] looks at what is here: configuration, data directory, provers, limits. [`running`] looks at a push0 that runs, over its
-//! ports. Nothing is changed.
+//! ports. `aws` looks at an installation in an AWS account. Nothing is changed, but for the block that `--smoke` asks for.
 
+#[cfg(feature = "aws")]
+mod aws;
 mod machine;
 mod running;
 
@@ -78,21 +80,11 @@ struct Diagnosis<'a> {
 
 pub async fn run(args: &args::Doctor, cli: &Cli, output: Output) -> anyhow::Result<()> {
     let mut findings = Findings::default();
-    let is_elsewhere = cli.connect.is_some();
-    let mut location = cli.location();
-    if !is_elsewhere || args.config.is_some() {
-        let sources =
-            Sources::new(args.config.clone()).flag("data", cli.data.as_ref().map(|path| path.display().to_string()));
-        let settings = configuration(&sources, &mut findings);
-        if let Some(settings) = &settings {
-            if location.data.is_none() {
-                location.data = Some(settings.data.clone());
-            }
-            machine::settings(settings, &mut findings).await;
-        }
-        machine::machine(settings.as_ref(), &mut findings);
+    if args.aws {
+        installation(args, output, &mut findings).await?;
+    } else {
+        here(args, cli, &mut findings).await;
     }
-    running(args, &location, is_elsewhere, &mut findings).await;
     let diagnosis = Diagnosis {
         problems: findings.count(State::Problem),
         warnings: findings.count(State::Warning),
@@ -105,6 +97,38 @@ pub async fn run(args: &args::Doctor, cli: &Cli, output: Output) -> anyhow::Resu
             .next("each says above what to do about it")
             .into()),
     }
+}
+
+#[cfg(feature = "aws")]
+async fn installation(args: &args::Doctor, output: Output, findings: &mut Findings) -> anyhow::Result<()> {
+    if let Some(settings) = configuration(&Sources::new(args.config.clone()), findings) {
+        aws::run(args, &settings, output, findings).await;
+    }
+    Ok(())
+}
+
+#[cfg(not(feature = "aws"))]
+async fn installation(_: &args::Doctor, _: Output, _: &mut Findings) -> anyhow::Result<()> {
+    Err(Trouble::without_aws("`push0 doctor --aws`").into())
+}
+
+/// This machine, and the push0 that runs.
+async fn here(args: &args::Doctor, cli: &Cli, findings: &mut Findings) {
+    let is_elsewhere = cli.connect.is_some();
+    let mut location = cli.location();
+    if !is_elsewhere || args.config.is_some() {
+        let sources =
+            Sources::new(args.config.clone()).flag("data", cli.data.as_ref().map(|path| path.display().to_string()));
+        let settings = configuration(&sources, findings);
+        if let Some(settings) = &settings {
+            if location.data.is_none() {
+                location.data = Some(settings.data.clone());
+            }
+            machine::settings(settings, findings).await;
+        }
+        machine::machine(settings.as_ref(), findings);
+    }
+    running(args, &location, is_elsewhere, findings).await;
 }
 
 fn configuration(sources: &Sources, findings: &mut Findings) -> Option<Settings> {

@@ -23,6 +23,7 @@ mod aws {
     use push0_core::topology::Topology;
     use push0_runtime::aws::{Connection, ports};
     use push0_runtime::drive::Context;
+    use push0_runtime::http::Ports;
     use push0_runtime::port::SystemClock;
     use tokio::signal::unix::{SignalKind, signal};
     use tokio::sync::watch;
@@ -46,13 +47,15 @@ mod aws {
         let settings = Settings::read(&sources).map_err(|mistakes| Trouble::of_mistakes(&mistakes))?;
         let topology = Topology::built_in();
         let connection = Connection::new(settings.aws.clone()).await;
-        let ports = ports(&connection, &topology);
+        let of = |name| ports(&connection.clone().acting_as(name), &topology);
+        let Ports { queue, table, blobs } = of("dispatcher");
         let catalog = Arc::new(settings.catalog.clone());
-        let context = Context::new(ports.queue, ports.table, ports.blobs, Arc::new(SystemClock), catalog);
+        let shared = Context::new(queue, table, blobs, Arc::new(SystemClock), catalog);
+        let contexts = functions::Contexts::new(|name| shared.clone().with_ports(of(name)));
         let mappings = functions::mappings(&topology, &settings.catalog.pools(), &settings);
         let greeting = greeting(&settings, mappings.len());
         let (stop, stopped) = watch::channel(false);
-        let running = functions::start(&context, mappings, None, &settings, &stopped);
+        let running = functions::start(&contexts, mappings, None, &settings, &stopped);
         output.note(&greeting);
 
         tokio::select! {

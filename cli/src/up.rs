@@ -60,7 +60,8 @@ pub async fn run(settings: &Settings, sources: &Sources, output: Output) -> anyh
     let (stop, stopped) = watch::channel(false);
     let mappings = functions::mappings(&topology, &pools, settings);
     functions::reclaim(&engine, &mappings)?;
-    let functions = functions::start(&context, mappings, Some(&engine), settings, &stopped);
+    let functions =
+        functions::start(&functions::Contexts::new(|_| context.clone()), mappings, Some(&engine), settings, &stopped);
 
     let locals = locals(settings)?;
     let local_tokens = locals.iter().map(Local::token).collect::<anyhow::Result<Vec<_>>>()?;

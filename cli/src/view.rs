@@ -159,27 +159,31 @@ pub async fn find(remote: &Remote, chain: &ChainId, number: u64) -> anyhow::Resu
 }
 
 pub async fn why(args: &args::BlockArgs, remote: &Remote, output: Output) -> anyhow::Result<()> {
-    let config = remote.chain(&args.chain)?;
+    let answer = why::explain(&facts(remote, &args.chain, args.number).await?);
+    output.show(&answer, || render::why(&answer, render::Paint(output.color)));
+    Ok(())
+}
+
+/// All that is known of a block.
+pub async fn facts(remote: &Remote, chain: &ChainId, number: u64) -> anyhow::Result<why::Facts> {
+    let config = remote.chain(chain)?;
     let source = config.batch.as_ref().and_then(|batching| remote.catalog.chains.get(&batching.of));
     let source = match source {
         Some(source) => Some(snapshot::chain(&*remote.table, source, 0).await?.chain),
         None => None,
     };
-    let facts = why::Facts {
+    Ok(why::Facts {
         source,
         config: config.clone(),
         catalog: remote.catalog.clone(),
         chain: snapshot::chain(&*remote.table, config, 1).await?,
-        block: snapshot::block(&*remote.table, &args.chain, args.number).await?,
-        number: args.number,
+        block: snapshot::block(&*remote.table, chain, number).await?,
+        number,
         queues: snapshot::queues(&*remote.queue, &remote.notice.queues).await,
         here: remote.workers().await,
         connect: remote.address.clone(),
         now: SystemClock.now(),
-    };
-    let answer = why::explain(&facts);
-    output.show(&answer, || render::why(&answer, render::Paint(output.color)));
-    Ok(())
+    })
 }
 
 pub async fn finalized(args: &args::Finalized, remote: &Remote, output: Output) -> anyhow::Result<()> {

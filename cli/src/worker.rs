@@ -148,7 +148,12 @@ async fn place(args: &args::Worker, location: &Where, settings: &Settings) -> an
             (Some(id), _) | (None, Some(id)) => id,
             (None, None) => default_id(&args.pool, None)?,
         };
-        return Ok(Place { id, provers: settings.provers.clone(), backend: aws_backend(settings).await?, instance });
+        return Ok(Place {
+            id,
+            provers: settings.provers.clone(),
+            backend: aws_backend(settings, &args.pool).await?,
+            instance,
+        });
     }
 
     let address = location.address();
@@ -178,8 +183,8 @@ async fn here(settings: &Settings, pool: &Pool, on_aws: bool) -> anyhow::Result<
 }
 
 #[cfg(feature = "aws")]
-async fn aws_backend(settings: &Settings) -> anyhow::Result<Backend> {
-    Ok(aws::backend(settings).await)
+async fn aws_backend(settings: &Settings, pool: &Pool) -> anyhow::Result<Backend> {
+    Ok(aws::backend(settings, pool).await)
 }
 
 #[cfg(not(feature = "aws"))]
@@ -191,7 +196,7 @@ async fn here(settings: &Settings, _: &Pool, _: bool) -> anyhow::Result<Option<H
 }
 
 #[cfg(not(feature = "aws"))]
-async fn aws_backend(_: &Settings) -> anyhow::Result<Backend> {
+async fn aws_backend(_: &Settings, _: &Pool) -> anyhow::Result<Backend> {
     Err(Trouble::without_aws("--connect aws").into())
 }
 

@@ -38,7 +38,7 @@ variable "push0" {
 variable "provers" {
   description = "Programs of your provers, and whatever files they need (keys, ELFs); all go to /usr/local/bin."
   type        = list(string)
-  default     = ["../../target/release/push0-rollup"]
+  default     = ["../../target/release/push0-rollup", "../../target/release/push0-echo"]
 }
 
 locals {

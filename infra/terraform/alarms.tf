@@ -218,7 +218,7 @@ locals {
       tasks-failing = {
         text      = "More than one attempt in five fails."
         page      = "tasks-failing"
-        metrics   = local.reports
+        metrics   = { for outcome in ["failed", "accepted"] : outcome => local.reports[outcome] }
         part      = "FILL(failed, 0)"
         whole     = "(FILL(failed, 0) + FILL(accepted, 0))"
         threshold = 20
@@ -226,7 +226,7 @@ locals {
       work-twice = {
         text      = "More than one report in four is of work that was done already."
         page      = "work-twice"
-        metrics   = local.reports
+        metrics   = { for outcome in ["ignored", "accepted"] : outcome => local.reports[outcome] }
         part      = "FILL(ignored, 0)"
         whole     = "(FILL(ignored, 0) + FILL(accepted, 0))"
         threshold = 25
@@ -236,7 +236,7 @@ locals {
       for stage in var.hedged_stages : "stragglers-${stage}" => {
         text      = "More than one task in ten is a straggler, and proven twice: stage ${stage}."
         page      = "stragglers"
-        metrics   = merge(local.reports, { sent = { metric = "push0_hedges_sent_count", dimensions = { stage = stage } } })
+        metrics   = merge({ accepted = local.reports["accepted"] }, { sent = { metric = "push0_hedges_sent_count", dimensions = { stage = stage } } })
         part      = "FILL(sent, 0)"
         whole     = "FILL(accepted, 0)"
         threshold = 10

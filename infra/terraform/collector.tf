@@ -20,12 +20,18 @@ data "aws_iam_policy_document" "collector" {
   }
   statement {
     sid     = "Send"
-    actions = ["sqs:SendMessage", "sqs:GetQueueUrl", "sqs:GetQueueAttributes"]
+    actions = ["sqs:SendMessage", "sqs:GetQueueUrl"]
     resources = concat(
       # A block whose root is verified becomes final by the collector, and releases the next.
       [for name in ["submissions.fifo", "finalized.fifo", "ranges", "timers", "poison"] : local.queue_arns[name]],
       [for name in flatten(values(local.work_queues)) : local.queue_arns[name]],
     )
+  }
+  # A timer looks whether a task still lies in its queue.
+  statement {
+    sid       = "Count"
+    actions   = ["sqs:GetQueueAttributes"]
+    resources = [for name in flatten(values(local.work_queues)) : local.queue_arns[name]]
   }
   statement {
     sid       = "Blobs"

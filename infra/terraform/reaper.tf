@@ -19,7 +19,7 @@ data "aws_iam_policy_document" "reaper" {
   }
   statement {
     sid     = "Send"
-    actions = ["sqs:SendMessage", "sqs:GetQueueUrl", "sqs:GetQueueAttributes"]
+    actions = ["sqs:SendMessage", "sqs:GetQueueUrl"]
     resources = concat(
       [for name in ["submissions.fifo", "finalized.fifo", "ranges", "timers"] : local.queue_arns[name]],
       [for name in flatten(values(local.work_queues)) : local.queue_arns[name]],
@@ -29,14 +29,9 @@ data "aws_iam_policy_document" "reaper" {
   statement {
     sid     = "Count"
     actions = ["sqs:GetQueueUrl", "sqs:GetQueueAttributes"]
-    resources = [
-      for name in concat(["results", "verdicts", "ranges"], flatten(values(local.work_queues))) : local.queue_arns["${name}-dlq"]
-    ]
-  }
-  statement {
-    sid       = "CountReports"
-    actions   = ["sqs:GetQueueUrl", "sqs:GetQueueAttributes"]
-    resources = [local.queue_arns["results"], local.queue_arns["verdicts"]]
+    resources = flatten([
+      for name in concat(["results", "verdicts", "ranges"], flatten(values(local.work_queues))) : [local.queue_arns[name], local.queue_arns["${name}-dlq"]]
+    ])
   }
   statement {
     sid       = "LookAndDelete"
@@ -62,8 +57,13 @@ data "aws_iam_policy_document" "reaper" {
   }
   statement {
     sid       = "List"
-    actions   = ["s3:ListBucket", "s3:ListBucketVersions"]
+    actions   = ["s3:ListBucket"]
     resources = values(local.blobs)
+  }
+  statement {
+    sid       = "ListVersions"
+    actions   = ["s3:ListBucketVersions"]
+    resources = [local.blobs["witnesses"]]
   }
 }
 

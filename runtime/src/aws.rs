@@ -11,6 +11,7 @@ mod error;
 mod imds;
 mod lineage;
 mod ports;
+pub mod record;
 mod s3;
 mod sqs;
 

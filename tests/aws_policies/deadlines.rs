@@ -6,7 +6,6 @@ use std::sync::Arc;
 use push0_core::message::{TimerKind, queue};
 use push0_core::record::{Finality, Late, control_key, demoted_key};
 use push0_core::{Class, Millis, Node};
-use push0_functions::Reaper;
 use push0_gpu_worker::task::Settled;
 use push0_runtime::clock_manual::ManualClock;
 use push0_runtime::host::Function as _;
@@ -162,7 +161,7 @@ async fn a_deadline_beyond_sqs_longest_delay_takes_several_messages_and_a_lost_o
     let missed = async |number| place.block(number).await.missed.map(|missed| missed.then);
     assert_eq!((missed(1).await, missed(2).await), (Some(Late::Continue), None));
     // Nobody was told of block 2.
-    Reaper::new(place.context.clone()).turn().await;
+    place.reaper().turn().await;
     assert_eq!(missed(2).await, Some(Late::Continue));
     assert_eq!(place.block(2).await.status.name(), "proving");
 }

@@ -7,9 +7,11 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use push0_core::topology::Topology;
-use push0_runtime::aws::{Connection, S3Blobs, Sqs, emulator, http_client};
+use push0_runtime::aws::{Connection, S3Blobs, Sqs, emulator, http_client, record};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+
+use crate::calls::Record;
 
 use super::installation::{program, signal, tree_of, wait_until};
 
@@ -18,6 +20,7 @@ pub const SECRET_KEY: &str = "emulated-secret-access-key";
 pub const SESSION_TOKEN: &str = "emulated-session-token";
 
 pub struct Cloud {
+    record: Record,
     pub directory: tempfile::TempDir,
     /// The emulator's: it keeps accounts apart.
     account: String,
@@ -64,7 +67,8 @@ impl Cloud {
             let content = content.replace("{prefix}", &prefix);
             fs::write(directory.path().join(name), content).expect("the directory is writable");
         }
-        Self { directory, account, prefix, endpoint, processes: Vec::new(), log: None }
+        let record = Record::new(directory.path());
+        Self { directory, account, prefix, endpoint, processes: Vec::new(), record, log: None }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -83,6 +87,7 @@ impl Cloud {
             .env("AWS_REGION", "us-east-1")
             .env("PUSH0_AWS_ENDPOINT", &self.endpoint)
             .env("PUSH0_CONNECT", "aws")
+            .env(record::FILE, self.record.file())
             .env("PUSH0_ECHO_LOG", self.path("invocations"))
             .env("PUSH0_ECHO_STATE", self.path("echo-state"));
         command
@@ -150,7 +155,7 @@ impl Cloud {
         self.processes.len()
     }
 
-    async fn connection(&self) -> Connection {
+    pub async fn connection(&self) -> Connection {
         emulator::connect(&self.endpoint, &self.account, http_client()).await
     }
 

@@ -138,7 +138,7 @@ pub enum Site {
         port: u16,
     },
     #[cfg(feature = "aws")]
-    Emulator { cloud: Cloud, emulator: Mutex<Emulator>, port: u16, runtime: tokio::runtime::Runtime },
+    Emulator { cloud: Box<Cloud>, emulator: Mutex<Emulator>, port: u16, runtime: tokio::runtime::Runtime },
 }
 
 impl Site {
@@ -168,7 +168,7 @@ impl Site {
                 cloud.cli_ok(&["bootstrap", "--visibility-s", &VISIBILITY_S.to_string()]);
                 let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
                 let runtime = runtime.expect("a runtime can be made");
-                Self::Emulator { cloud, emulator: Mutex::new(emulator), port, runtime }
+                Self::Emulator { cloud: Box::new(cloud), emulator: Mutex::new(emulator), port, runtime }
             }
             #[cfg(not(feature = "aws"))]
             Ground::Emulator => panic!("built without the feature `aws`"),

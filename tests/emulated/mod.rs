@@ -13,11 +13,12 @@ use push0_core::message::{ChainMessage, Submission, TimerMessage, queue};
 use push0_core::record::{BlobRef, BlockRow, NodeView, OutboxRow, RowKey, Versioned};
 use push0_core::topology::Topology;
 use push0_core::{BlockHash, ChainId, Millis, Node, RunId, Sha256};
-use push0_functions::{Collector, Dispatcher};
+use push0_functions::{Collector, Dispatcher, Reaper};
 use push0_runtime::aws::calls::{Call, Calls};
-use push0_runtime::aws::{emulator, http_client, ports};
+use push0_runtime::aws::{Connection, emulator, http_client, ports};
 use push0_runtime::drive::Context;
 use push0_runtime::host::{self, Function, Waiting};
+use push0_runtime::http::Ports;
 use push0_runtime::port::{Clock, Delivery, Key, Outgoing, Row};
 use push0_runtime::settings::{Settings, Sources};
 use push0_runtime::wiring;
@@ -25,6 +26,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::calls::Record;
 use crate::pipelines::{NO_PROVER, four_stages};
 
 pub use worker::{Script, Worker};
@@ -45,6 +47,10 @@ pub struct Emulated {
     pub context: Context,
     /// What functions and workers asked of the emulator.
     pub calls: Calls,
+    connection: Connection,
+    record: Record,
+    /// Where the record is.
+    _directory: tempfile::TempDir,
     running: JoinSet<()>,
     stop: watch::Sender<bool>,
 }
@@ -62,17 +68,32 @@ impl Emulated {
         let (catalog, topology, calls) = (Arc::new(settings.catalog), Topology::built_in(), Calls::default());
         let connection = emulator::connect(&emulator::ministack(), &emulator::account(), http_client()).await;
         emulator::install(&connection, &topology, &catalog.pools()).await.expect("the emulator has room");
-        let ports = ports(&connection.intercepted(calls.interceptor()), &topology);
-        let context = Context::new(ports.queue, ports.table, ports.blobs, clock, catalog).with_quiet(None);
-        Self { context, calls, running: JoinSet::new(), stop: watch::Sender::new(false) }
+        let connection = connection.intercepted(calls.interceptor());
+        let Ports { queue, table, blobs } = ports(&connection, &topology);
+        let context = Context::new(queue, table, blobs, clock, catalog).with_quiet(None);
+        let (running, stop, record) = (JoinSet::new(), watch::Sender::new(false), Record::new(directory.path()));
+        Self { context, calls, connection, record, _directory: directory, running, stop }
+    }
+
+    /// The ports as a role of the account has them.
+    fn ports_of(&self, role: &str) -> Ports {
+        ports(&self.connection.clone().recorded(self.record.file(), role), &Topology::built_in())
+    }
+
+    fn context_of(&self, function: &str) -> Context {
+        self.context.clone().with_ports(self.ports_of(function))
     }
 
     pub fn dispatcher(&self) -> Dispatcher {
-        Dispatcher::new(self.context.clone())
+        Dispatcher::new(self.context_of("dispatcher"))
     }
 
     pub fn collector(&self) -> Collector {
-        Collector::new(self.context.clone())
+        Collector::new(self.context_of("collector"))
+    }
+
+    pub fn reaper(&self) -> Reaper {
+        Reaper::new(self.context_of("reaper"))
     }
 
     /// Runs dispatcher and collector as `push0 serve` does, each as `dress` makes of it, until the test is over.

@@ -10,6 +10,7 @@ use push0_core::{Class, Millis, Node, Pool, TaskId};
 use push0_gpu_worker::lease::Leases;
 use push0_gpu_worker::task::{self, Env, Limits, Settled, Store};
 use push0_gpu_worker::{Failure, Health, Job, Outcome, Prover, Watch};
+use push0_runtime::http::Ports;
 use push0_runtime::port::Delivery;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -97,8 +98,8 @@ pub struct Worker {
 impl Emulated {
     /// A worker that takes nothing by itself; its leases, of so many milliseconds, are kept until the test is over.
     pub fn worker(&mut self, name: &str, pool: &str, lease_ms: u64, script: &Arc<Script>) -> Worker {
-        let (queue, blobs, clock) =
-            (self.context.queue.clone(), self.context.blobs.clone(), self.context.clock.clone());
+        let (Ports { queue, blobs, .. }, clock) =
+            (self.ports_of(&format!("worker/{pool}")), self.context.clock.clone());
         let (starts, started) = task::starts();
         let leases = Leases::new(Millis(lease_ms));
         let env = Env {

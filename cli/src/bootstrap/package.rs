@@ -18,8 +18,14 @@ use crate::settings::{FILE, Settings, Sources};
 /// Tables of the configuration that functions read.
 const TABLES: [&str; 2] = ["chain", "retention"];
 /// Variables that overrule the file here, and have to there.
-const VARIABLES: [&str; 5] =
-    ["PUSH0_LOG", "PUSH0_GRACE_S", "PUSH0_KEEP_BLOCKS", "PUSH0_DELETE_WITNESSES", "PUSH0_FINALIZED_S"];
+const VARIABLES: [&str; 6] = [
+    "PUSH0_LOG",
+    "PUSH0_GRACE_S",
+    "PUSH0_KEEP_BLOCKS",
+    "PUSH0_DELETE_WITNESSES",
+    "PUSH0_FINALIZED_S",
+    push0_runtime::aws::record::FILE,
+];
 
 pub(super) struct Package<'a> {
     pub(super) function: &'a FunctionSpec,

@@ -6,7 +6,7 @@ use push0_runtime::settings::AwsSettings;
 const UNKNOWN: &str = "ACCOUNT";
 
 #[derive(Debug, Clone)]
-pub(super) struct Place {
+pub(crate) struct Place {
     settings: AwsSettings,
     partition: String,
     region: String,
@@ -14,60 +14,64 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn new(settings: AwsSettings, region: &str) -> Self {
+    pub(crate) fn new(settings: AwsSettings, region: &str) -> Self {
         Self { settings, partition: "aws".to_owned(), region: region.to_owned(), account: None }
     }
 
-    /// A queue's ARN names partition and account.
-    pub(super) fn learn(&mut self, queue_arn: &str) {
-        let parts: Vec<&str> = queue_arn.split(':').collect();
-        if let ["arn", partition, "sqs", _, account, _] = parts[..] {
+    /// A queue's ARN, and a caller's, names partition and account.
+    pub(crate) fn learn(&mut self, arn: &str) {
+        let parts: Vec<&str> = arn.split(':').collect();
+        if let ["arn", partition, "sqs" | "iam" | "sts", _, account, _] = parts[..] {
             (self.partition, self.account) = (partition.to_owned(), Some(account.to_owned()));
         }
     }
 
-    pub(super) fn settings(&self) -> &AwsSettings {
+    pub(crate) fn settings(&self) -> &AwsSettings {
         &self.settings
     }
 
-    pub(super) fn region(&self) -> &str {
+    pub(crate) fn region(&self) -> &str {
         &self.region
     }
 
-    pub(super) fn account(&self) -> Option<&str> {
+    pub(crate) fn account(&self) -> Option<&str> {
         self.account.as_deref()
     }
 
-    pub(super) fn is_emulator(&self) -> bool {
+    pub(crate) fn is_emulator(&self) -> bool {
         self.settings.endpoint.is_some()
     }
 
-    pub(super) fn name(&self, resource: &str) -> String {
+    pub(crate) fn name(&self, resource: &str) -> String {
         self.settings.name(resource)
     }
 
-    pub(super) fn account_or_unknown(&self) -> &str {
+    pub(crate) fn account_or_unknown(&self) -> &str {
         self.account.as_deref().unwrap_or(UNKNOWN)
     }
 
-    pub(super) fn queue_arn(&self, queue: &str) -> String {
+    pub(crate) fn queue_arn(&self, queue: &str) -> String {
         self.regional("sqs", &self.name(queue))
     }
 
-    pub(super) fn function_arn(&self, function: &str) -> String {
+    pub(crate) fn table_arn(&self, table: &str) -> String {
+        self.regional("dynamodb", &format!("table/{}", self.name(table)))
+    }
+
+    pub(crate) fn function_arn(&self, function: &str) -> String {
         self.regional("lambda", &format!("function:{}", self.name(function)))
     }
 
-    pub(super) fn rule_arn(&self, rule: &str) -> String {
+    pub(crate) fn rule_arn(&self, rule: &str) -> String {
         self.regional("events", &format!("rule/{}", self.name(rule)))
     }
 
-    pub(super) fn bucket_arn(&self, bucket: &str) -> String {
+    pub(crate) fn bucket_arn(&self, bucket: &str) -> String {
         format!("arn:{}:s3:::{}", self.partition, self.name(bucket))
     }
 
     /// The role a function has where no role was named: emulators look at its form only.
-    pub(super) fn some_role(&self, function: &str) -> String {
+    pub(crate) fn some_role(&self, function: &str) -> String {
         format!("arn:{}:iam::{}:role/{}", self.partition, self.account_or_unknown(), self.name(function))
     }
 
@@ -91,5 +95,7 @@ mod tests {
         assert_eq!(place.rule_arn("reaper"), "arn:aws-cn:events:cn-north-1:123456789012:rule/push0-reaper");
         place.learn("nonsense");
         assert_eq!(place.account(), Some("123456789012"));
+        place.learn("arn:aws:sts::210987654321:assumed-role/operator/me");
+        assert_eq!(place.table_arn("state"), "arn:aws:dynamodb:cn-north-1:210987654321:table/push0-state");
     }
 }

@@ -20,6 +20,22 @@ use crate::settings::Settings;
 
 const DISPATCHER: &str = "dispatcher";
 const COLLECTOR: &str = "collector";
+const REAPER: &str = "reaper";
+
+/// What each function works with: in an account each has a role of its own.
+pub(crate) struct Contexts {
+    pub(crate) dispatcher: Context,
+    pub(crate) collector: Context,
+    /// The sweeper's, too.
+    pub(crate) reaper: Context,
+}
+
+impl Contexts {
+    /// Of every function by its name.
+    pub(crate) fn new(of: impl Fn(&'static str) -> Context) -> Self {
+        Self { dispatcher: of(DISPATCHER), collector: of(COLLECTOR), reaper: of(REAPER) }
+    }
+}
 
 /// The functions at work.
 pub(crate) struct Running(JoinSet<()>);
@@ -59,32 +75,34 @@ pub(super) fn reclaim(engine: &Engine, mappings: &[(&str, Mapping)]) -> anyhow::
     Ok(())
 }
 
-/// Starts the functions over a context's ports. `engine`: what nobody took from `finalized.fifo` expires there; elsewhere the queue
+/// Starts the functions. `engine`: what nobody took from `finalized.fifo` expires there; elsewhere the queue
 /// itself sees to that.
 pub(crate) fn start(
-    context: &Context,
+    contexts: &Contexts,
     mappings: Vec<(&'static str, Mapping)>,
     engine: Option<&Engine>,
     settings: &Settings,
     stopped: &watch::Receiver<bool>,
 ) -> Running {
     let mut tasks = JoinSet::new();
-    let dispatcher: Arc<dyn Function> = Arc::new(Dispatcher::new(context.clone()));
-    let collector: Arc<dyn Function> = Arc::new(Collector::new(context.clone()));
+    let Contexts { dispatcher, collector, reaper } = contexts;
+    let dispatching: Arc<dyn Function> = Arc::new(Dispatcher::new(dispatcher.clone()));
+    let collecting: Arc<dyn Function> = Arc::new(Collector::new(collector.clone()));
     let waiting = if engine.is_some() { Waiting::GivenUp } else { Waiting::RunsOut };
     for (name, mapping) in mappings {
-        let function = if name == DISPATCHER { &dispatcher } else { &collector };
+        let (function, context) =
+            if name == DISPATCHER { (&dispatching, dispatcher) } else { (&collecting, collector) };
         for _ in 0..pollers(&mapping.queue, settings.functions.concurrency) {
             let port = context.queue.clone();
             tasks.spawn(host::run(port, function.clone(), mapping.clone(), waiting, stopped.clone()));
         }
     }
-    let reaper = match engine {
-        Some(_) => Reaper::new(context.clone()),
-        None => Reaper::that_finds_uploads(context.clone()),
+    let reaping = match engine {
+        Some(_) => Reaper::new(reaper.clone()),
+        None => Reaper::that_finds_uploads(reaper.clone()),
     };
-    tasks.spawn(reap(reaper, settings.functions.reaper, stopped.clone()));
-    let sweeper = Sweeper::new(context.clone(), settings.retention);
+    tasks.spawn(reap(reaping, settings.functions.reaper, stopped.clone()));
+    let sweeper = Sweeper::new(reaper.clone(), settings.retention);
     let chains = settings.catalog.chains.keys().cloned().collect();
     let expiring = engine.map(|engine| Expiring { engine: engine.clone(), after: settings.finalized });
     tasks.spawn(sweep(sweeper, expiring, chains, settings.functions.reaper, stopped.clone()));

@@ -23,10 +23,9 @@ const AGAIN: Millis = Millis(2_000);
 const GROUP_TAG: &str = "aws:autoscaling:groupName";
 
 /// The account's queues and blobs; the lease thread has connections of its own, that nothing else can starve.
-pub(super) async fn backend(settings: &Settings) -> Backend {
+pub(super) async fn backend(settings: &Settings, pool: &Pool) -> Backend {
     let topology = Topology::built_in();
-    let connection = Connection::new(settings.aws.clone()).await;
-    let own = Connection::new(settings.aws.clone()).await;
+    let (connection, own) = (connection(settings, pool).await, connection(settings, pool).await);
     let sqs = Sqs::new(&connection);
     let ending = sqs.clone();
     Backend {
@@ -36,6 +35,11 @@ pub(super) async fn backend(settings: &Settings) -> Backend {
         queue: Arc::new(sqs),
         blobs: Arc::new(S3Blobs::new(&connection, &topology)),
     }
+}
+
+/// A connection of its own, as a worker of the pool.
+async fn connection(settings: &Settings, pool: &Pool) -> Connection {
+    Connection::new(settings.aws.clone()).await.acting_as(&format!("worker/{pool}"))
 }
 
 /// The instance this is, where it is to be heeded. Waits for its metadata for as long as they cannot be read: who does not know its
@@ -63,7 +67,7 @@ pub(super) async fn here(settings: &Settings, pool: &Pool, on_aws: bool) -> anyh
     };
     let hooks: Arc<dyn LifecycleHooks> = match &group {
         Some(name) => {
-            let connection = Connection::new(settings.aws.clone()).await;
+            let connection = connection(settings, pool).await;
             let group = Group {
                 name: name.clone(),
                 instance: id.clone(),

@@ -41,7 +41,7 @@ pub fn run(name: &'static str) -> ExitCode {
 
 async fn serve(name: &'static str, began: Millis) -> Result<(), Error> {
     let settings = settings()?;
-    let context = context(&settings).await;
+    let context = context(&settings, name).await;
     let function: Arc<dyn Function> = match name {
         "dispatcher" => Arc::new(Dispatcher::new(context.clone())),
         "collector" => Arc::new(Collector::new(context.clone())),
@@ -84,9 +84,9 @@ fn settings() -> Result<Settings, Error> {
 }
 
 /// The ports on AWS, with what is sent being counted.
-async fn context(settings: &Settings) -> Context {
+async fn context(settings: &Settings, name: &str) -> Context {
     let connection = Connection::new(settings.aws.clone()).await;
-    let connection = connection.intercepted(aws::without_lineage(&settings.aws));
+    let connection = connection.intercepted(aws::without_lineage(&settings.aws)).acting_as(name);
     let ports = aws::ports(&connection, &Topology::built_in());
     let catalog = Arc::new(settings.catalog.clone());
     let mut context = Context::new(ports.queue, ports.table, ports.blobs, Arc::new(SystemClock), catalog);

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use push0_core::chain::{ChainConfig, Mode, NamedPipeline, Outcome, Provers, Rest};
-use push0_core::message::{Submission, TaskMessage, TimerKind, TimerMessage, work_queue};
+use push0_core::message::{Report, ReportEvent, Submission, TaskMessage, TimerKind, TimerMessage, queue, work_queue};
 use push0_core::record::{BlobRef, LaneState, attribute, control_key};
 use push0_core::retention::Retention;
 use push0_core::topology::Topology;
-use push0_core::{BlockHash, Class, Epoch, Sha256, pipeline};
+use push0_core::{Attempt, BlockHash, Class, Epoch, Node, Sha256, TaskId, pipeline};
 use push0_runtime::clock_manual::ManualClock;
 use push0_runtime::drive::Catalog;
 use push0_runtime::engine::{Engine, EngineConfig, Location};
@@ -94,6 +94,17 @@ impl Fixture {
         chain::drive(&self.context, &self.chain, &event).await.unwrap().unwrap();
     }
 
+    /// A lane's block is split into so many segments.
+    async fn split(&self, lane: u16, segments: u32) {
+        let tag = self.block().await.runs[usize::from(lane)].pipeline.tag();
+        let task = TaskId { run: self.run(lane), tag, node: Node::SPLIT, attempt: Attempt::FIRST, copy: 0 };
+        let (manifest, header) = (blob("manifest"), blob("header"));
+        let event = ReportEvent::Split { manifest, segments, header, hash: BlockHash([1; 32]), parent_hash: None };
+        let worker = "trusted-0".parse().unwrap();
+        let report = Report { task, worker, by: None, at: self.clock.now(), handout: None, event };
+        block::on_report(&self.context, queue::VERDICTS, &report).await.unwrap();
+    }
+
     async fn block(&self) -> BlockRow {
         let at = RowKey::block(&self.chain, 1);
         let row = Table::get(&self.engine, &Key::new(at.partition, at.sort)).await.unwrap().unwrap();
@@ -131,6 +142,23 @@ async fn every_prover_gets_a_run_of_its_own_pipeline() {
     let _ = chain::drive(&fixture.context, &fixture.chain, &Event::Tick).await.unwrap();
     let again = fixture.engine.receive(&work, 10, Millis(0), Millis(60_000)).await.unwrap();
     assert_eq!(again.len(), 0, "and each once");
+}
+
+#[tokio::test]
+async fn the_reaper_tells_each_pool_what_others_will_have_ready_for_it() {
+    let fixture = fixture().await;
+    let soon = async || -> Vec<(String, Vec<f64>)> {
+        Reaper::new(fixture.context.clone()).turn().await;
+        let told = fixture.context.metrics.drain().into_iter().filter(|series| series.metric == Metric::TasksSoon);
+        told.map(|series| (series.labels[0].clone(), series.values)).collect()
+    };
+    let told = |trusted: f64| [("cpu".to_owned(), vec![0.0]), ("trusted".to_owned(), vec![trusted])];
+    assert_eq!(soon().await, told(0.0), "nothing is known before the block is split, and that is told");
+    fixture.split(0, 1).await;
+    fixture.split(2, 1).await;
+    assert_eq!(soon().await, told(2.0), "two verdicts wait for a leaf each");
+    fixture.engine.set_if(&fixture.run_key(2), attribute::FAILED, None, Some("no luck".into())).await.unwrap();
+    assert_eq!(soon().await, told(1.0));
 }
 
 #[tokio::test]

@@ -26,7 +26,9 @@ pub struct AutoScaling {
 
 impl AutoScaling {
     pub fn new(connection: &Connection, group: Group) -> Self {
-        Self { client: Client::new(&connection.sdk), group }
+        let mut config = aws_sdk_autoscaling::config::Builder::from(&connection.sdk);
+        config.set_interceptors(connection.interceptors());
+        Self { client: Client::from_conf(config.build()), group }
     }
 
     fn hook(&self, hook: Hook) -> &str {

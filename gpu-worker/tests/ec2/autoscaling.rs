@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 async fn client(endpoint: String) -> AutoScaling {
-    let connection = emulator::connect(&endpoint, &emulator::account(), http_client()).await;
+    let connection = emulator::connect(&endpoint, &emulator::account(), http_client()).await.acting_as("worker/gpu");
     let group = Group {
         name: "push0-gpu".to_owned(),
         instance: "i-0123456789abcdef0".to_owned(),

@@ -1,5 +1,5 @@
-//! Each role's policies, as Terraform would write them, against `iam.toml`: what the code uses is allowed, what must never be is not, and what is
-//! allowed besides is on the list with a reason.
+//! Each role's policies, as Terraform would write them: what was recorded of it (`recorded.toml`) is allowed, what must never be is not, and what is
+//! needed or allowed besides is in `iam.toml` with a reason.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,9 +10,11 @@ use crate::computed::{ACCOUNT, REGION, computed};
 use crate::module::Finding;
 use crate::plan::Resource;
 use crate::policy::{self, Decision, Statement, decide};
+use crate::recorded::Recording;
 use crate::relations::Installation;
+use crate::tree::Tree;
 
-const LIST: &str = include_str!("../iam.toml");
+const FILE: &str = "infra/check/iam.toml";
 const TRUSTED: &str = "trusted";
 
 /// Policies of AWS that a role may have, and why.
@@ -25,9 +27,49 @@ const OF_AWS: &[(&str, &str)] = &[
 #[serde(deny_unknown_fields)]
 struct Role {
     of: Of,
-    uses: Vec<Entry>,
+    needs: Vec<Entry>,
     may: Vec<Entry>,
     never: Vec<Entry>,
+}
+
+impl Role {
+    /// Whether there is a reason why it may, in places as a recording names them.
+    fn may_have(&self, action: &str, on: &str) -> bool {
+        let has = |listed: &String| match listed.starts_with("blobs ") {
+            true => on.starts_with(listed.as_str()),
+            false => ["{any}", "trusted", "{prover}"].iter().any(|pool| listed.replace("{any}", pool) == on),
+        };
+        let listed = self.needs.iter().chain(&self.may);
+        listed.into_iter().any(|entry| entry.actions.iter().any(|listed| listed == action) && entry.on.iter().any(has))
+    }
+}
+
+/// `iam.toml` and `recorded.toml`.
+#[derive(Debug)]
+pub struct Lists {
+    /// By their names.
+    roles: BTreeMap<String, Role>,
+    recorded: Recording,
+}
+
+impl Lists {
+    pub fn of(tree: &Tree) -> Result<Self, String> {
+        let roles = toml::from_str(tree.read(FILE).unwrap_or_default()).map_err(|error| format!("{FILE}: {error}"))?;
+        Ok(Self { roles, recorded: Recording::committed(tree)? })
+    }
+
+    /// What of a recording is neither in `recorded.toml` nor in `iam.toml` with a reason: on AWS it might be refused.
+    pub fn without(&self, recording: &Recording) -> Vec<String> {
+        let mut unlisted = Vec::new();
+        for role in recording.roles() {
+            let known: BTreeSet<_> = self.recorded.of_role(role).collect();
+            let may = |action: &str, on: &str| self.roles.get(role).is_some_and(|role| role.may_have(action, on));
+            let new =
+                recording.of_role(role).filter(|(action, on)| !known.contains(&(*action, *on)) && !may(action, on));
+            unlisted.extend(new.map(|(action, on)| format!("{role} called {action} on {on}")));
+        }
+        unlisted
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -54,18 +96,30 @@ struct Holder<'a> {
     role: &'a Resource,
     /// ARN of the group whose instances have it.
     group: Option<String>,
+    /// The documents.
+    policies: Vec<String>,
     statements: Vec<Statement>,
 }
 
+/// What a role's policies say, for somebody else to judge.
+#[derive(Debug)]
+pub struct Judgement {
+    pub role: String,
+    /// Documents in JSON.
+    pub policies: Vec<String>,
+    /// What was recorded, what there is a reason for and what must never be: actions on resources, and whether they are allowed.
+    pub decisions: BTreeMap<(String, String), bool>,
+}
+
 pub fn check(installation: &Installation<'_>) -> Vec<Finding> {
-    let list: BTreeMap<String, Role> = match toml::from_str(LIST) {
-        Ok(list) => list,
-        Err(error) => return vec![installation.remark(format!("infra/check/iam.toml: {error}"))],
+    let lists = match Lists::of(installation.tree) {
+        Ok(lists) => lists,
+        Err(error) => return vec![installation.remark(error)],
     };
     let mut findings = Vec::new();
-    for holder in holders(installation, &list, &mut findings) {
-        let Some(entry) = list.get(&holder.list) else { continue };
-        findings.extend(of_role(installation, &holder, entry));
+    for holder in holders(installation, &lists.roles, &mut findings) {
+        let Some(entry) = lists.roles.get(&holder.list) else { continue };
+        findings.extend(of_role(installation, &holder, entry, &lists.recorded));
     }
     findings.sort();
     findings.dedup();
@@ -82,13 +136,11 @@ fn holders<'a>(
         let role = installation.function(name).and_then(|function| function.text("role"));
         match role.and_then(|arn| installation.by_arn("aws_iam_role", &arn)) {
             None => findings.push(installation.remark(format!("function {name} has no role here"))),
-            Some(role) => holders.push(Holder {
-                list: name.clone(),
-                pool: None,
-                role,
-                group: None,
-                statements: statements(installation, role, findings),
-            }),
+            Some(role) => {
+                let (policies, statements) = policies(installation, role, findings);
+                let list = name.clone();
+                holders.push(Holder { list, pool: None, role, group: None, policies, statements });
+            }
         }
     }
     let mut served: BTreeSet<String> = BTreeSet::new();
@@ -97,7 +149,7 @@ fn holders<'a>(
             findings.push(template.finding("its instances have no role here"));
             continue;
         };
-        let statements = statements(installation, role, findings);
+        let (policies, statements) = policies(installation, role, findings);
         let mut pools = installation.pools.iter().map(ToString::to_string).filter(|pool| {
             let queue = arn_of_queue(installation, &format!("work-{pool}-bulk"));
             decide(&statements, "sqs:ReceiveMessage", &queue) == Decision::Allowed
@@ -107,7 +159,7 @@ fn holders<'a>(
                 served.insert(pool.clone());
                 let list = if pool == TRUSTED { TRUSTED } else { "worker" }.to_owned();
                 let group = group_of(installation, template);
-                holders.push(Holder { list, pool: Some(pool), role, group, statements });
+                holders.push(Holder { list, pool: Some(pool), role, group, policies, statements });
             }
             (None, _) => findings.push(role.finding("it may receive from no pool's queues")),
             (Some(one), Some(other)) => {
@@ -136,7 +188,12 @@ fn group_of(installation: &Installation<'_>, template: &Resource) -> Option<Stri
     computed(installation.of_type("aws_autoscaling_group").find(uses)?, "arn")
 }
 
-fn statements(installation: &Installation<'_>, role: &Resource, findings: &mut Vec<Finding>) -> Vec<Statement> {
+/// A role's documents, and their statements.
+fn policies(
+    installation: &Installation<'_>,
+    role: &Resource,
+    findings: &mut Vec<Finding>,
+) -> (Vec<String>, Vec<Statement>) {
     let name = role.text("name").unwrap_or_default();
     let mut texts: Vec<String> = Vec::new();
     for policy in
@@ -170,22 +227,51 @@ fn statements(installation: &Installation<'_>, role: &Resource, findings: &mut V
             Err(why) => findings.push(role.finding(why)),
         }
     }
-    statements
+    (texts, statements)
 }
 
-fn of_role(installation: &Installation<'_>, holder: &Holder<'_>, entry: &Role) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let places = |entries: &[Entry]| -> Vec<(String, String)> {
-        let place = |entry: &Entry| {
-            let resources: Vec<String> = entry.on.iter().flat_map(|on| resources(installation, holder, on)).collect();
-            let pairs = |action: &String| {
-                resources.iter().map(|resource| (action.clone(), resource.clone())).collect::<Vec<_>>()
-            };
-            entry.actions.iter().flat_map(pairs).collect::<Vec<_>>()
-        };
-        entries.iter().flat_map(place).collect()
+/// What each role's policies say of all that is on the lists.
+pub(crate) fn judgements(installation: &Installation<'_>) -> Result<Vec<Judgement>, String> {
+    let Lists { roles, recorded } = Lists::of(installation.tree)?;
+    let mut judgements = Vec::new();
+    for holder in holders(installation, &roles, &mut Vec::new()) {
+        let Some(entry) = roles.get(&holder.list) else { continue };
+        let listed = entry
+            .needs
+            .iter()
+            .chain(&entry.may)
+            .chain(&entry.never)
+            .flat_map(|entry| places(installation, &holder, entry));
+        let decisions = uses(installation, &holder, &recorded).into_iter().chain(listed).map(|(action, resource)| {
+            let is_allowed = decide(&holder.statements, &action, &resource) == Decision::Allowed;
+            ((action, resource), is_allowed)
+        });
+        let (decisions, role) = (decisions.collect(), holder.role.address.clone());
+        judgements.push(Judgement { role, policies: holder.policies, decisions });
+    }
+    Ok(judgements)
+}
+
+/// What was recorded of a role, as ARNs in the account.
+fn uses(installation: &Installation<'_>, holder: &Holder<'_>, recorded: &Recording) -> BTreeSet<(String, String)> {
+    let places = |(action, on): (&str, &str)| -> Vec<(String, String)> {
+        resources(installation, holder, on).into_iter().map(|resource| (action.to_owned(), resource)).collect()
     };
-    let uses = places(&entry.uses);
+    recorded.of_role(&holder.list).flat_map(places).collect()
+}
+
+/// Each action of an entry on each of its places.
+fn places(installation: &Installation<'_>, holder: &Holder<'_>, entry: &Entry) -> Vec<(String, String)> {
+    let resources: Vec<String> = entry.on.iter().flat_map(|on| resources(installation, holder, on)).collect();
+    let pairs =
+        |action: &String| resources.iter().map(|resource| (action.clone(), resource.clone())).collect::<Vec<_>>();
+    entry.actions.iter().flat_map(pairs).collect()
+}
+
+fn of_role(installation: &Installation<'_>, holder: &Holder<'_>, entry: &Role, recorded: &Recording) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let places = |entry: &Entry| places(installation, holder, entry);
+    let uses = uses(installation, holder, recorded);
     for (action, resource) in &uses {
         match decide(&holder.statements, action, resource) {
             Decision::Allowed => {}
@@ -197,46 +283,52 @@ fn of_role(installation: &Installation<'_>, holder: &Holder<'_>, entry: &Role) -
             }
         }
     }
-    for (action, resource) in places(&entry.never) {
+    for (action, resource) in entry.needs.iter().flat_map(places) {
+        if decide(&holder.statements, &action, &resource) != Decision::Allowed {
+            findings.push(holder.role.finding(format!("{action} on {resource} is needed and not allowed")));
+        }
+    }
+    for (action, resource) in entry.never.iter().flat_map(places) {
         if decide(&holder.statements, &action, &resource) == Decision::Allowed {
             findings.push(holder.role.finding(format!("{action} on {resource} must never be allowed, and is")));
         }
     }
-    let mut known = uses;
-    known.extend(places(&entry.may));
-    for entry in entry.may.iter().filter(|entry| entry.why.is_none()) {
-        findings.push(
-            holder.role.finding(format!("infra/check/iam.toml says of {:?} no reason why it may be", entry.actions)),
-        );
+    let mut known: Vec<(String, String)> = uses.iter().cloned().collect();
+    for entry in entry.needs.iter().chain(&entry.may) {
+        let places = places(entry);
+        let remark = |what: &str| holder.role.finding(format!("{FILE}: {:?} on {:?} {what}", entry.actions, entry.on));
+        if entry.why.is_none() {
+            findings.push(remark("may be, and it says no reason"));
+        }
+        if !places.is_empty() && places.iter().all(|place| uses.contains(place)) {
+            findings.push(remark("was recorded: it needs no reason"));
+        }
+        known.extend(places);
     }
-    findings.extend(
-        holder
-            .statements
-            .iter()
-            .filter(|statement| statement.allow)
-            .flat_map(|statement| extra(holder, statement, &known)),
-    );
+    let allowing = holder.statements.iter().filter(|statement| statement.allow);
+    findings.extend(allowing.flat_map(|statement| extra(holder, statement, &known)));
     findings
 }
 
-/// Actions and resources of a statement that nothing on the list needs.
+/// Actions of a statement, each on each of its resources, that nobody used and nothing gives a reason for.
 fn extra(holder: &Holder<'_>, statement: &Statement, known: &[(String, String)]) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let needed = |action: Option<&str>, resource: Option<&str>| {
-        known.iter().any(|(a, r)| {
-            action.is_none_or(|pattern| policy::matches_action(pattern, a))
-                && resource.is_none_or(|pattern| policy::matches(pattern, r))
-        })
-    };
-    let any_action =
-        |resource: &str| statement.actions.patterns.iter().any(|action| needed(Some(action), Some(resource)));
-    let any_resource =
-        |action: &str| statement.resources.patterns.iter().any(|resource| needed(Some(action), Some(resource)));
-    for action in statement.actions.patterns.iter().filter(|action| !any_resource(action)) {
-        findings.push(holder.role.finding(format!("{action} is allowed and not used ({})", statement.sid)));
-    }
-    for resource in statement.resources.patterns.iter().filter(|resource| !any_action(resource)) {
-        findings.push(holder.role.finding(format!("{resource} is allowed and not used ({})", statement.sid)));
+    for action in &statement.actions.patterns {
+        let resources: Vec<&String> = known
+            .iter()
+            .filter(|(known, _)| policy::matches_action(action, known))
+            .map(|(_, resource)| resource)
+            .collect();
+        if resources.is_empty() {
+            findings.push(holder.role.finding(format!("{action} is allowed and not used ({})", statement.sid)));
+            continue;
+        }
+        for pattern in &statement.resources.patterns {
+            if !resources.iter().any(|resource| policy::matches(pattern, resource)) {
+                let what = format!("{action} on {pattern} is allowed and not used ({})", statement.sid);
+                findings.push(holder.role.finding(what));
+            }
+        }
     }
     findings
 }
@@ -282,7 +374,10 @@ fn filled(installation: &Installation<'_>, holder: &Holder<'_>, name: &str) -> V
     let mut names = vec![name.to_owned()];
     let others: Vec<String> = all.iter().filter(|pool| **pool != own).cloned().collect();
     let classes = Class::ALL.map(|class| class.as_str().to_owned()).to_vec();
-    for (place, values) in [("{pool}", vec![own]), ("{other}", others), ("{any}", all), ("{class}", classes)] {
+    let provers: Vec<String> = all.iter().filter(|pool| *pool != TRUSTED).cloned().collect();
+    let places =
+        [("{pool}", vec![own]), ("{other}", others), ("{prover}", provers), ("{any}", all), ("{class}", classes)];
+    for (place, values) in places {
         names = names
             .iter()
             .flat_map(|name| match name.contains(place) {
@@ -292,4 +387,40 @@ fn filled(installation: &Installation<'_>, holder: &Holder<'_>, name: &str) -> V
             .collect();
     }
     names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_that_no_list_has_is_seen() {
+        let mut tree = Tree::default();
+        tree.insert("infra/check/recorded.toml", "[worker]\n\"sqs:SendMessage\" = [\"queue results\"]\n");
+        let may = "{ actions = [\"sqs:GetQueueUrl\"], on = [\"queue work-{any}-{class}\"], why = \"so\" }, { actions = [\"s3:GetObject\"], on = [\"blobs artifacts/\"], why = \"so\" }";
+        tree.insert(
+            "infra/check/iam.toml",
+            &format!("[worker]\nof = \"pool\"\nneeds = []\nmay = [{may}]\nnever = []\n"),
+        );
+        let lists = Lists::of(&tree).unwrap();
+        let without = |service: &str, operation: &str, on: &str| {
+            let line = format!(
+                "{{\"role\":\"worker/gpu\",\"service\":\"{service}\",\"operation\":\"{operation}\",\"part\":null,\"on\":\"{on}\"}}"
+            );
+            lists.without(&Recording::of_lines(&line).unwrap())
+        };
+        let none: [&str; 0] = [];
+        assert_eq!(without("SQS", "SendMessageBatch", "results"), none);
+        assert_eq!(without("SQS", "SendMessage", "verdicts"), ["worker called sqs:SendMessage on queue verdicts"]);
+        assert_eq!(
+            without("SQS", "GetQueueUrl", "work-trusted-bulk").len(),
+            1,
+            "a worker's own pool is not every pool"
+        );
+        assert_eq!(without("S3", "GetObject", "blobs/artifacts/cpu/1"), none);
+        assert_eq!(
+            without("S3", "GetObject", "blobs/control/demo/1"),
+            ["worker called s3:GetObject on blobs control/"]
+        );
+    }
 }

@@ -15,6 +15,7 @@ mod metric_math;
 mod module;
 mod plan;
 mod policy;
+mod recorded;
 mod references;
 mod relations;
 mod schema;
@@ -24,11 +25,12 @@ mod types;
 mod value;
 
 pub use computed::{ACCOUNT, REGION};
-pub use iam::check as iam;
+pub use iam::{Judgement, Lists, check as iam};
 pub use metric_math::evaluate;
 pub use module::{Finding, Kind, Module};
 pub use plan::{Plan, Resource, World};
 pub use policy::{Decision, Statement, decide, parse as parse_policy};
+pub use recorded::Recording;
 pub use relations::{Installation, check as relations};
 pub use schema::Schema;
 pub use tree::Tree;
@@ -70,6 +72,19 @@ fn installed(world: &World, dir: &str, root: &Module) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// What the roles' policies say in all installations of the root modules in a folder, which [`everything`] finds nothing wrong with.
+pub fn judgements(tree: Tree, schema: &Rc<Schema>, folder: &str) -> Result<Vec<Judgement>, String> {
+    let world = World::read(tree, Rc::clone(schema), "infra");
+    let mut judgements = Vec::new();
+    for (dir, root) in world.modules.iter().filter(|(dir, _)| dir.starts_with(folder)) {
+        let (resources, _) = Plan::of_root(&world, root, BTreeMap::new()).everything();
+        for installation in Installation::all(&world.tree, dir, &resources).map_err(|nothing| nothing.to_string())? {
+            judgements.extend(iam::judgements(&installation)?);
+        }
+    }
+    Ok(judgements)
 }
 
 /// Names, arguments and blocks of all modules, against the schema and each other.

@@ -1,5 +1,6 @@
 //! The way to AWS: credentials, region, HTTP, timeouts, retries.
 
+use std::path::Path;
 use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
@@ -12,6 +13,7 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_runtime_api::client::interceptors::SharedInterceptor;
 
 use super::error::Attempts;
+use super::record::{self, Recorder};
 use crate::settings::AwsSettings;
 
 /// What the adapters are made from. Clones share the HTTP client.
@@ -19,7 +21,7 @@ use crate::settings::AwsSettings;
 pub struct Connection {
     pub sdk: SdkConfig,
     pub settings: AwsSettings,
-    interceptor: Option<SharedInterceptor>,
+    interceptors: Vec<SharedInterceptor>,
     retries: Option<RetryPartition>,
 }
 
@@ -31,7 +33,7 @@ impl Connection {
 
     /// Over another HTTP client: one that fails on purpose.
     pub async fn over(settings: AwsSettings, http: SharedHttpClient) -> Self {
-        Self { sdk: loader(&settings, http).load().await, settings, interceptor: None, retries: None }
+        Self { sdk: loader(&settings, http).load().await, settings, interceptors: Vec::new(), retries: None }
     }
 
     /// Of an emulator, where the access key is the account: nothing is read from the environment. All clients of a process draw their
@@ -40,17 +42,34 @@ impl Connection {
         let credentials = Credentials::from_keys(account, "emulator", None);
         let loader = loader(&settings, http).region(Region::from_static("us-east-1")).credentials_provider(credentials);
         let retries = Some(RetryPartition::custom(account.to_owned()).build());
-        Self { sdk: loader.load().await, settings, interceptor: None, retries }
+        Self { sdk: loader.load().await, settings, interceptors: Vec::new(), retries }
     }
 
-    /// Every call passes through `interceptor`: to be counted.
+    /// Every call passes through `interceptor`, too: to be counted.
     pub fn intercepted(mut self, interceptor: SharedInterceptor) -> Self {
-        self.interceptor = Some(interceptor);
+        self.interceptors.push(interceptor);
         self
     }
 
-    fn interceptors(&self) -> impl Iterator<Item = SharedInterceptor> {
-        std::iter::once(SharedInterceptor::new(Attempts)).chain(self.interceptor.clone())
+    /// What is called is called as this role: a function's name, or `worker/POOL`. It is recorded where [`record::FILE`] names a file. Panics
+    /// where that cannot be written: a test that wants a record shall not pass without.
+    pub fn acting_as(self, role: &str) -> Self {
+        match std::env::var_os(record::FILE).filter(|file| !file.is_empty()) {
+            Some(file) => self.recorded(Path::new(&file), role),
+            None => self,
+        }
+    }
+
+    /// [`Self::acting_as`], in this file.
+    pub fn recorded(self, file: &Path, role: &str) -> Self {
+        let recorder = Recorder::new(file, role, &self.settings.prefix);
+        let recorder = recorder.unwrap_or_else(|error| panic!("{} ({}): {error}", record::FILE, file.display()));
+        self.intercepted(recorder.interceptor())
+    }
+
+    /// What every client is given that is made from [`Self::sdk`].
+    pub fn interceptors(&self) -> impl Iterator<Item = SharedInterceptor> {
+        std::iter::once(SharedInterceptor::new(Attempts)).chain(self.interceptors.iter().cloned())
     }
 
     pub fn sqs(&self) -> aws_sdk_sqs::Client {

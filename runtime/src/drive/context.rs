@@ -9,6 +9,7 @@ use push0_core::transition::{Observer, Pair};
 use push0_core::{ChainId, Millis, PipelineDigest, Pool};
 
 use super::plans::Plans;
+use crate::http::Ports;
 use crate::metrics::Metrics;
 use crate::port::{Blobs, Clock, Queue, Table};
 
@@ -62,6 +63,12 @@ impl Context {
     ) -> Self {
         let (metrics, plans) = (Arc::default(), Arc::default());
         Self { queue, table, blobs, clock, catalog, metrics, quiet: Some(QUIET), began: None, observer: None, plans }
+    }
+
+    /// The same over other ports: for a function with a role of its own.
+    pub fn with_ports(self, ports: Ports) -> Self {
+        let Ports { queue, table, blobs } = ports;
+        Self { queue, table, blobs, ..self }
     }
 
     pub fn with_quiet(self, quiet: Option<Millis>) -> Self {
