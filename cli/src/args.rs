@@ -196,6 +196,10 @@ pub struct Worker {
     /// which is off but with --connect aws on a machine of EC2's].
     #[arg(long, value_name = "MODE")]
     pub ec2: Option<String>,
+    /// Whether to have a slot for each GPU of this machine instead of --slots: auto (where there are some), on, off [env: PUSH0_GPU]
+    /// [default: off].
+    #[arg(long, value_name = "MODE")]
+    pub gpu: Option<String>,
 }
 
 #[derive(Debug, Args)]

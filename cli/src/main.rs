@@ -77,7 +77,10 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Worker(args) => {
             let sources = Sources::new(args.config.clone()).for_worker();
-            let sources = sources.flag("workers.slots", args.slots).flag("ec2.mode", args.ec2.as_ref());
+            let sources = sources
+                .flag("workers.slots", args.slots)
+                .flag("ec2.mode", args.ec2.as_ref())
+                .flag("gpu.mode", args.gpu.as_ref());
             worker::run(args, &location, &settings(&sources)?).await
         }
         Command::Bootstrap(args) => {

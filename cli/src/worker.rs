@@ -12,12 +12,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use push0_core::pipeline::ProverCommand;
 use push0_core::{ErrorCode, Millis, Pool, Principal, ProverName, WorkerId};
-use push0_gpu_worker::ec2::Instance;
-use push0_gpu_worker::{Limits, WorkerConfig, WorkerError, find_program};
+use push0_gpu_worker::ec2::{Instance, self_tests};
+use push0_gpu_worker::{Limits, WorkerConfig, WorkerError, find_program, gpu};
 use push0_runtime::http::Introduction;
 use push0_runtime::port::{Blobs, Clock as _, Queue, SystemClock};
 #[cfg(not(feature = "aws"))]
 use push0_runtime::settings::Ec2Mode;
+use push0_runtime::settings::{Gpu, GpuMode};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
@@ -45,6 +46,8 @@ pub async fn run(args: &args::Worker, location: &Where, settings: &Settings) -> 
     let program = program.to_str().context("the path of this program is not UTF-8")?;
     let config = WorkerConfig {
         slots: settings.workers.slots,
+        gpus: gpus(&settings.gpu).filter(|_| !args.pool.is_trusted()),
+        self_tests: self_tests(settings.catalog.pipelines.values(), &args.pool),
         lease: settings.workers.lease,
         drain_grace: settings.workers.drain,
         turn_every: settings.workers.turn_every,
@@ -76,6 +79,20 @@ pub async fn run(args: &args::Worker, location: &Where, settings: &Settings) -> 
             .next("nothing: other workers take them; start this one again when it may work")
             .into()),
     }
+}
+
+/// How the GPUs of this machine are used, where they are.
+fn gpus(settings: &Gpu) -> Option<gpu::Rules> {
+    let Gpu { mode, library, look_every, log_every, self_test, again_every } = settings.clone();
+    (mode != GpuMode::Off).then(|| gpu::Rules {
+        demanded: mode == GpuMode::On,
+        library,
+        visible: std::env::var("CUDA_VISIBLE_DEVICES").ok(),
+        look_every,
+        log_every,
+        self_test,
+        again_every,
+    })
 }
 
 /// Provers run as the same user, who could otherwise read this process's environment and memory (`/proc/PID/environ`, ptrace): there may be a
@@ -195,6 +212,10 @@ fn explain(error: &WorkerError) -> Trouble {
         WorkerError::Thread(_) => {
             ("look at the limits of this user (`ulimit -u`) and the machine's memory", ErrorCode::HelperFailed)
         }
+        WorkerError::NoGpu(_) => (
+            "look at the driver (`nvidia-smi`) and at CUDA_VISIBLE_DEVICES; `--gpu auto` works without a GPU, too",
+            ErrorCode::GpuMissing,
+        ),
         WorkerError::SelfTest { .. } => (
             "see what the prover says; `push0 prover check` runs it as a worker does. On EC2 the instance is given back to its group",
             ErrorCode::SelfTestFailed,

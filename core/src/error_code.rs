@@ -102,6 +102,8 @@ catalogue! {
     MetadataUnreadable = 119, "the metadata of the EC2 instance cannot be read";
     HookNotCompleted = 120, "the Auto Scaling group cannot be answered";
     ProverOutOfMemory = 121, "the prover ran out of memory";
+    DeviceFailed = 122, "a worker's GPU failed";
+    GpuMissing = 123, "the worker finds no GPU";
 
     BadConfiguration = 201, "the configuration has mistakes";
     BadSubmission = 202, "the submission file is not as it should be";

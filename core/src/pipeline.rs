@@ -340,6 +340,9 @@ pub struct ProverCommand {
     /// Address-space limit of the prover's process, in MiB; none by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_limit_mib: Option<u64>,
+    /// Device memory that each of its tasks needs, in MiB: on a GPU that has less none is begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_memory_mib: Option<u64>,
     /// Whether the prover's process may use the network; it may by default. Without it there is not even a loopback of its own.
     #[serde(default = "granted", skip_serializing_if = "is_granted")]
     pub network: bool,
@@ -356,7 +359,7 @@ fn is_granted(network: &bool) -> bool {
 impl ProverCommand {
     /// Without limits.
     pub fn new(form: Form, command: Vec<String>) -> Self {
-        Self { form, command, memory_limit_mib: None, network: true }
+        Self { form, command, memory_limit_mib: None, gpu_memory_mib: None, network: true }
     }
 }
 

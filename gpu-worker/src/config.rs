@@ -8,6 +8,8 @@ use push0_core::pipeline::ProverCommand;
 use push0_core::{Class, Millis, Pool, ProverName, WorkerId};
 use push0_runtime::port::{Blobs, Queue};
 
+use crate::ec2::SelfTest;
+use crate::gpu;
 use crate::task::Limits;
 
 #[derive(Clone)]
@@ -16,8 +18,12 @@ pub struct WorkerConfig {
     pub pool: Pool,
     /// The classes whose tasks are taken.
     pub classes: Vec<Class>,
-    /// Tasks proven at a time; each slot has provers of its own.
+    /// Tasks proven at a time; each slot has provers of its own. With GPUs there are as many as those.
     pub slots: usize,
+    /// Whether there is a slot for each GPU.
+    pub gpus: Option<gpu::Rules>,
+    /// What the provers of a slot must do before it is brought back whose device failed.
+    pub self_tests: Vec<SelfTest>,
     pub provers: BTreeMap<ProverName, ProverCommand>,
     /// Inputs and outputs of the tasks in hand are below `{scratch}/{id}`, which is emptied at the start.
     pub scratch: PathBuf,
@@ -48,6 +54,8 @@ impl WorkerConfig {
             pool,
             classes: Class::ALL.to_vec(),
             slots: 1,
+            gpus: None,
+            self_tests: Vec::new(),
             provers,
             scratch,
             lease: Millis::from_secs(15),

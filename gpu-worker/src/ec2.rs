@@ -42,6 +42,7 @@ use crate::worker::{WorkerError, Workshop};
 #[cfg(feature = "aws")]
 pub use self::autoscaling::{AutoScaling, Group};
 pub use self::hooks::{Answer, Completion, Hook, LifecycleHooks, NoGroup};
+pub(crate) use self::self_test::run as try_provers;
 pub use self::self_test::{SelfTest, self_tests};
 
 /// The instance this worker runs on.

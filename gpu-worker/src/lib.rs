@@ -8,6 +8,7 @@
 
 mod config;
 pub mod ec2;
+pub mod gpu;
 mod intake;
 pub mod lease;
 mod pace;

@@ -32,6 +32,7 @@ use crate::lease::{End, Held, Leases};
 
 pub use executable::{EXECUTABLE, digest as executable_digest};
 pub use onlooker::{Onlooker, Seen};
+pub(crate) use process::VISIBLE_DEVICES;
 pub use process::{Launcher, find_program};
 pub use rig::Rig;
 pub use warm::Provers;

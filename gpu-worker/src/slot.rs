@@ -12,6 +12,8 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::{debug, error, info, warn};
 
+use crate::ec2::SelfTest;
+use crate::gpu::{self, Gpu};
 use crate::intake::{Intake, Place, Taken};
 use crate::pace::Paces;
 use crate::prover::Provers;
@@ -83,10 +85,32 @@ async fn time_is_up(mut phase: watch::Receiver<Phase>, clock: &dyn Clock) {
     }
 }
 
+/// The device that a slot's provers work with, and what it must do once it has failed.
+pub(crate) struct OnDevice {
+    pub(crate) gpu: Gpu,
+    pub(crate) rules: gpu::Rules,
+    pub(crate) tests: Vec<SelfTest>,
+}
+
+impl OnDevice {
+    /// Completes, with what is reported of the task in hand, when the device fails.
+    async fn failed(device: Option<&Self>) -> Proved {
+        match device {
+            Some(Self { gpu, .. }) => gpu.blame(&gpu.failed().await, "the prover was killed"),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn is_sound(device: Option<&Self>) -> bool {
+        device.is_none_or(|device| device.gpu.failure().is_none())
+    }
+}
+
 pub(crate) struct Slot {
     pub(crate) env: Arc<Env>,
     pub(crate) intake: Arc<Intake>,
     pub(crate) provers: Provers,
+    pub(crate) device: Option<OnDevice>,
     pub(crate) prefetch: bool,
     pub(crate) linger: Millis,
     pub(crate) phase: watch::Receiver<Phase>,
@@ -112,12 +136,23 @@ impl Slot {
                 until(self.phase.clone(), |phase| !matches!(phase, Phase::Paused { .. })).await;
                 continue;
             }
+            if !OnDevice::is_sound(self.device.as_ref()) {
+                if let Some(fetch) = next.take() {
+                    closing.spawn(fetch.give_back(Arc::clone(&self.env)));
+                }
+                self.mend().await;
+                continue;
+            }
             let ahead = next.take();
             let was_ahead = ahead.is_some();
             let mut fetch = ahead.unwrap_or_else(|| Fetch::start(&self.env, &self.intake));
             let fetched = tokio::select! {
                 biased;
                 () = closed(self.phase.clone()) => {
+                    closing.spawn(fetch.give_back(Arc::clone(&self.env)));
+                    continue;
+                }
+                _ = OnDevice::failed(self.device.as_ref()) => {
                     closing.spawn(fetch.give_back(Arc::clone(&self.env)));
                     continue;
                 }
@@ -130,7 +165,12 @@ impl Slot {
             self.intake.begins(place);
             last = Some(place);
             let mut receiving = None;
-            let proved = self.prove(&current, &mut next, &mut receiving, &mut closing).await;
+            let mut proved = self.prove(&current, &mut next, &mut receiving, &mut closing).await;
+            if let Some(device) = &mut self.device
+                && let Some(judged) = proved.take()
+            {
+                proved = Some(device.gpu.judge(judged, &*self.env.clock).await);
+            }
             let env = Arc::clone(&self.env);
             closing.spawn(async move {
                 match (proved, receiving) {
@@ -171,6 +211,16 @@ impl Slot {
         self.provers.close().await;
     }
 
+    /// Completes when the device of this slot has passed its test, or no work is to be taken any more.
+    async fn mend(&mut self) {
+        let Some(OnDevice { gpu, rules, tests }) = &mut self.device else { return };
+        tokio::select! {
+            biased;
+            () = closed(self.phase.clone()) => {}
+            () = gpu::until_passed(gpu, rules, tests, &mut self.provers, &self.env) => {}
+        }
+    }
+
     /// What is to be proven now: the task that was fetched, or a more urgent one that has come since; then the other is the next.
     async fn unless_more_urgent(
         &self,
@@ -206,6 +256,8 @@ impl Slot {
         if self.prefetch && next.is_none() && *self.phase.borrow() == Phase::Running {
             *next = Some(Fetch::start(&self.env, &self.intake));
         }
+        let device = self.device.as_ref();
+        let mut failed = pin!(OnDevice::failed(device));
         let mut proving = pin!(task::prove(env, current, &mut self.provers));
         let mut suspect = pin!(task::until_suspect(env, current));
         let mut closed = pin!(closed(self.phase.clone()));
@@ -217,6 +269,8 @@ impl Slot {
                     self.paces.learn(current, &proved, env.clock.now());
                     return Some(proved);
                 }
+                // What it was proving is dropped, and with it the prover.
+                failed = &mut failed => return Some(failed),
                 () = &mut suspect, if next.is_some() => {
                     debug!(task = %current.task().id, "slow: nothing is kept waiting behind it");
                 }

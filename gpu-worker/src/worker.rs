@@ -19,12 +19,13 @@ use tokio::task::JoinSet;
 use tracing::info;
 
 use crate::config::WorkerConfig;
+use crate::gpu::{self, Gpu, Gpus};
 use crate::intake::Intake;
 use crate::lease::Leases;
 use crate::pace::Paces;
 use crate::prover::{Launcher, Provers};
 use crate::retry::Health;
-use crate::slot::{Phase, Slot};
+use crate::slot::{self, Phase, Slot};
 use crate::task::{Env, Store, send_starts, starts};
 
 /// Why a worker could not start, or go on.
@@ -36,6 +37,8 @@ pub enum WorkerError {
     Taken { id: String, path: PathBuf },
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
+    #[error("no GPU can be used: {0}")]
+    NoGpu(String),
     /// Of an EC2 instance: it would fail every task.
     #[error("{prover} failed its self-test, so that no task is taken: {message}")]
     SelfTest { prover: ProverName, message: String },
@@ -75,6 +78,7 @@ pub(crate) struct Workshop {
     env: Arc<Env>,
     intake: Arc<Intake>,
     paces: Arc<Paces>,
+    gpus: Option<Gpus>,
     scratch: PathBuf,
     _lock: File,
     _lease_thread: LeaseThread,
@@ -88,6 +92,7 @@ impl Workshop {
         blobs: Arc<dyn Blobs>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, WorkerError> {
+        let gpus = find_gpus(&config)?;
         let (scratch, lock) = own_scratch(&config)?;
         let launcher = Launcher::new(config.shim.clone()).map_err(WorkerError::Thread)?;
         let leases = Leases::new(config.lease);
@@ -111,7 +116,8 @@ impl Workshop {
         let announcing = Arc::clone(&env.clock);
         background.spawn(async move { send_starts(started, &*queue, &*announcing).await });
         let intake = Arc::new(Intake::new(queues(&config), config.turn_every));
-        info!(worker = %config.id, pool = %config.pool, slots = config.slots, queues = ?intake.queues(), "worker is up");
+        let slots = gpus.as_ref().map_or(config.slots, |gpus| gpus.devices().count());
+        info!(worker = %config.id, pool = %config.pool, slots, queues = ?intake.queues(), "worker is up");
         Ok(Self {
             commands: Arc::new(config.provers.clone()),
             config,
@@ -119,6 +125,7 @@ impl Workshop {
             env,
             intake,
             paces: Arc::default(),
+            gpus,
             scratch,
             _lock: lock,
             _lease_thread: lease_thread,
@@ -140,11 +147,27 @@ impl Workshop {
 
     /// Each slot's own, none started yet.
     pub(crate) fn provers(&self) -> Vec<Provers> {
-        let new = || {
+        let new = |launcher| {
             let (commands, clock) = (Arc::clone(&self.commands), Arc::clone(&self.env.clock));
-            Provers::new(commands, self.launcher.clone(), clock, self.config.warm_sessions)
+            Provers::new(commands, launcher, clock, self.config.warm_sessions)
         };
-        std::iter::repeat_with(new).take(self.config.slots.max(1)).collect()
+        match &self.gpus {
+            Some(gpus) => {
+                gpus.devices().map(|device| new(self.launcher.clone().on(Arc::new(device.clone())))).collect()
+            }
+            None => std::iter::repeat_with(|| new(self.launcher.clone())).take(self.config.slots.max(1)).collect(),
+        }
+    }
+
+    /// What the slots have in the order of their provers.
+    fn devices(&self) -> impl Iterator<Item = Option<slot::OnDevice>> {
+        let on = |(gpu, rules): (Gpu, &gpu::Rules)| slot::OnDevice {
+            gpu,
+            rules: rules.clone(),
+            tests: self.config.self_tests.clone(),
+        };
+        let gpus = self.gpus.as_ref().map(Gpus::slots).unwrap_or_default().into_iter();
+        gpus.zip(self.config.gpus.iter().cycle()).map(on).map(Some).chain(std::iter::repeat_with(|| None))
     }
 
     pub(crate) fn says_that_it_drains(&self) {
@@ -154,11 +177,12 @@ impl Workshop {
     /// Works, a slot for each of `provers`, until the phase is draining and everything is handed back or reported.
     pub(crate) async fn work(&self, provers: Vec<Provers>, phase: watch::Receiver<Phase>) -> Result<(), WorkerError> {
         let mut slots = JoinSet::new();
-        for provers in provers {
+        for (provers, device) in provers.into_iter().zip(self.devices()) {
             let slot = Slot {
                 env: Arc::clone(&self.env),
                 intake: Arc::clone(&self.intake),
                 provers,
+                device,
                 prefetch: self.config.prefetch,
                 linger: self.config.linger,
                 phase: phase.clone(),
@@ -171,6 +195,19 @@ impl Workshop {
         }
         info!(worker = %self.config.id, "worker is down");
         Ok(())
+    }
+}
+
+/// Those of this machine, where they are wanted.
+fn find_gpus(config: &WorkerConfig) -> Result<Option<Gpus>, WorkerError> {
+    let Some(rules) = &config.gpus else { return Ok(None) };
+    match Gpus::find(rules) {
+        Ok(gpus) => Ok(Some(gpus)),
+        Err(why) if rules.demanded => Err(WorkerError::NoGpu(why)),
+        Err(why) => {
+            info!(why, slots = config.slots, "no GPU is used");
+            Ok(None)
+        }
     }
 }
 

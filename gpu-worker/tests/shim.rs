@@ -65,6 +65,7 @@ async fn worker(dir: &Path) {
     let command = ["sh", "-c", &script].map(str::to_owned).to_vec();
     let endless = ProverCommand {
         memory_limit_mib: Some(4096),
+        gpu_memory_mib: None,
         network: !can_be_cut_off(),
         ..ProverCommand::new(Form::Exec, command)
     };

@@ -158,6 +158,18 @@ locals {
       }
     }
   ]...)
+  device_alarms = {
+    for pool in keys(var.pools) : "device-${pool}" => {
+      text       = "A GPU of the pool ${pool} failed under a task."
+      page       = "device-failed"
+      namespace  = var.prefix
+      metric     = "push0_device_failures_count"
+      threshold  = 0
+      dimensions = { pool = pool }
+      stat       = "Sum"
+      periods    = 1
+    }
+  }
   # A bug in push0, whichever it is.
   invariant_alarms = {
     for invariant in local.invariants : "invariant-${invariant}" => {
@@ -173,7 +185,8 @@ locals {
   }
 
   alarms = merge(
-    local.age_alarms, local.dead_letter_alarms, local.kept_alarms, local.chain_alarms, local.function_alarms, local.table_alarms, local.invariant_alarms,
+    local.age_alarms, local.dead_letter_alarms, local.kept_alarms, local.chain_alarms, local.function_alarms, local.table_alarms, local.device_alarms,
+    local.invariant_alarms,
   )
 }
 

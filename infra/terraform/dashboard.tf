@@ -25,6 +25,7 @@ locals {
       [for name in local.function_names : ["AWS/Lambda", "Throttles", "FunctionName", "${var.prefix}-${name}"]],
     ) },
     { title = "Failed attempts", stat = "Sum", metrics = [for kind in ["retryable", "permanent", "bad_input", "out_of_memory", "lost"] : [var.prefix, "push0_failures_count", "kind", kind]] },
+    { title = "GPUs that failed", stat = "Sum", metrics = [for pool in keys(var.pools) : [var.prefix, "push0_device_failures_count", "pool", pool]] },
     { title = "Reports", stat = "Sum", metrics = [for outcome in ["accepted", "failed", "noted", "ignored", "over"] : [var.prefix, "push0_reports_count", "outcome", outcome]] },
     { title = "Tasks soon ready", stat = "Maximum", metrics = [for pool in keys(var.pools) : [var.prefix, "push0_tasks_soon_count", "pool", pool]] },
   ]

@@ -79,6 +79,8 @@ metrics! {
         "workers' reports by what they led to: accepted, failed (another attempt, a revocation, the end of the block), noted, ignored, over";
     Failures = "push0_failures_count", Count, ["kind"],
         "failed attempts that led to another or to the block's end: retryable, permanent, bad_input, out_of_memory, lost";
+    DeviceFailures = "push0_device_failures_count", Count, ["pool"],
+        "failed attempts that led to another or to the block's end because a worker's GPU failed (P0-122), by the pool of the attempt";
     TasksMoved = "push0_tasks_moved_count", Count, ["chain"], "tasks moved to their stage's larger pool after out-of-memory";
     Quarantined = "push0_quarantined_count", Count, ["reason"],
         "blocks that failed at a task: attempts (used up), permanent, lost (with their workers), barred (nobody is left to take it), other";

@@ -52,6 +52,8 @@ pub struct Settings {
     pub aws: AwsSettings,
     /// How a worker learns of the EC2 instance it runs on.
     pub ec2: Ec2,
+    /// How a worker uses the GPUs of its machine.
+    pub gpu: Gpu,
     pub catalog: Catalog,
     /// Every prover of the configured pipelines.
     pub provers: BTreeMap<ProverName, ProverCommand>,
@@ -132,6 +134,45 @@ pub struct Ec2 {
 pub enum Ec2Mode {
     /// Where this machine says of itself that it is one of EC2's.
     Auto,
+    On,
+    Off,
+}
+
+/// A worker on a machine with GPUs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gpu {
+    pub mode: GpuMode,
+    /// NVML, by path or name.
+    pub library: String,
+    /// Between two looks at the devices.
+    pub look_every: Millis,
+    /// Between two lines of figures in the log.
+    pub log_every: Millis,
+    /// Program and arguments that must exit with 0 before a slot is brought back; empty: none.
+    pub self_test: Vec<String>,
+    /// Between two tries to bring a slot back.
+    pub again_every: Millis,
+}
+
+impl Default for Gpu {
+    fn default() -> Self {
+        Self {
+            mode: GpuMode::Off,
+            library: "libnvidia-ml.so.1".to_owned(),
+            look_every: Millis(1_000),
+            log_every: Millis::from_secs(60),
+            self_test: Vec::new(),
+            again_every: Millis::from_secs(30),
+        }
+    }
+}
+
+/// Whether a worker has a slot for each GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GpuMode {
+    /// Where there are some; else as if there were no such setting.
+    Auto,
+    /// Without any the worker does not start.
     On,
     Off,
 }
@@ -241,6 +282,21 @@ impl Settings {
             drain: Millis::from_secs(reader.integer("ec2.drain_s", 0..=172_800).unwrap_or(3_600)),
             leaves_on_rebalance: reader.one_of("ec2.rebalance", &["drain", "ignore"]) != Some("ignore"),
         };
+        let usual = Gpu::default();
+        let gpu = Gpu {
+            mode: match reader.one_of("gpu.mode", &["auto", "on", "off"]) {
+                Some("auto") => GpuMode::Auto,
+                Some("on") => GpuMode::On,
+                _ => GpuMode::Off,
+            },
+            library: reader.text("gpu.library").unwrap_or(usual.library),
+            look_every: reader.integer("gpu.look_ms", 50..=60_000).map_or(usual.look_every, Millis),
+            log_every: reader.integer("gpu.log_s", 1..=86_400).map_or(usual.log_every, Millis::from_secs),
+            self_test: reader
+                .text("gpu.self_test")
+                .map_or(usual.self_test, |line| line.split_whitespace().map(str::to_owned).collect()),
+            again_every: reader.integer("gpu.again_s", 1..=86_400).map_or(usual.again_every, Millis::from_secs),
+        };
         reader.finish()?;
         Ok(Self {
             file,
@@ -256,6 +312,7 @@ impl Settings {
             finalized,
             aws,
             ec2,
+            gpu,
             catalog,
             provers,
         })

@@ -140,7 +140,12 @@ impl Reader {
                 self.mistake(&at, "must be a table");
                 continue;
             };
-            self.only_keys(prover, &at, &["form", "command", "programs", "memory_limit_mib", "network", "self_test"]);
+            let memory = ["memory_limit_mib", "gpu_memory_mib"];
+            self.only_keys(
+                prover,
+                &at,
+                &[&["form", "command", "programs", "network", "self_test"][..], &memory].concat(),
+            );
             let form = self.required::<FormText>(prover, &at, "form").map(|text| text.0);
             let command = self.command(prover, &at);
             let programs = self.programs(prover, &at);
@@ -148,11 +153,12 @@ impl Reader {
                 let what = "an exec-form prover does not say what programs it has: only `executable`, its own file, can be pinned";
                 self.mistake(&format!("{at} programs"), what);
             }
-            let memory_limit_mib = self.integer(prover, &at, "memory_limit_mib", 1..=1 << 30);
+            let [memory_limit_mib, gpu_memory_mib] = memory.map(|key| self.integer(prover, &at, key, 1..=1 << 30));
             let network = self.boolean(prover, &at, "network").unwrap_or(true);
             let name = name.parse::<ProverName>().map_err(|error| self.mistake(&at, error)).ok();
             if let (Some(name), Some(form), Some(command)) = (name, form, command) {
-                provers.insert(name, (ProverCommand { form, command, memory_limit_mib, network }, programs));
+                let command = ProverCommand { form, command, memory_limit_mib, gpu_memory_mib, network };
+                provers.insert(name, (command, programs));
             }
         }
         provers

@@ -8,11 +8,12 @@ use push0_core::chain::{ChainConfig, Event};
 use push0_core::message::{FailureKind, Handout, ReportEvent, Submission};
 use push0_core::record::{BlobRef, BlockRow, BlockStatus, Manifest, ManifestPage, RowKey};
 use push0_core::topology::Topology;
-use push0_core::{Attempt, BlockHash, ChainId, Epoch, Millis, Node, RunId, TaskId, pipeline};
+use push0_core::{Attempt, BlockHash, ChainId, Epoch, ErrorCode, Millis, Node, RunId, TaskId, pipeline};
 use push0_runtime::clock_manual::ManualClock;
 use push0_runtime::drive::block::Recalled;
 use push0_runtime::drive::{Catalog, chain};
 use push0_runtime::engine::{Engine, EngineConfig, Location};
+use push0_runtime::metrics::Metric;
 use push0_runtime::port::{Blobs as _, Key, Table};
 use push0_runtime::wiring;
 
@@ -162,6 +163,24 @@ async fn what_ran_out_of_memory_in_the_larger_pool_too_is_recalled_as_it_was_the
     assert!(recalled.run_failed.unwrap().contains("1.0.0"));
     let first = block::recall(&fixture.context, &fixture.leaf(1)).await.unwrap();
     assert_eq!(first.task.pool.as_str(), "gpu", "and the attempt before, as that was");
+}
+
+#[tokio::test]
+async fn a_failed_device_is_counted_for_its_pool_and_costs_an_attempt_like_any_other_failure() {
+    let fixture = fixture().await;
+    let devices = |fixture: &Fixture| -> Vec<(Vec<String>, f64)> {
+        let series = fixture.context.metrics.drain().into_iter();
+        let of_devices = series.filter(|series| series.metric == Metric::DeviceFailures);
+        of_devices.map(|series| (series.labels, series.values[0])).collect()
+    };
+    fixture.fails(1, "w1", FailureKind::OutOfMemory).await;
+    assert_eq!(devices(&fixture), []);
+    let message = ErrorCode::DeviceFailed.says("GPU-1: XID 79");
+    let failed = || ReportEvent::Failed { kind: FailureKind::Retryable, message: message.clone(), children: vec![] };
+    assert_eq!(fixture.reports(queue::RESULTS, fixture.leaf(2), "w2", failed()).await, Handled::Failed);
+    assert_eq!(devices(&fixture), [(vec!["gpu-large".to_owned()], 1.0)]);
+    fixture.reports(queue::RESULTS, fixture.leaf(2), "w2", failed()).await;
+    assert_eq!(devices(&fixture), [], "delivered twice, counted once");
 }
 
 #[tokio::test]

@@ -23,6 +23,7 @@ use tokio::task::JoinHandle;
 use tracing::debug;
 
 use super::{Onlooker, Seen};
+use crate::gpu::Device;
 use crate::shim;
 
 /// How much of its stderr a failed prover's message carries, bytes.
@@ -38,6 +39,9 @@ pub(super) const LAST_MOMENTS: Millis = Millis(2_000);
 /// Where credentials are files or an endpoint the environment only says where; that, too, is not for provers.
 const SECRETS: [&str; 2] = ["PUSH0_TOKEN", "AWS_"];
 
+/// What tells CUDA which devices there are: <https://docs.nvidia.com/cuda/cuda-c-programming-guide/#cuda-environment-variables>.
+pub(crate) const VISIBLE_DEVICES: &str = "CUDA_VISIBLE_DEVICES";
+
 struct Request {
     command: Command,
     runtime: Handle,
@@ -50,6 +54,7 @@ pub struct Launcher {
     requests: mpsc::Sender<Request>,
     shim: Arc<Vec<String>>,
     onlooker: Option<Arc<dyn Onlooker>>,
+    device: Option<Arc<Device>>,
 }
 
 impl Launcher {
@@ -64,12 +69,21 @@ impl Launcher {
                 let _ = answer.send(command.spawn());
             }
         })?;
-        Ok(Self { requests, shim: Arc::new(shim), onlooker: None })
+        Ok(Self { requests, shim: Arc::new(shim), onlooker: None, device: None })
     }
 
     /// Shows what is seen of the processes started from now on.
     pub fn watched_by(&mut self, onlooker: Arc<dyn Onlooker>) {
         self.onlooker = Some(onlooker);
+    }
+
+    /// Starts provers that see this device alone.
+    pub(crate) fn on(self, device: Arc<Device>) -> Self {
+        Self { device: Some(device), ..self }
+    }
+
+    pub(super) fn device(&self) -> Option<&Device> {
+        self.device.as_deref()
     }
 
     pub(super) fn onlooker(&self) -> Option<&Arc<dyn Onlooker>> {
@@ -101,6 +115,9 @@ impl Launcher {
         std::env::vars_os().filter(|(name, _)| is_secret(name)).for_each(|(name, _)| {
             command.env_remove(name);
         });
+        if let Some(device) = &self.device {
+            command.env(VISIBLE_DEVICES, &device.uuid);
+        }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // Its own group: killed with what it forks, and not by a terminal's Ctrl-C, which is the worker's to obey.
         command.process_group(0).kill_on_drop(true);

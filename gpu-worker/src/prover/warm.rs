@@ -63,6 +63,20 @@ impl Provers {
         })
     }
 
+    /// Whether the device of this slot has the memory that the prover needs. What is in use does not count: it may be the prover's own.
+    fn fits(&self, name: &ProverName, command: &ProverCommand) -> Result<(), Failure> {
+        let Some((device, has)) = self.launcher.device().and_then(|device| Some((device, device.memory? >> 20))) else {
+            return Ok(());
+        };
+        match command.gpu_memory_mib {
+            Some(needs) if needs > has => {
+                let what = format!("prover {name} needs {needs} MiB of device memory, {} has {has}", device.uuid);
+                Err(Failure::out_of_memory(ErrorCode::ProverOutOfMemory.says(what)))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Takes the running session of that name, if there is one.
     fn take(&mut self, name: &ProverName) -> Option<Session> {
         let position = self.sessions.iter().position(|session| session.name() == name)?;
@@ -95,6 +109,7 @@ impl Provers {
 impl Prover for Provers {
     async fn ready(&mut self, task: &TaskMessage) -> Result<(), Failure> {
         let command = self.command(&task.prover)?;
+        self.fits(&task.prover, command)?;
         if command.form == Form::Exec {
             return executable::suits(&task.prover, command, task).await;
         }

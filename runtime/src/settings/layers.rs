@@ -20,7 +20,7 @@ use super::Sources;
 const MAX_TOKENS: usize = 1_000;
 
 /// Every plain setting: its key in the file, and its variable.
-const KEYS: [(&str, &str); 29] = [
+const KEYS: [(&str, &str); 35] = [
     ("data", "PUSH0_DATA"),
     ("durability", "PUSH0_DURABILITY"),
     ("listen", "PUSH0_LISTEN"),
@@ -50,6 +50,12 @@ const KEYS: [(&str, &str); 29] = [
     ("ec2.termination_hook", "PUSH0_EC2_TERMINATION_HOOK"),
     ("ec2.drain_s", "PUSH0_EC2_DRAIN_S"),
     ("ec2.rebalance", "PUSH0_EC2_REBALANCE"),
+    ("gpu.mode", "PUSH0_GPU"),
+    ("gpu.library", "PUSH0_GPU_LIBRARY"),
+    ("gpu.look_ms", "PUSH0_GPU_LOOK_MS"),
+    ("gpu.log_s", "PUSH0_GPU_LOG_S"),
+    ("gpu.self_test", "PUSH0_GPU_SELF_TEST"),
+    ("gpu.again_s", "PUSH0_GPU_AGAIN_S"),
 ];
 
 /// A value, and where it was said.
@@ -90,12 +96,12 @@ impl Reader {
             match (name.as_str(), value) {
                 ("chain", value) => self.chains = self.tables("chain", value),
                 ("token", value) => self.tokens = self.tables("token", value),
-                ("workers" | "functions" | "storage" | "retention" | "aws" | "ec2", Value::Table(section)) => {
+                ("workers" | "functions" | "storage" | "retention" | "aws" | "ec2" | "gpu", Value::Table(section)) => {
                     for (key, value) in section {
                         self.take_value(&format!("{name}.{key}"), value);
                     }
                 }
-                ("workers" | "functions" | "storage" | "retention" | "aws" | "ec2", _) => {
+                ("workers" | "functions" | "storage" | "retention" | "aws" | "ec2" | "gpu", _) => {
                     self.mistake(&name, "must be a table")
                 }
                 (_, value) => self.take_value(&name, value),

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use push0_core::block::{self, Decision, Failure, Graph, Ignored};
 use push0_core::message::{Check, FailureKind, Finding, Report, TaskMessage, work_queue};
+use push0_core::pipeline::StagePolicy;
 use push0_core::plan::Children;
 use push0_core::record::{FailureNote, NodeView, RowKey, RunView, Try, attribute, clip_error};
 use push0_core::transition::{Pair, TaskEvent, TaskState};
-use push0_core::{Attempt, ErrorCode, Millis, Node, RunId, Sha256, TaskId, invariant};
+use push0_core::{Attempt, ErrorCode, Millis, Node, Pool, RunId, Sha256, TaskId, invariant};
 
 use super::{Handled, fan_out, fire, graph, load_run, node_view, send, tell_chain};
 use crate::drive::chain::task_message;
@@ -276,7 +277,7 @@ async fn apply(
     view: &RunView,
     node: Node,
     met: Option<Met>,
-    decide: impl Fn(&NodeView, &push0_core::pipeline::StagePolicy) -> Result<Decision, Ignored>,
+    decide: impl Fn(&NodeView, &StagePolicy) -> Result<Decision, Ignored>,
 ) -> Result<Handled, DriveError> {
     let run = &view.run.id;
     loop {
@@ -304,7 +305,7 @@ async fn apply(
                 return spoil_run(context, run, &block::at_node(stage, node, reason)).await;
             }
             Ok(Decision::Fail { reason, then }) => {
-                let counted = Counted::of(&row.wanted, &then);
+                let counted = Counted::of(&row, &then, view.run.policy.stage(node.stage));
                 if !set_try(context, run, node, &row.wanted, then).await? {
                     continue;
                 }
@@ -316,7 +317,7 @@ async fn apply(
                 return fail_run(context, run, &code.says(block::at_node(stage, node, reason))).await;
             }
             Ok(Decision::Again(then) | Decision::Check(then)) => {
-                let counted = Counted::of(&row.wanted, &then);
+                let counted = Counted::of(&row, &then, view.run.policy.stage(node.stage));
                 if set_try(context, run, node, &row.wanted, then).await? {
                     counted.count(context, run);
                     settle(context, view, node).await?;
@@ -325,7 +326,7 @@ async fn apply(
             }
             Ok(Decision::Revoke { children, then }) => {
                 let graph = graph(view)?;
-                let counted = Counted::of(&row.wanted, &then);
+                let counted = Counted::of(&row, &then, view.run.policy.stage(node.stage));
                 match revoke(context, &graph, node, &row, &children, then).await {
                     Ok(()) => {
                         counted.count(context, run);
@@ -361,19 +362,27 @@ impl Met {
 /// What a written decision tells the metrics.
 struct Counted {
     kind: Option<FailureKind>,
+    /// The pool whose device failed.
+    device_of: Option<Pool>,
     is_moved: bool,
 }
 
 impl Counted {
-    fn of(before: &Try, then: &Try) -> Self {
+    fn of(row: &NodeView, then: &Try, policy: &StagePolicy) -> Self {
+        let before = &row.wanted;
         let is_known = |note: &&FailureNote| before.failures.contains(note);
-        let kind = then.failures.last().filter(|note| !is_known(note)).map(|note| note.kind);
-        Self { kind, is_moved: before.larger_from != then.larger_from }
+        let new = then.failures.last().filter(|note| !is_known(note));
+        let is_device = |note: &&FailureNote| ErrorCode::find(&note.message) == Some(ErrorCode::DeviceFailed);
+        let device_of = new.filter(is_device).map(|note| row.pool(note.attempt, policy).clone());
+        Self { kind: new.map(|note| note.kind), device_of, is_moved: before.larger_from != then.larger_from }
     }
 
     fn count(&self, context: &Context, run: &RunId) {
         if let Some(kind) = self.kind {
             context.metrics.count(Metric::Failures, &[kind.as_str()], 1);
+        }
+        if let Some(pool) = &self.device_of {
+            context.metrics.count(Metric::DeviceFailures, &[pool.as_str()], 1);
         }
         context.metrics.count(Metric::TasksMoved, &[run.chain.as_str()], u64::from(self.is_moved));
     }
