@@ -10,6 +10,7 @@ use crate::invariant;
 use crate::record::{BatchRange, BlockStatus, Finality, Halt, Suspect};
 
 mod quorum;
+mod view;
 
 pub(super) struct World {
     pub(super) config: ChainConfig,
