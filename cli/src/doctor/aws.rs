@@ -52,7 +52,7 @@ impl Survey {
         if missing.is_empty() {
             return;
         }
-        let says = format!("{} of {of} are not there: {}", missing.len(), some(missing));
+        let says = format!("missing, {} of {of}: {}", missing.len(), some(missing));
         let next = format!("`terraform apply` (or `push0 bootstrap`) makes them; {}", account.whereabouts());
         self.findings.problem(what, ErrorCode::NotDeployed, says, next);
     }

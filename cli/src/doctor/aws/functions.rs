@@ -104,7 +104,7 @@ async fn sources(
     }
     if !missing.is_empty() {
         let says = format!(
-            "{} of its {} sources are not there: nobody takes from {}",
+            "missing, {} of its {} sources: nobody takes from {}",
             missing.len(),
             wanted.len(),
             super::some(&missing)
