@@ -22,11 +22,13 @@ pub(super) async fn look(account: &mut Account, findings: &mut Findings) -> bool
             let asked = Asked { what: "caller", action: "sts:GetCallerIdentity", on: "*".to_owned() };
             let mut finding = asked.failed(account, State::Problem, &error);
             let next = match finding.code {
-                Some(ErrorCode::AwsNotConfigured) => {
-                    Some("log in (`aws sso login`) or set AWS_PROFILE; on EC2 the instance needs an instance profile")
-                }
+                Some(ErrorCode::AwsNotConfigured) => Some(
+                    "log in (`aws sso login`), then `eval \"$(aws configure export-credentials --format env)\"`, \
+                         or set AWS_PROFILE to one with keys; on EC2 the instance needs an instance profile",
+                ),
                 Some(ErrorCode::AwsSessionExpired) => Some(
-                    "log in again (`aws sso login`); keys with an AWS_SESSION_TOKEN cannot be renewed: get new ones",
+                    "log in again (`aws sso login`), then `eval \"$(aws configure export-credentials --format env)\"`: keys with an \
+                     AWS_SESSION_TOKEN cannot be renewed",
                 ),
                 Some(ErrorCode::ClockWrong) => {
                     Some("set this machine's clock: AWS takes no signature that is five minutes off")
