@@ -336,6 +336,7 @@ const DECODERS: &[(&str, &[&str], &str)] = &[
         &[],
         "what the table holds is written by push0 alone; its own property tests",
     ),
+    ("runtime/src/aws/record.rs", &[], "requests that push0 itself has made"),
     ("runtime/src/drive/block/fail.rs", &["function_collector"], ""),
     ("runtime/src/drive/block/hedge.rs", &["function_collector", "rows"], ""),
     ("runtime/src/drive/block/timer.rs", &["function_collector", "rows"], ""),
