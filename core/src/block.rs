@@ -89,6 +89,8 @@ pub fn kind_name(kind: FailureKind) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    pub(super) mod fixture;
+
     use super::*;
 
     #[test]

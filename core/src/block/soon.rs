@@ -57,49 +57,12 @@ pub fn soon<'r>(graph: &Graph<'_>, row: impl Fn(Node) -> Option<&'r NodeView>) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::{Attempt, BlockHash, Class, Epoch, Millis, RunId, Sha256};
-    use crate::record::{Artifact, BlobRef, ManifestSlot, Run, Try};
+    use crate::block::tests::fixture::{self, blob};
+    use crate::id::{Attempt, BlockHash, Millis};
+    use crate::record::{Artifact, ManifestSlot, Run, Try};
 
     fn run(join: &str) -> Run {
-        let pipeline = format!(
-            "
-            name = \"test\"
-            [prover.none]
-            form = \"session\"
-            command = [\"none\"]
-            [[stage]]
-            name = \"split\"
-            kind = \"split\"
-            [[stage]]
-            name = \"prove\"
-            kind = \"map\"
-            [[stage]]
-            name = \"join\"
-            kind = \"join\"
-            arity = 2
-            [[stage]]
-            name = \"verify\"
-            kind = \"verify\"
-            [policy.join]
-            pool = \"{join}\"
-        "
-        );
-        let file = crate::pipeline::parse(&pipeline).unwrap();
-        let run = serde_json::json!({
-            "id": RunId::new("demo".parse().unwrap(), 7, Epoch::FIRST),
-            "hash": BlockHash([0; 32]),
-            "witness": blob(),
-            "digest": file.pipeline.digest(),
-            "pipeline": file.pipeline,
-            "policy": file.policy,
-            "class": Class::Standard,
-            "released_at": Millis(0),
-        });
-        serde_json::from_value(run).unwrap()
-    }
-
-    fn blob() -> BlobRef {
-        BlobRef { key: "blob".to_owned(), sha256: Sha256([0; 32]), size: 1 }
+        fixture::run(&format!("[policy.join]\npool = \"{join}\"\n"))
     }
 
     fn manifest(segments: u32) -> ManifestSlot {

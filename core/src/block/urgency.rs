@@ -79,50 +79,16 @@ fn is_under_way(node: Node, attempt: Attempt) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::block::tests::fixture::{self, blob};
     use crate::block::{Graph, check};
-    use crate::id::{BlockHash, Epoch, Millis, RunId, Sha256};
+    use crate::id::{Epoch, Millis, RunId};
     use crate::message::Check;
-    use crate::record::{Artifact, BlobRef, ManifestSlot};
+    use crate::record::{Artifact, ManifestSlot};
 
     fn run() -> Run {
-        let pipeline = "
-            name = \"test\"
-            [prover.none]
-            form = \"session\"
-            command = [\"none\"]
-            [[stage]]
-            name = \"split\"
-            kind = \"split\"
-            [[stage]]
-            name = \"prove\"
-            kind = \"map\"
-            [[stage]]
-            name = \"join\"
-            kind = \"join\"
-            arity = 2
-            [[stage]]
-            name = \"verify\"
-            kind = \"verify\"
-        ";
-        let file = crate::pipeline::parse(pipeline).unwrap();
-        // Only what it must have.
-        let run = serde_json::json!({
-            "id": RunId::new("demo".parse().unwrap(), 7, Epoch::FIRST),
-            "hash": BlockHash([0; 32]),
-            "witness": blob(),
-            "digest": file.pipeline.digest(),
-            "pipeline": file.pipeline,
-            "policy": file.policy,
-            "class": Class::Standard,
-            "released_at": Millis(0),
-        });
-        let run: Run = serde_json::from_value(run).unwrap();
+        let run = fixture::run("");
         assert_eq!(run.promotion, Promotion::None, "as 0.1 wrote it");
         run
-    }
-
-    fn blob() -> BlobRef {
-        BlobRef { key: "blob".to_owned(), sha256: Sha256([0; 32]), size: 1 }
     }
 
     fn task(number: u64, node: (u16, u8, u32), attempt: u32) -> TaskMessage {
