@@ -70,6 +70,14 @@ chaos *args:
 cold-start zip="target/package/x86_64/dispatcher.zip" runs="20":
     scripts/cold-start {{zip}} {{runs}}
 
+# The RISC Zero prover for CPUs, some ten minutes of two cores from nothing; `just risc0 --profile release --features cuda` on a machine with nvcc.
+risc0 *args="--profile quick":
+    cargo build --manifest-path provers/risc0/Cargo.toml --locked {{args}}
+
+# The RISC Zero prover's tests (no proofs), and a block with it and the rollup's circuits under `push0 up`: quarter of an hour; docs/risc0.md.
+risc0-check:
+    scripts/risc0-check
+
 # Formats everything.
 fmt:
     cargo fmt --all

@@ -327,6 +327,27 @@ fn every_example_is_a_configuration_or_a_pipeline_that_this_build_reads() {
     }
 }
 
+/// The prover is built apart (docs/risc0.md), but the program that it runs in the zkVM is here.
+#[test]
+fn the_risc_zero_examples_pin_the_guest_in_the_repository_and_verify_what_was_split() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let guest = std::fs::read(root.join("provers/risc0/guest/guest.elf")).unwrap();
+    let digest = push0_core::Sha256::of(&guest);
+    let examples: Vec<_> = files_below(&root.join("examples/risc0"), "toml")
+        .into_iter()
+        .filter(|file| file.file_name().is_some_and(|name| name != FILE))
+        .collect();
+    assert_eq!(examples.len(), 2);
+    for example in examples {
+        let file = push0_core::pipeline::parse(&std::fs::read_to_string(&example).unwrap()).unwrap();
+        let pinned = file.pipeline.programs.values().next().unwrap();
+        assert_eq!(pinned["guest-elf"], digest, "{}", example.display());
+        assert!(pinned.contains_key("image-id"));
+        let checks: Vec<_> = file.pipeline.stages.iter().filter_map(|stage| stage.params.get("checks")).collect();
+        assert!(checks.len() == 2 && checks[0] == checks[1], "split and verify check the same: {checks:?}");
+    }
+}
+
 /// The keys come with the prover's sources; the examples must name the ones there are.
 #[test]
 fn the_rollup_examples_pin_the_keys_in_the_repository() {
