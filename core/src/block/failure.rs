@@ -1032,15 +1032,12 @@ mod tests {
     #[test]
     fn what_is_remembered_of_a_nodes_failures_takes_no_more_room_than_one_error_text() {
         let mut after = view();
-        let (by, message) = ("rack1", "x".repeat(2 * MAX_ERROR));
-        let by = |attempt| Failure {
-            by: Some(by.parse().unwrap()),
-            message: message.clone(),
-            ..failure(FailureKind::Retryable, by, attempt)
-        };
+        let message = "x".repeat(2 * MAX_ERROR);
+        let talkative =
+            |attempt| Failure { message: message.clone(), ..failure(FailureKind::Retryable, "w1", attempt) };
         let policy = StagePolicy { attempts: 100, ..policy() };
         for attempt in 1..=20 {
-            let decision = on_failure(&after, &by(attempt), &policy).unwrap();
+            let decision = on_failure(&after, &talkative(attempt), &policy).unwrap();
             let Decision::Again(wanted) = decision else { panic!("{decision:?}") };
             after.wanted = wanted;
         }

@@ -261,7 +261,7 @@ mod tests {
             let view = NodeView { fired: fired.map(Attempt), ..at_attempt(wanted) };
             let fire = run.fire_split(&view)?;
             assert_eq!((fire.node, fire.task.id.attempt, fire.to), (Node::SPLIT, Attempt(wanted), Attempt(wanted)));
-            assert_eq!(fire.task.inputs, [run.witness.clone()]);
+            assert_eq!(fire.task.inputs, std::slice::from_ref(&run.witness));
             Some(fire.from)
         };
         assert_eq!(sent(None, 1), None, "the dispatcher sends the first");
