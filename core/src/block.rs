@@ -90,8 +90,31 @@ pub fn kind_name(kind: FailureKind) -> &'static str {
 #[cfg(test)]
 mod tests {
     pub(super) mod fixture;
+    mod open;
+    mod survey;
 
     use super::*;
+
+    #[test]
+    fn what_split_found_must_be_the_block_that_was_submitted() {
+        let (own, parent, other) = (BlockHash([0; 32]), BlockHash([1; 32]), BlockHash([9; 32]));
+        let check = |wanted: Option<BlockHash>, hash: BlockHash, found: Option<BlockHash>, segments: u32| {
+            let run = Run { parent_hash: wanted, ..fixture::run("") };
+            let slot = ManifestSlot { hash, parent_hash: found, ..fixture::manifest(segments) };
+            check_split(&run, &slot).map_err(|reason| {
+                let (code, _) = ErrorCode::split(&reason);
+                assert!(code != Some(ErrorCode::HashDiffers) || reason.contains(&other.to_string()), "{reason}");
+                assert!(code != Some(ErrorCode::ParentDiffers) || reason.contains(&other.to_string()), "{reason}");
+                code
+            })
+        };
+        assert_eq!(check(Some(parent), own, Some(parent), 4), Ok(()));
+        assert_eq!(check(None, own, Some(other), 4), Ok(()), "the submission named no parent");
+        assert_eq!(check(Some(parent), own, None, 4), Ok(()), "the header names none");
+        assert_eq!(check(Some(parent), other, Some(parent), 4), Err(Some(ErrorCode::HashDiffers)));
+        assert_eq!(check(Some(parent), own, Some(other), 4), Err(Some(ErrorCode::ParentDiffers)));
+        assert_eq!(check(None, own, None, 0), Err(Some(ErrorCode::SegmentCount)));
+    }
 
     #[test]
     fn the_node_a_reason_is_about_is_read_back() {

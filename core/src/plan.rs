@@ -319,6 +319,40 @@ mod tests {
         assert_eq!(Plan::new(&without, 2).unwrap_err(), PlanError::NoJoin(2));
     }
 
+    #[test]
+    fn only_nodes_of_the_graph_are_in_it() {
+        let pipeline = pipeline(&FULL, 2, 2);
+        let plan = Plan::new(&pipeline, 5).unwrap();
+        assert_eq!(plan.segments(), 5);
+        let all: BTreeSet<Node> = (0..6).flat_map(|stage| plan.nodes_of(stage)).collect();
+        assert_eq!(all.len(), 1 + 5 + 5 + 4 + 1 + 1);
+        let asked = (0..8).flat_map(|stage| (0..6).map(move |layer| (stage, layer)));
+        let asked = asked.flat_map(|(stage, layer)| (0..8).map(move |index| Node::new(stage, layer, index)));
+        let found: BTreeSet<Node> = asked.filter(|node| plan.contains(*node)).collect();
+        assert_eq!(found, all, "whatever a message names");
+    }
+
+    #[test]
+    fn joins_of_segments_and_joins_of_joins_have_arities_of_their_own() {
+        let pipeline = pipeline(&FULL, 3, 2);
+        let plan = Plan::new(&pipeline, 9).unwrap();
+        let nodes = |stage, layer, indices: std::ops::Range<u32>| {
+            Children::Nodes(indices.map(|index| Node::new(stage, layer, index)).collect())
+        };
+        assert_eq!(plan.children(Node::new(3, 0, 1)), nodes(2, 0, 3..6));
+        assert_eq!(plan.children(Node::new(3, 1, 0)), nodes(3, 0, 0..2));
+    }
+
+    #[test]
+    fn split_and_verify_cover_the_whole_block() {
+        let pipeline = pipeline(&FULL, 2, 2);
+        for segments in [1, 2, 5] {
+            let plan = Plan::new(&pipeline, segments).unwrap();
+            let whole = (0, segments - 1);
+            assert_eq!((plan.covers(Node::SPLIT), plan.covers(plan.verify())), (whole, whole));
+        }
+    }
+
     /// Every node but `split` and `verify` has one parent, whose children name it at that slot, and everything reaches `verify`.
     fn check_whole_graph(plan: &Plan<'_>, stages: u16) {
         let all: BTreeSet<Node> = (0..stages).flat_map(|stage| plan.nodes_of(stage)).collect();

@@ -467,6 +467,8 @@ fn avoid(before: &[WorkerId], failed: Option<&WorkerId>) -> Vec<WorkerId> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::pipeline::Kind;
     use crate::record::{Artifact, BlobRef};
@@ -1025,5 +1027,162 @@ mod tests {
         assert!(distinct.len() > 48, "{distinct:?}");
         assert_eq!(delay_before(&id(2), &policy), delay_before(&id(2), &policy), "drawn from the name");
         assert_eq!(delay_before(&id(2), &StagePolicy { backoff: Millis(0), ..policy }), Millis(0));
+    }
+
+    #[test]
+    fn what_is_remembered_of_a_nodes_failures_takes_no_more_room_than_one_error_text() {
+        let mut after = view();
+        let message = "x".repeat(2 * MAX_ERROR);
+        let talkative =
+            |attempt| Failure { message: message.clone(), ..failure(FailureKind::Retryable, "w1", attempt) };
+        let policy = StagePolicy { attempts: 100, ..policy() };
+        for attempt in 1..=20 {
+            let decision = on_failure(&after, &talkative(attempt), &policy).unwrap();
+            let Decision::Again(wanted) = decision else { panic!("{decision:?}") };
+            after.wanted = wanted;
+        }
+        let room: usize = after.wanted.failures.iter().map(|note| note.message.len()).sum();
+        assert!(room <= MAX_ERROR && after.wanted.failures.len() > 1, "{room} bytes");
+        assert_eq!(after.wanted.failures.last().unwrap().attempt, Attempt(20), "the newest are remembered");
+    }
+
+    #[test]
+    fn a_verifier_that_finds_the_root_bad_has_not_failed_and_is_sent_on_without_delay() {
+        let found = Failure {
+            worker: None,
+            children: vec![0],
+            can_check: BTreeSet::from([0]),
+            ..failure(FailureKind::BadInput, "w1", 1)
+        };
+        let Ok(Decision::Check(then)) = on_failure(&view(), &found, &policy()) else { panic!("not checked") };
+        assert_eq!((then.attempt, then.failed, then.delay), (Attempt(2), 0, Millis(0)));
+        let accuse = Failure { worker: Some(worker("w1")), ..found };
+        let Ok(Decision::Check(then)) = on_failure(&view(), &accuse, &policy()) else { panic!("not checked") };
+        assert_eq!((then.attempt, then.failed, then.delay), (Attempt(2), 1, Millis(0)), "a worker's accusation counts");
+    }
+
+    #[test]
+    fn a_dead_letter_of_a_copy_that_has_failed_says_nothing_new() {
+        let two = StagePolicy { copies: 2, ..policy() };
+        let of_copy = |copy| TaskMessage { id: TaskId { copy, ..id(1) }, ..letter(1) };
+        let failed = Failure { task: of_copy(1).id, ..failure(FailureKind::Retryable, "w2", 1) };
+        let Ok(Decision::Again(wanted)) = on_failure(&view(), &failed, &two) else { panic!("not noted") };
+        let noted = NodeView { wanted, ..view() };
+        let decide = |copy| on_dead_letter(&noted, &of_copy(copy), &two, None, Millis(9));
+        assert_eq!((decide(1), decide(0)), (Err(Ignored::Settled), Ok(Decision::Resend)));
+    }
+
+    #[test]
+    fn a_copy_that_comes_back_while_another_is_at_work_does_not_count_towards_nobody_being_left() {
+        let two = StagePolicy { copies: 2, ..policy() };
+        let wanted = Try { attempt: Attempt(2), barred: vec![worker("w1")], lost: 1, ..Try::default() };
+        let waiting = NodeView { wanted, ..view() };
+        let copy = TaskMessage { id: TaskId { copy: 1, ..id(2) }, ..letter(2) };
+        let decide = |view: &NodeView, began| on_dead_letter(view, &copy, &two, began, Millis(9)).unwrap();
+        assert!(matches!(decide(&waiting, None), Decision::Return(_)));
+        let at_work = NodeView { started: started("w2", 2, Millis(5)), ..waiting };
+        assert_eq!(decide(&at_work, None), Decision::Resend);
+        let since_then = decide(&at_work, Some(Millis(6)));
+        assert!(matches!(since_then, Decision::Return(_)), "who started it may have ended with the queues' process");
+    }
+
+    #[test]
+    fn whichever_attempt_a_timer_asks_with_the_late_start_is_that_of_the_wanted_one() {
+        let limit = policy().time_limit.plus(LATE);
+        let wanted = Try { attempt: Attempt(3), ..Try::default() };
+        let view = NodeView { wanted, started: started("w1", 3, Millis(1_000)), ..view() };
+        let past = limit.plus(Millis(1_000));
+        let decision = on_late(&view, &id(1), &policy(), None, past, past);
+        assert!(matches!(&decision, Ok(Decision::Again(then)) if then.attempt == Attempt(4)), "{decision:?}");
+    }
+
+    #[test]
+    fn the_third_time_that_nobody_took_a_task_is_the_last_if_others_had_the_time_to() {
+        let mut view = lost_with(view(), "w1");
+        let late = policy().time_limit.plus(LATE).plus(Millis(9));
+        let decide = |view: &NodeView| on_dead_letter(view, &letter(2), &policy(), None, late).unwrap();
+        for _ in 0..2 {
+            let Decision::Return(wanted) = decide(&view) else { panic!("too soon") };
+            view.wanted = wanted;
+        }
+        assert!(matches!(decide(&view), Decision::Fail { .. }));
+    }
+
+    #[test]
+    fn a_failure_noted_without_a_token_is_of_the_token_whose_worker_it_was() {
+        let permanent = |by: Option<&str>, worker: &str, attempt| Failure {
+            by: by.map(|by| by.parse().unwrap()),
+            ..failure(FailureKind::Permanent, worker, attempt)
+        };
+        let is_second_voice = |first: &Failure, second: &Failure| {
+            let after = again(&view(), first);
+            matches!(on_failure(&after, second, &policy()).unwrap(), Decision::Fail { .. })
+        };
+        let unnamed = permanent(None, "rack1-a", 1);
+        assert!(!is_second_voice(&unnamed, &permanent(Some("rack1"), "rack1-b", 2)));
+        assert!(is_second_voice(&unnamed, &permanent(Some("rack2"), "rack2-a", 2)));
+        let named = permanent(Some("rack1"), "rack1-a", 1);
+        assert!(!is_second_voice(&named, &permanent(None, "rack1-b", 2)));
+        assert!(is_second_voice(&named, &permanent(None, "rack2-a", 2)));
+    }
+
+    #[test]
+    fn nothing_of_the_attempt_that_is_given_up_clings_to_the_next() {
+        let larger = StagePolicy { larger_pool: Some("gpu-large".parse().unwrap()), ..policy() };
+        let digest = Sha256([1; 32]);
+        let wanted = Try {
+            attempt: Attempt(2),
+            delay: Millis(7_000),
+            avoid: vec![worker("w1")],
+            returned: 2,
+            checks: vec![(0, digest)],
+            ..Try::default()
+        };
+        let before = NodeView { wanted, ..view() };
+        let after = |kind| match on_failure(&before, &failure(kind, "w2", 2), &larger).unwrap() {
+            Decision::Again(then) => then,
+            other => panic!("{kind:?} led to {other:?}"),
+        };
+        let moved = after(FailureKind::OutOfMemory);
+        assert_eq!((moved.delay, moved.avoid, moved.returned, moved.checks), (Millis(0), vec![], 0, vec![]));
+        let next = after(FailureKind::Retryable);
+        assert_eq!(next.delay, delay_before(&id(3), &larger));
+        assert_eq!((next.returned, next.checks), (0, vec![]));
+        let lost = after(FailureKind::Lost);
+        assert_eq!((lost.larger_from, lost.returned), (None, 0), "nothing ran out of memory");
+        let child = NodeView { slots: BTreeMap::new(), ..before.clone() };
+        let revoked = revoke(&view(), 1, Sha256([2; 32]), &child, |_| false).unwrap().child;
+        assert_eq!((revoked.attempt, revoked.delay, revoked.returned), (Attempt(3), Millis(0), 0));
+        assert_eq!(revoked.checks, vec![]);
+    }
+
+    #[test]
+    fn how_long_the_next_attempt_waits_does_not_depend_on_which_copy_failed_last() {
+        let two = StagePolicy { copies: 2, backoff: Millis(50_000), ..policy() };
+        let of_copy = |copy, by| Failure { task: TaskId { copy, ..id(1) }, ..failure(FailureKind::Retryable, by, 1) };
+        let delay = |first, last| {
+            let after = [of_copy(first, "w1"), of_copy(last, "w2")].iter().fold(view(), |view, failure| {
+                match on_failure(&view, failure, &two).unwrap() {
+                    Decision::Again(wanted) => NodeView { wanted, ..view },
+                    other => panic!("{other:?}"),
+                }
+            });
+            (after.wanted.attempt, after.wanted.delay)
+        };
+        assert_eq!(delay(0, 1), delay(1, 0));
+    }
+
+    #[test]
+    fn the_last_two_to_have_failed_are_avoided_each_once() {
+        let mut after = view();
+        let mut avoided = Vec::new();
+        let policy = StagePolicy { attempts: 100, ..policy() };
+        for (attempt, by) in (1..).zip(["w1", "w2", "w1", "w3"]) {
+            let decision = on_failure(&after, &failure(FailureKind::Retryable, by, attempt), &policy).unwrap();
+            let Decision::Again(wanted) = decision else { panic!("{decision:?}") };
+            avoided.push(wanted.avoid.iter().map(|worker| worker.as_str().to_owned()).collect::<Vec<_>>().join(" "));
+            after.wanted = wanted;
+        }
+        assert_eq!(avoided, ["w1", "w1 w2", "w2 w1", "w1 w3"]);
     }
 }

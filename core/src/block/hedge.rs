@@ -385,7 +385,8 @@ mod tests {
         let running = NodeView { copies_started: [(1, started("w2", 80_000))].into(), ..waiting };
         assert_eq!(hedged(&known, &[of(0, &running)], 81_000), [0; 0]);
         assert_eq!(hedged(&known, &[of(0, &running)], 90_000), [0], "the copy is a straggler, too");
-        let again = NodeView { hedges: Some(hedges(MOST_HEDGES, 2)), ..running.clone() };
+        let mut again = NodeView { hedges: Some(hedges(MOST_HEDGES, 2)), ..running.clone() };
+        again.copies_started.insert(2, started("w3", 90_000));
         assert_eq!(hedged(&known, &[of(0, &again)], 900_000), [0; 0], "no more than that");
         // A copy that failed is not waited for.
         let note = FailureNote {
@@ -401,6 +402,36 @@ mod tests {
         let wanted = Try { failures: vec![note], ..Try::default() };
         let failed = NodeView { wanted, copies_started: Default::default(), ..running };
         assert_eq!(hedged(&known, &[of(0, &failed)], 90_000), [0]);
+    }
+
+    #[test]
+    fn what_waits_for_a_check_is_no_straggler() {
+        let limit = Millis(1_500);
+        let straggles = |row: &NodeView, now| straggles(row, Node::new(1, 0, 0), &policy(), limit, Millis(now));
+        assert_eq!([2_499, 2_500].map(|now| straggles(&since(1_000), now)), [false, true]);
+        let wanted = Try { checks: vec![(0, crate::id::Sha256([0; 32]))], ..Try::default() };
+        assert!(!straggles(&NodeView { wanted, ..since(1_000) }, 90_000));
+    }
+
+    #[test]
+    fn copies_that_were_asked_for_are_pending_until_they_are_sent() {
+        let asked = |hedges| of(0, &NodeView { hedges, ..since(1_000) });
+        let pending = |tasks: &[Running]| stragglers(&mut sketch(100), &HEDGING, tasks, Millis(1_001)).pending;
+        assert_eq!(pending(&[asked(None), asked(Some(hedges(1, 1)))]), []);
+        assert_eq!(pending(&[asked(Some(hedges(1, 0)))]), [Node::new(1, 0, 0)]);
+        assert_eq!(pending(&[asked(Some(hedges(2, 1)))]), [Node::new(1, 0, 0)]);
+    }
+
+    #[test]
+    fn each_copy_asked_for_adds_to_those_of_its_attempt_only() {
+        let first = ask(&since(1_000), Millis(700), Millis(3_000));
+        let alone = Hedges { attempt: Attempt(1), asked: 1, sent: 0, reserved: Millis(700), at: Millis(3_000) };
+        assert_eq!(first, alone);
+        let row = NodeView { hedges: Some(Hedges { sent: 1, ..first }), ..since(1_000) };
+        let second = Hedges { asked: 2, sent: 1, reserved: Millis(1_500), at: Millis(9_000), ..alone.clone() };
+        assert_eq!(ask(&row, Millis(800), Millis(9_000)), second);
+        let moved = NodeView { wanted: Try { attempt: Attempt(2), ..Try::default() }, ..row };
+        assert_eq!(ask(&moved, Millis(700), Millis(3_000)), Hedges { attempt: Attempt(2), ..alone });
     }
 
     #[test]
@@ -473,6 +504,7 @@ mod tests {
         assert_eq!(due(&[of(0, &since(19_900)), of(1, &since(19_500))]), Some(19_500 + limit));
         assert_eq!(due(&[of(0, &NodeView::default())]), Some(20_000 + limit), "it may start at any moment");
         assert_eq!(due(&[of(0, &since(1_000))]), Some(20_000 + limit / 4), "it waits for the budget");
+        assert_eq!(due(&[of(0, &since(20_000 - limit))]), Some(20_000 + limit / 4), "so does one that is due just now");
         let done = Part::default();
         assert_eq!(next_look(None, &done, &BTreeMap::new(), Millis(20_000)).due, None, "everything is accepted");
         // Without samples looks get rarer.
@@ -492,6 +524,9 @@ mod tests {
         let overdue = |watch: Option<&HedgeWatch>| hedge_is_overdue(watch, Millis(0), Millis(10), Millis(5_000));
         assert!(overdue(None) && overdue(Some(&watch(Some(Millis(4_900))))));
         assert!(!overdue(Some(&watch(Some(Millis(4_980))))) && !overdue(Some(&watch(None))));
+        let sent = Millis(90_000);
+        assert!(first_look(sent) > sent);
+        assert!(!hedge_is_overdue(None, sent, Millis(10), first_look(sent)), "it is looked at first when that is due");
     }
 
     #[test]

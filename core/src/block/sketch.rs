@@ -113,6 +113,17 @@ mod tests {
     }
 
     #[test]
+    fn with_many_samples_all_that_was_learnt_is_halved_and_what_was_seen_once_is_forgotten() {
+        let mut sketch = of([1_000; MANY as usize - 2]);
+        sketch.add(Millis(9_000));
+        (sketch.work, sketch.extra) = (Millis(8_001), Millis(400));
+        assert_eq!((sketch.samples(), sketch.counts.len()), (MANY - 1, 2));
+        sketch.add(Millis(1_000));
+        assert_eq!((sketch.samples(), sketch.counts.len()), ((MANY - 1) / 2, 1));
+        assert_eq!((sketch.work, sketch.extra), (Millis(4_000), Millis(200)), "the budget's share stays as it was");
+    }
+
+    #[test]
     fn it_stays_small_and_follows_what_changes() {
         let mut sketch = of((0..5_000).map(|sample| 100 + sample % 50));
         sketch.work = Millis(1_000);

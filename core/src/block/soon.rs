@@ -57,21 +57,16 @@ pub fn soon<'r>(graph: &Graph<'_>, row: impl Fn(Node) -> Option<&'r NodeView>) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::block::tests::fixture::{self, blob};
-    use crate::id::{Attempt, BlockHash, Millis};
-    use crate::record::{Artifact, ManifestSlot, Run, Try};
+    use crate::block::tests::fixture::{self, manifest};
+    use crate::id::Attempt;
+    use crate::record::{Artifact, Run, Try};
 
     fn run(join: &str) -> Run {
         fixture::run(&format!("[policy.join]\npool = \"{join}\"\n"))
     }
 
-    fn manifest(segments: u32) -> ManifestSlot {
-        let hash = BlockHash([0; 32]);
-        ManifestSlot { attempt: Attempt::FIRST, manifest: blob(), segments, header: blob(), hash, parent_hash: None }
-    }
-
     fn artifact() -> Artifact {
-        Artifact { attempt: Attempt::FIRST, blob: blob(), worker: "w".parse().unwrap(), at: Millis(0) }
+        fixture::artifact("blob", 0)
     }
 
     const SENT: Option<Attempt> = Some(Attempt::FIRST);

@@ -162,3 +162,158 @@ impl Run {
         task(self, node, Attempt::FIRST, vec![blob], &NodeView::default())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::tests::fixture::{self, artifact, blob, manifest, named};
+    use crate::id::Millis;
+    use crate::pipeline::Stage;
+    use crate::record::{Suspect, Try};
+
+    const LEAF: Node = Node { stage: 1, layer: 0, index: 3 };
+    const JOIN: Node = Node { stage: 2, layer: 0, index: 1 };
+    const VERIFY: Node = Node { stage: 3, layer: 0, index: 0 };
+
+    fn at_attempt(attempt: u32) -> NodeView {
+        NodeView { wanted: Try { attempt: Attempt(attempt), ..Try::default() }, ..NodeView::default() }
+    }
+
+    /// The row of a node that these children's artifacts are accepted at.
+    fn reading(keys: &[&str]) -> NodeView {
+        NodeView { slots: (0..).zip(keys).map(|(slot, key)| (slot, artifact(key, 0))).collect(), ..NodeView::default() }
+    }
+
+    fn keys(inputs: &[BlobRef]) -> Vec<&str> {
+        inputs.iter().map(|blob| blob.key.as_str()).collect()
+    }
+
+    fn worker(name: &str) -> WorkerId {
+        name.parse().unwrap()
+    }
+
+    #[test]
+    fn a_task_reads_what_its_children_left_and_is_not_sent_before_all_of_it_is_there() {
+        let (run, manifest) = (fixture::run(""), manifest(4));
+        let graph = Graph::new(&run, &manifest).unwrap();
+        let segment = named("segment 3");
+        let read = |node: Node, view: &NodeView, segment: Option<&BlobRef>| -> Option<Vec<String>> {
+            let fired = fire(&graph, node, view, segment)?.task;
+            assert_eq!(
+                Some(&fired),
+                fire_again(&graph, node, view, segment).as_ref(),
+                "what is sent again is the same"
+            );
+            Some(keys(&fired.inputs).into_iter().map(str::to_owned).collect())
+        };
+        let some = |keys: &[&str]| Some(keys.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>());
+        assert_eq!(read(LEAF, &at_attempt(2), Some(&segment)), some(&["segment 3"]));
+        assert_eq!(read(LEAF, &at_attempt(2), None), None);
+        assert_eq!(read(JOIN, &reading(&["left", "right"]), None), some(&["left", "right"]));
+        assert_eq!(read(JOIN, &reading(&["left"]), None), None);
+        assert_eq!(read(VERIFY, &reading(&["root"]), None), some(&["root", "header"]));
+        assert_eq!(read(VERIFY, &reading(&[]), None), None, "the header alone is nothing to verify");
+    }
+
+    #[test]
+    fn only_leaves_read_segments() {
+        let mut run = fixture::run("");
+        let second = Stage { name: "shrink".parse().unwrap(), ..run.pipeline.stage(1).clone() };
+        run.pipeline.stages.insert(2, second);
+        run.policy.stages.insert(2, run.policy.stage(1).clone());
+        let manifest = manifest(4);
+        let graph = Graph::new(&run, &manifest).unwrap();
+        let segments = [Node::SPLIT, LEAF, Node::new(2, 0, 3), Node::new(3, 0, 0), Node::new(4, 0, 0)];
+        assert_eq!(segments.map(|node| graph.segment_of(node)), [None, Some(3), None, None, None]);
+        let fired = fire(&graph, Node::new(2, 0, 3), &reading(&["proof 3"]), None).unwrap();
+        assert_eq!(keys(&fired.task.inputs), ["proof 3"], "a second `map` reads what the first made");
+    }
+
+    #[test]
+    fn the_wanted_attempt_is_sent_once_and_with_its_delay() {
+        let (run, manifest) = (fixture::run(""), manifest(4));
+        let graph = Graph::new(&run, &manifest).unwrap();
+        let fired = |node: Node, view: &NodeView| {
+            let fire = fire(&graph, node, view, Some(&blob()))?;
+            assert_eq!((fire.node, fire.task.id.node, fire.task.id.attempt), (node, node, fire.to));
+            assert_eq!(fire.delay, view.wanted.delay);
+            Some((fire.from, fire.to))
+        };
+        assert_eq!(fired(LEAF, &at_attempt(1)), None, "its range has sent it");
+        assert_eq!(fired(LEAF, &at_attempt(2)), Some((None, Attempt(2))));
+        let whole = reading(&["left", "right"]);
+        assert_eq!(fired(JOIN, &whole), Some((None, Attempt(1))));
+        let wanted = Try { attempt: Attempt(3), delay: Millis(700), ..Try::default() };
+        let mut row = NodeView { wanted, ..whole };
+        for (sent, expected) in [(2, Some((Some(Attempt(2)), Attempt(3)))), (3, None), (4, None)] {
+            row.fired = Some(Attempt(sent));
+            assert_eq!(fired(JOIN, &row), expected, "{sent} was sent");
+        }
+        row.fired = None;
+        row.wanted.checks = vec![(0, row.slots[&0].blob.sha256)];
+        assert_eq!(fired(JOIN, &row), None, "what it reads is being checked");
+    }
+
+    #[test]
+    fn split_is_sent_again_for_a_later_attempt_only() {
+        let run = fixture::run("");
+        let sent = |fired: Option<u32>, wanted: u32| {
+            let view = NodeView { fired: fired.map(Attempt), ..at_attempt(wanted) };
+            let fire = run.fire_split(&view)?;
+            assert_eq!((fire.node, fire.task.id.attempt, fire.to), (Node::SPLIT, Attempt(wanted), Attempt(wanted)));
+            assert_eq!(fire.task.inputs, std::slice::from_ref(&run.witness));
+            Some(fire.from)
+        };
+        assert_eq!(sent(None, 1), None, "the dispatcher sends the first");
+        assert_eq!(sent(None, 2), Some(None));
+        assert_eq!(sent(Some(2), 2), None);
+        assert_eq!(sent(Some(2), 3), Some(Some(Attempt(2))));
+        assert_eq!(sent(Some(3), 2), None);
+    }
+
+    #[test]
+    fn a_check_is_any_trusted_workers_and_is_done_by_one() {
+        let mut run = fixture::run("[policy.prove]\ncopies = 2\n");
+        run.suspects = vec![Suspect { stage: 1, worker: worker("w1") }];
+        let manifest = manifest(4);
+        let graph = Graph::new(&run, &manifest).unwrap();
+        let reader = Check { reader: JOIN, slot: 1 };
+        let asked = check(&graph, reader, &artifact("accused", 0), LEAF, [named("first"), named("last")]);
+        assert_eq!((asked.id.node, asked.check), (LEAF, Some(reader)));
+        assert_eq!(keys(&asked.inputs), ["accused", "header", "first", "last"]);
+        assert_eq!((asked.pool, asked.copies), (Pool::trusted(), None));
+        assert_eq!(asked.avoid, [], "suspects of proving are none of looking at it");
+        let proved = run.leaf_task(3, blob());
+        assert_eq!((proved.check, proved.copies, proved.avoid), (None, Some(2), vec![worker("w1")]));
+    }
+
+    #[test]
+    fn only_the_split_of_a_batch_gets_what_its_witness_names() {
+        let expands = |is_batch| {
+            let run = Run { is_batch, ..fixture::run("") };
+            [run.split_task().expand, run.leaf_task(0, blob()).expand]
+        };
+        assert_eq!((expands(true), expands(false)), ([true, false], [false, false]));
+    }
+
+    #[test]
+    fn a_task_avoids_who_failed_at_it_and_the_latest_suspects_of_its_stage_each_once() {
+        let mut run = fixture::run("");
+        let suspects = [(1, "s1"), (1, "s2"), (1, "s3"), (2, "s4")];
+        run.suspects = suspects.map(|(stage, name)| Suspect { stage, worker: worker(name) }).into();
+        let manifest = manifest(4);
+        let graph = Graph::new(&run, &manifest).unwrap();
+        let avoided = |node: Node, avoid: &[&str], barred: &[&str]| -> Vec<String> {
+            let named = |names: &[&str]| names.iter().map(|name| worker(name)).collect();
+            let wanted = Try { attempt: Attempt(2), avoid: named(avoid), barred: named(barred), ..Try::default() };
+            let view = NodeView { wanted, ..reading(&["left", "right"]) };
+            let task = fire(&graph, node, &view, Some(&blob())).unwrap().task;
+            assert_eq!(task.barred, view.wanted.barred);
+            task.avoid.iter().map(|worker| worker.as_str().to_owned()).collect()
+        };
+        assert_eq!(avoided(LEAF, &[], &[]), ["s3", "s2"]);
+        assert_eq!(avoided(JOIN, &[], &[]), ["s4"]);
+        assert_eq!(avoided(JOIN, &["w1"], &["w2"]), ["w1", "w2", "s4"]);
+        assert_eq!(avoided(LEAF, &["w1", "s3"], &["w2", "w1", "s2"]), ["w1", "s3", "w2", "s2"]);
+    }
+}

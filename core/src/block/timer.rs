@@ -377,6 +377,20 @@ mod tests {
     }
 
     #[test]
+    fn only_a_range_that_waits_while_the_queue_of_ranges_is_empty_keeps_looks_frequent() {
+        let every = |has_unsent, is_idle: bool| {
+            let idle: BTreeSet<String> = is_idle.then(|| queue::RANGES.to_owned()).into_iter().collect();
+            let seen = Seen { open: &[], has_unsent, idle: &idle, taken: &idle };
+            let before = Watch { every: QUIET, ..Watch::default() };
+            look(Some(&before), &seen, QUIET, Millis::from_secs(1_000)).next.every
+        };
+        let rarer = QUIET.plus(QUIET);
+        assert_eq!(every(true, true), QUIET);
+        assert_eq!(every(true, false), rarer, "ranges are on their way");
+        assert_eq!(every(false, true), rarer, "this run waits for none");
+    }
+
+    #[test]
     fn a_timer_is_overdue_when_its_look_should_have_happened_long_ago() {
         let watch = Watch { due: Millis::from_secs(500), ..Watch::default() };
         assert!(!is_overdue(Some(&watch), Millis(0), QUIET, Millis::from_secs(620)));

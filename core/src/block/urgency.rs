@@ -83,7 +83,6 @@ mod tests {
     use crate::block::{Graph, check};
     use crate::id::{Epoch, Millis, RunId};
     use crate::message::Check;
-    use crate::record::{Artifact, ManifestSlot};
 
     fn run() -> Run {
         let run = fixture::run("");
@@ -162,19 +161,31 @@ mod tests {
         let run = Run { promotion: Promotion::Late, class: Class::Bulk, ..run() };
         assert_eq!(run.split_task().class, Class::Bulk);
         assert_eq!(run.leaf_task(0, blob()).class, Class::Bulk);
-        let manifest = ManifestSlot {
-            attempt: Attempt::FIRST,
-            manifest: blob(),
-            segments: 2,
-            header: blob(),
-            hash: run.hash,
-            parent_hash: None,
-        };
+        let manifest = fixture::manifest(2);
         let graph = Graph::new(&run, &manifest).unwrap();
-        let worker = "w".parse().unwrap();
-        let artifact = Artifact { attempt: Attempt::FIRST, blob: blob(), worker, at: Millis(0) };
+        let artifact = fixture::artifact("blob", 0);
         let reader = Check { reader: graph.plan.verify(), slot: 0 };
         let asked = check(&graph, reader, &artifact, Node::new(1, 0, 0), [blob(), blob()]);
         assert_eq!((asked.class, run.class_of_checks()), (Class::Standard, Class::Standard));
+        let unpromoted = Run { promotion: Promotion::None, ..run };
+        assert_eq!(unpromoted.class_of_checks(), Class::Bulk);
+    }
+
+    #[test]
+    fn what_was_sent_before_a_demotion_lies_where_it_was_sent() {
+        let leaf = Node::new(1, 0, 0);
+        for (class, promotion) in [
+            (Class::Realtime, Promotion::None),
+            (Class::Standard, Promotion::None),
+            (Class::Standard, Promotion::Late),
+            (Class::Standard, Promotion::All),
+        ] {
+            let run = Run { class, promotion, ..run() };
+            let demoted = Demoted { at: Millis(5), from: class, promotion };
+            for attempt in [Attempt::FIRST, Attempt(2)] {
+                assert_eq!(demoted.class_before(leaf, attempt), run.class_of(leaf, attempt), "{promotion:?}");
+                assert_eq!(run.demoted().class_of(leaf, attempt), Class::Bulk);
+            }
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! A run of four stages, for tests.
 
-use crate::id::{BlockHash, Class, Epoch, Millis, RunId, Sha256};
-use crate::record::{BlobRef, Run};
+use crate::id::{Attempt, BlockHash, Class, Epoch, Millis, RunId, Sha256};
+use crate::record::{Artifact, BlobRef, ManifestSlot, Run, Started};
 
 const PIPELINE: &str = r#"
     name = "test"
@@ -39,6 +39,31 @@ pub(in crate::block) fn run(policy: &str) -> Run {
     serde_json::from_value(run).unwrap()
 }
 
+/// What `split` left of the block: so many segments.
+pub(in crate::block) fn manifest(segments: u32) -> ManifestSlot {
+    ManifestSlot {
+        attempt: Attempt::FIRST,
+        manifest: blob(),
+        segments,
+        header: named("header"),
+        hash: BlockHash([0; 32]),
+        parent_hash: None,
+    }
+}
+
 pub(in crate::block) fn blob() -> BlobRef {
-    BlobRef { key: "blob".to_owned(), sha256: Sha256([0; 32]), size: 1 }
+    named("blob")
+}
+
+pub(in crate::block) fn named(key: &str) -> BlobRef {
+    BlobRef { key: key.to_owned(), sha256: Sha256([0; 32]), size: 1 }
+}
+
+/// Of a first attempt.
+pub(in crate::block) fn artifact(key: &str, at: u64) -> Artifact {
+    Artifact { attempt: Attempt::FIRST, blob: named(key), worker: "w".parse().unwrap(), at: Millis(at) }
+}
+
+pub(in crate::block) fn started(attempt: u32, at: u64) -> Started {
+    Started { attempt: Attempt(attempt), worker: "w".parse().unwrap(), by: None, at: Millis(at), handout: None }
 }
