@@ -161,4 +161,26 @@ END
 grep ' GPU device=' worker.log | awk -F'GPU device=' '{ line = $2; split(line, word, " "); last[word[1]] = line } END { for (device in last) print "figures      " last[device] }'
 grep -q ' GPU device=' worker.log || wrong "the worker's log has no figures"
 if grep -q 'device failed' worker.log; then grep 'device failed' worker.log | sed 's/^/seen         /'; fi
+
+# RISC Zero, where it has been built for CUDA (docs/risc0.md): a block with its state, on all devices.
+risc0=${CARGO_TARGET_DIR:-$root/provers/risc0/target}/release/push0-prover-risc0
+if [ -x "$risc0" ]; then
+    for job in "${jobs[@]}"; do kill "$job" 2>/dev/null || true; done
+    mkdir "$work/r" && cd "$work/r"
+    sed "s|^command = .*|command = [\"$risc0\", \"prover\"]|" "$root/examples/risc0/risc0-state.toml" >pipeline.toml
+    printf 'data = "data"\n[[chain]]\nid = "demo"\npipeline = "pipeline.toml"\n[workers]\npools = []\n' >push0.toml
+    "$(dirname "$PUSH0")/push0-rollup" random --seed 1 --blocks 1 --transfers 16 --out blocks >/dev/null
+    NO_COLOR=1 "$PUSH0" up 2>up.log &
+    jobs+=($!)
+    until_log up.log 'push0 is up' || wrong "push0 up did not start for RISC Zero"
+    worker risc0
+    begun=$(date +%s%N)
+    "$PUSH0" submit blocks/*.json >/dev/null
+    timeout 1800 "$PUSH0" watch --until 1 demo >/dev/null 2>&1 || wrong "RISC Zero's block is not final after half an hour: push0 why demo 1"
+    grep -q 'prover=risc0.*device="cuda"' worker.log || skip "RISC Zero on a device: it was built without CUDA"
+    say "risc zero" "a block of 16 transfers with its state after $((($(date +%s%N) - begun) / 1000000)) ms"
+    "$PUSH0" verify demo 2>&1 | tail -1 | sed 's/^/verified     /'
+else
+    skip "RISC Zero on a device: just risc0 --profile release --features cuda builds it"
+fi
 skip "a device that fails (XID, ECC, lost), and its coming back: nothing here can break a GPU"

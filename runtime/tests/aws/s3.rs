@@ -208,7 +208,10 @@ async fn a_digest_is_what_s3_or_the_uploader_says_or_is_found_by_reading(place: 
     assert_eq!((unknown.kind(), unknown.code()), (ErrorKind::Permanent, ErrorCode::UploadDigest), "{unknown}");
     let pinned = place.blobs.pin(bare, READING).await.unwrap().unwrap();
     assert_eq!((pinned.sha256, pinned.size), (sum, 5));
-    let hurried = place.blobs.pin(bare, Millis(0)).await.unwrap_err();
+    // Large enough that it cannot be there already when it is first asked for.
+    let large = "witnesses/demo/6/aa/witness";
+    place.upload(large, &[7; 8 << 20], None).await;
+    let hurried = place.blobs.pin(large, Millis(0)).await.unwrap_err();
     assert_eq!((hurried.kind(), hurried.code()), (ErrorKind::Permanent, ErrorCode::UploadDigest));
     assert!(hurried.message().contains("push0 submit") && hurried.message().contains("metadata sha256"), "{hurried}");
     assert_eq!(place.stored(bare).await.as_deref(), Some(&b"bytes"[..]));
