@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use push0_core::Node;
 use push0_core::message::{TimerKind, queue};
 use push0_core::record::{Finality, node_control_key};
+use push0_core::{Node, TaskId};
 use push0_gpu_worker::task::Settled;
 use push0_runtime::host::{Failure, Function};
 use push0_runtime::port::{Delivery, SystemClock};
@@ -56,7 +56,7 @@ async fn a_straggler_is_copied_once_to_another_worker_and_its_holder_is_told_to_
     place.start(&holder, 2);
     place.submit(1, SEGMENTS).await;
 
-    let is_of_straggler = |task: &push0_core::TaskId, copy: u8| (task.node, task.copy) == (straggler, copy);
+    let is_of_straggler = |task: &TaskId, copy: u8| (task.node, task.copy) == (straggler, copy);
     until("the holder has refused the copy", || {
         let settled = script.settled();
         settled.iter().any(|(task, _, settled)| is_of_straggler(task, 1) && *settled == Settled::Avoided)
@@ -67,12 +67,19 @@ async fn a_straggler_is_copied_once_to_another_worker_and_its_holder_is_told_to_
     place.start(&other, 1);
     let rows = place.finalized(1).await;
     assert!(matches!(rows[0].finality, Finality::Proof { .. }), "{:?}", rows[0]);
-    until("the holder was told to stop", || script.runs().iter().any(|run| run.told_to_stop)).await;
+    let is_held = |task: &TaskId| (task.node, task.copy) == (straggler, 0);
+    until("the holder was told to stop", || {
+        script.runs().iter().filter(|run| is_held(&run.task.id)).all(|run| run.told_to_stop)
+    })
+    .await;
 
+    // Either may have come again: a machine that stands still for a lease's length loses it, and SQS hands the task out once more.
     let runs: Vec<_> = script.runs().into_iter().filter(|run| run.task.id.node == straggler).collect();
-    let who: Vec<_> = runs.iter().map(|run| (run.task.id.copy, run.worker.as_str(), run.told_to_stop)).collect();
-    assert_eq!(who, [(0, "cpu-1", true), (1, "cpu-2", false)]);
-    assert_eq!(runs[1].task.avoid, ["cpu-1".parse().unwrap()], "the copy says who has the other");
+    assert_eq!(runs[0].worker, "cpu-1");
+    assert!(runs.iter().all(|run| run.told_to_stop == is_held(&run.task.id)), "{runs:?}");
+    let copy = runs.iter().find(|run| run.task.id.copy == 1).unwrap();
+    assert_eq!(copy.worker, "cpu-2");
+    assert_eq!(copy.task.avoid, ["cpu-1".parse().unwrap()], "the copy says who has the other");
     let stop = node_control_key(&runs[0].task.id, &runs[0].task.stage);
     assert!(place.is_stored(&stop).await);
 
