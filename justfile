@@ -78,6 +78,10 @@ risc0 *args="--profile quick":
 risc0-check:
     scripts/risc0-check
 
+# The long checks, one after another, for a schedule: RISC Zero, large simulations and models, fuzzing, durability, chaos; some hours.
+nightly *checks:
+    scripts/nightly {{checks}}
+
 # Formats everything.
 fmt:
     cargo fmt --all

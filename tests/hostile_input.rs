@@ -317,7 +317,7 @@ const DECODERS: &[(&str, &[&str], &str)] = &[
     ("gpu-worker/src/prover/session.rs", &["prover_session"], ""),
     ("gpu-worker/src/task.rs", &["message_task", "record_manifest"], ""),
     ("gpu-worker/src/task/fetch.rs", &["record_batch_manifest"], ""),
-    ("provers/echo/src/files.rs", &["prover_echo"], ""),
+    ("provers/echo/src/content.rs", &["prover_echo"], ""),
     ("provers/echo/src/lib.rs", &["prover_echo"], ""),
     ("provers/echo/src/params.rs", &[], "parameters of the pipeline's author, which are meant to hang and to crash it"),
     ("provers/rollup/src/block.rs", &["rollup_header", "rollup_witness"], ""),
@@ -331,6 +331,8 @@ const DECODERS: &[(&str, &[&str], &str)] = &[
     ("provers/rollup/src/tool/inspect.rs", &["rollup_header", "rollup_witness"], ""),
     ("provers/sdk/src/exec.rs", &["prover_exec", "prover_tasks"], ""),
     ("provers/sdk/src/session.rs", &["prover_tasks"], ""),
+    ("provers/zkvm/src/artifact.rs", &["zkvm_artifact"], ""),
+    ("provers/zkvm/src/guest.rs", &["zkvm_journal"], ""),
     (
         "runtime/src/aws/dynamodb/value.rs",
         &[],
@@ -380,7 +382,17 @@ fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
 #[test]
 fn everything_that_decodes_has_a_target_or_a_reason() {
     let mut files = Vec::new();
-    for part in ["core", "runtime", "functions", "gpu-worker", "cli", "provers/sdk", "provers/echo", "provers/rollup"] {
+    for part in [
+        "core",
+        "runtime",
+        "functions",
+        "gpu-worker",
+        "cli",
+        "provers/sdk",
+        "provers/echo",
+        "provers/rollup",
+        "provers/zkvm",
+    ] {
         sources(&root().join(part).join("src"), &mut files);
     }
     let decodes = |path: &PathBuf| {

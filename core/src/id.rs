@@ -458,6 +458,23 @@ mod tests {
         {
             assert!(bad.parse::<TaskId>().is_err(), "{bad}");
         }
+        for tag in ["0123456789abcde", "0123456789abcdef0", "0123456789abcdeg", ""] {
+            assert!(format!("demo/7/e2/{tag}/3.1.4/a5c0").parse::<TaskId>().is_err(), "{tag}");
+        }
+    }
+
+    #[test]
+    fn a_runs_first_lane_has_one_name() {
+        let run = |text: &str| text.parse::<RunId>();
+        assert_eq!(run("demo/7/e2").unwrap().lane, 0);
+        assert_eq!(run("demo/7/e2.1").unwrap().lane, 1);
+        assert!(run("demo/7/e2.0").is_err(), "it would be another key for the same run");
+    }
+
+    #[test]
+    fn a_pipelines_tag_is_the_beginning_of_its_digest() {
+        let text = "0123456789abcdef".repeat(4);
+        assert_eq!(text.parse::<PipelineDigest>().unwrap().tag(), "0123456789abcdef");
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod provers;
 mod records;
 mod rollup;
 mod texts;
+mod zkvm;
 
 use peak_alloc::PeakAlloc;
 
@@ -64,6 +65,7 @@ pub fn targets() -> Vec<Target> {
         texts::targets(),
         provers::targets(),
         rollup::targets(),
+        zkvm::targets(),
         http::targets(),
         functions::targets(),
         engine::targets(),

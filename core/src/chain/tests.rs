@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::id::Sha256;
 use crate::invariant;
-use crate::record::{BatchRange, BlockStatus, Finality, Halt, Suspect};
+use crate::record::{BatchRange, BlockStatus, Finality, Halt, Late, Missed, Suspect};
 
 mod quorum;
 mod view;
@@ -450,6 +450,55 @@ fn an_effect_of_an_overtaken_run_is_not_performed() {
     assert!(!is_current(PendingEffect::Start { number: 1, epoch: Epoch(1), from: 0 }, world.blocks.get(&1)));
 }
 
+#[test]
+fn an_effect_is_performed_while_its_block_is_as_it_was() {
+    let mut world = World::new(4);
+    world.submit(1);
+    let proving = world.blocks[&1].clone();
+    let demote = PendingEffect::Demote { number: 1, epoch: Epoch(1) };
+    assert!(is_current(demote, Some(&proving)));
+    for other in [
+        BlockRow { epoch: Epoch(2), ..proving.clone() },
+        BlockRow { status: BlockStatus::Proven, ..proving.clone() },
+        BlockRow { epoch: Epoch(2), status: BlockStatus::Proven, ..proving.clone() },
+    ] {
+        assert!(!is_current(demote, Some(&other)), "{other:?}");
+    }
+    let start = PendingEffect::Start { number: 1, epoch: Epoch(1), from: 0 };
+    assert!(!is_current(start, Some(&BlockRow { final_seq: Some(1), ..proving.clone() })));
+
+    let arm = PendingEffect::Arm { number: 1 };
+    let missed = Some(Missed { at: Millis(9), then: Late::Continue });
+    let due = BlockRow { deadline: Some(Millis(9)), ..proving.clone() };
+    assert!(is_current(arm, Some(&due)));
+    for other in [
+        proving,
+        BlockRow { final_seq: Some(1), ..due.clone() },
+        BlockRow { missed, ..due.clone() },
+        BlockRow { final_seq: Some(1), missed, deadline: None, ..due },
+    ] {
+        assert!(!is_current(arm, Some(&other)), "{other:?}");
+    }
+    for effect in [start, demote, arm] {
+        assert!(!is_current(effect, None));
+    }
+}
+
+#[test]
+fn an_outbox_row_is_published_after_effects_and_before_anything_else() {
+    let mut world = World::new(4);
+    world.finalize(1..=2);
+    world.blocks.insert(3, BlockRow { status: BlockStatus::Parked, number: 3, ..world.blocks[&2].clone() });
+    let next = |published: u64, pending: Vec<PendingEffect>| {
+        let view = View { published, chain: ChainRow { pending, ..world.chain.clone() }, ..world.view(None) };
+        advance(&view, world.now, &world.config)
+    };
+    assert!(matches!(next(0, vec![]), Some(Step::Publish { seq: 1 })));
+    assert!(matches!(next(1, vec![]), Some(Step::Publish { seq: 2 })));
+    assert!(!matches!(next(2, vec![]), Some(Step::Publish { .. })), "there is no third row");
+    assert!(matches!(next(1, vec![PendingEffect::Arm { number: 3 }]), Some(Step::Perform { .. })));
+}
+
 /// A source of which `size` blocks are a batch.
 fn source(size: u32, wait: Option<u64>) -> World {
     let mut world = World::new(8);
@@ -608,6 +657,22 @@ fn nobody_submits_replaces_or_skips_ahead_on_a_batch_chain() {
     let skip = Command::Skip { chain: chain_id(), number: 1, reason: "r".to_owned() };
     assert_eq!(world.command(skip), Err(Ignored::Unknown));
     assert_eq!(world.blocks.len(), 0);
+}
+
+#[test]
+fn a_batch_with_a_hole_is_passed_in_the_window_and_not_in_a_pause() {
+    let hole = |number| batch(number, Content::Hole("P0-030: a block was left out".to_owned()));
+    let release_point = |world: &World| world.chain.next_release;
+    let mut world = batch_chain();
+    for number in 1..=3 {
+        world.on(hole(number)).unwrap();
+    }
+    assert_eq!(release_point(&world), 3, "the window is two");
+    world.command(Command::Pause { chain: chain_id() }).unwrap();
+    world.command(Command::Skip { chain: chain_id(), number: 1, reason: "has a hole".to_owned() }).unwrap();
+    assert_eq!((world.finalized(), release_point(&world)), (vec![1], 3), "in a pause");
+    world.command(Command::Resume { chain: chain_id(), acknowledged: None }).unwrap();
+    assert_eq!(release_point(&world), 4);
 }
 
 #[test]

@@ -317,6 +317,28 @@ fn a_plan_record_of_no_pipeline_is_none() {
     }
 }
 
+#[test]
+fn keys_of_blobs_say_what_they_are_of() {
+    let task: TaskId = "demo/7/e2.1/0123456789abcdef/3.1.4/a5c1".parse().unwrap();
+    assert_eq!(control_key(&task.run), "control/demo/7/e2.1");
+    assert_eq!(node_control_key(&task, &"join".parse().unwrap()), "control/demo/7/e2.1/join/3.1.4/a5");
+    assert_eq!(demoted_key(&task.run), "control/demo/7/e2.1/demoted");
+    assert_eq!(proof_key(&task.run.chain, 7), "proofs/demo/00000000000000000007");
+}
+
+#[test]
+fn what_is_cut_out_of_a_long_text_lies_in_its_first_half() {
+    let text = |byte: u8| -> String { (0..300).map(|at| (byte + at as u8 % 26) as char).collect() };
+    let (letters, mark) = (text(b'a'), " … ");
+    assert_eq!(clip_middle(&letters, 100), format!("{}{mark}{}", &letters[..31], &letters[300 - 63..]));
+    assert_eq!(clip_middle(&letters, 300), letters);
+    assert_eq!(clip_middle(&letters, 299).len(), 299);
+    assert_eq!(clip_middle(&letters, 0), mark);
+    // Four bytes each: what does not fit whole is left out.
+    let wide = "\u{1d11e}".repeat(75);
+    assert_eq!(clip_middle(&wide, 100), format!("{}{mark}{}", "\u{1d11e}".repeat(7), "\u{1d11e}".repeat(15)));
+}
+
 proptest! {
     #[test]
     fn long_texts_keep_their_beginning_and_their_end(text in "[^…]{0,300}") {

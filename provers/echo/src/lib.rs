@@ -8,20 +8,20 @@
 //! appends its id as one line; `PUSH0_ECHO_TIMES` one to which every task ended appends its id, when it began and ended (milliseconds of the
 //! Unix epoch), and `done` or `ended`; `PUSH0_ECHO_STATE` a directory in which failure rules count across processes.
 
-mod files;
+mod content;
 mod params;
 mod script;
 
 use std::fs;
 use std::io::Write;
-use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use push0_prover::files::{inputs, read, write, write_split};
 use push0_prover::{Ctx, Failure, Hello, Kind, Prover, Task, TaskResult, Verdict, hello};
 use sha2::{Digest, Sha256};
 
-use crate::files::{Artifact, Covers, Header, Manifest, SegmentFile, covers};
+use crate::content::{Artifact, Covers, Header, Manifest, SegmentFile, covers};
 use crate::params::{Params, Witness};
 use crate::script::Action;
 
@@ -50,9 +50,7 @@ impl Prover for Echo {
     }
 
     fn check(&mut self, task: &Task, _ctx: &Ctx) -> Result<TaskResult, Failure> {
-        let [artifact, header, first, last] = &task.inputs[..] else {
-            return Err(Failure::permanent("a check takes the artifact, the header, the first and the last segment"));
-        };
+        let [artifact, header, first, last] = inputs(task)?;
         let header: Header = serde_json::from_slice(&read(header)?).map_err(Failure::permanent)?;
         let ends = [read(first)?, read(last)?].map(|bytes| covers(&bytes));
         let [Ok(Covers { first, .. }), Ok(Covers { last, .. })] = ends else {
@@ -234,21 +232,17 @@ fn leave(task: &Task, header: &Header) -> Result<TaskResult, Failure> {
         let what = format!("the witness asks for {} segments; at most {MOST_SEGMENTS} are possible", header.segments);
         return Err(Failure::permanent(what));
     }
-    let directory = task.output.join("segments");
-    fs::create_dir_all(&directory).map_err(Failure::retryable)?;
-    for segment in 0..header.segments {
+    let segments = (0..header.segments).map(|segment| {
         let content = SegmentFile { block: header.hash.clone(), segment, witness: header.witness.clone() };
-        write(&directory.join(format!("{segment:06}")), &files::line(&content))?;
-    }
-    write(&task.output.join("header"), &files::line(header))?;
+        Ok(content::line(&content))
+    });
+    write_split(task, segments, &content::line(header))?;
     Ok(TaskResult::split(header.segments, header.hash.clone(), header.parent_hash.clone()))
 }
 
 /// `map` and `single`: one input, a segment or an artifact.
 fn one(task: &Task, params: &Params) -> Result<TaskResult, Failure> {
-    let [input] = &task.inputs[..] else {
-        return Err(Failure::permanent(format!("{} takes one input, not {}", task.stage, task.inputs.len())));
-    };
+    let [input] = inputs(task)?;
     let bytes = read(input)?;
     let covers = covers(&bytes).map_err(|why| Failure::bad_input([0], why))?;
     finish(task, params, &[bytes], covers)
@@ -288,16 +282,14 @@ fn finish(task: &Task, params: &Params, inputs: &[Vec<u8>], covers: Covers) -> R
         sha.update(Sha256::digest(input));
     }
     let Covers { block, witness, first, last } = covers;
-    let mut bytes = files::line(&Artifact { digest: hex::encode(sha.finalize()), block, first, last, witness });
+    let mut bytes = content::line(&Artifact { digest: hex::encode(sha.finalize()), block, first, last, witness });
     bytes.resize(bytes.len().max(params.output_bytes), b'\n');
     write(&task.output, &bytes)?;
     Ok(TaskResult::default())
 }
 
 fn verify(task: &Task, params: &Params) -> Result<TaskResult, Failure> {
-    let [root, header] = &task.inputs[..] else {
-        return Err(Failure::permanent("verify takes the root and the header"));
-    };
+    let [root, header] = inputs(task)?;
     let (root, header) = (read(root)?, read(header)?);
     let verdict = |verdict, message: String| Ok(TaskResult::verdict(verdict, message));
     let header: Header = match serde_json::from_slice(&header) {
@@ -323,14 +315,6 @@ fn verify(task: &Task, params: &Params) -> Result<TaskResult, Failure> {
             verdict(Verdict::BadProof, format!("the root covers {first}-{last} of {} segments", header.segments))
         }
     }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    fs::read(path).map_err(|error| Failure::retryable(format!("{}: {error}", path.display())))
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    fs::write(path, bytes).map_err(|error| Failure::retryable(format!("{}: {error}", path.display())))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use push0_prover::{Failure, Task};
 use sha2::{Digest, Sha256};
 
-use crate::files;
+use crate::content;
 use crate::params::{Params, Rule, RuleKind};
 
 /// Environment variable naming the directory in which rules count.
@@ -51,7 +51,7 @@ fn act(rule: &Rule) -> Action {
 fn matches(rule: &Rule, task: &Task) -> bool {
     let first_segment = || {
         let bytes = task.inputs.first().and_then(|input| fs::read(input).ok())?;
-        files::covers(&bytes).ok().map(|covers| covers.first)
+        content::covers(&bytes).ok().map(|covers| covers.first)
     };
     rule.stage.as_ref().is_none_or(|stage| *stage == task.stage)
         && rule.id.as_ref().is_none_or(|part| task.id.contains(part))

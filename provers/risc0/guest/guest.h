@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Why the guest refuses a block: its exit code, which the prover turns into words (src/guest.rs). */
+/* Why the guest refuses a block: its exit code, which the prover turns into words (provers/zkvm/src/guest.rs). */
 enum refusal {
   MALFORMED = 1,    /* the input is not what the prover writes */
   OUT_OF_RANGE = 2, /* a place, amount, nonce, balance or field element is too large */

@@ -1,4 +1,4 @@
-/* Made from the constants of qp-plonky2 1.6.0 by a test (src/tests.rs). */
+/* Made from the constants of qp-plonky2 1.6.0 by a test (provers/zkvm/src/tests/guest.rs). */
 #define MDS_CIRCULANT {17, 15, 41, 16, 2, 28, 13, 13, 39, 18, 34, 20}
 #define MDS_TOP_LEFT 8
 #define ROUND_CONSTANTS { \

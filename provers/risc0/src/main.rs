@@ -6,9 +6,11 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
-use push0_prover_risc0::guest::{self, Checks};
+use push0_prover_risc0::guest;
 use push0_prover_risc0::prover::Risc0;
 use push0_rollup::block::{Header, Witness};
+use push0_zkvm::guest::Checks;
+use push0_zkvm::{Stages, Zkvm};
 use risc0_zkvm::Digest;
 use sha2::{Digest as _, Sha256};
 
@@ -70,10 +72,10 @@ impl From<What> for Checks {
 
 fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|arg| arg.to_string_lossy().starts_with("--stage")) {
-        return push0_prover::main(Risc0::default());
+        return push0_prover::main(Stages(Risc0::default()));
     }
     let result = match Cli::parse().command {
-        Command::Prover => return push0_prover::serve(Risc0::default()),
+        Command::Prover => return push0_prover::serve(Stages(Risc0::default())),
         Command::Image => image(),
         Command::Execute { witness, checks, segment_po2 } => execute(&witness, checks.into(), segment_po2),
         Command::Verify { proof, header, checks, image_id } => verify(&proof, &header, checks.into(), image_id),
@@ -99,12 +101,12 @@ fn image() -> Result<()> {
 }
 
 fn execute(witness: &PathBuf, checks: Checks, po2: u32) -> Result<()> {
-    if !(16..=22).contains(&po2) {
-        bail!("--segment-po2 {po2}: it is 16 to 22");
+    if !Risc0::SEGMENT_PO2.contains(&po2) {
+        bail!("--segment-po2 {po2}: it is {} to {}", Risc0::SEGMENT_PO2.start(), Risc0::SEGMENT_PO2.end());
     }
     let witness =
         Witness::from_bytes(&read(witness)?).with_context(|| format!("{} is no witness", witness.display()))?;
-    let executed = match push0_prover_risc0::prover::execute(&guest::input(&witness, checks), po2) {
+    let executed = match push0_zkvm::execute(&Risc0::default(), &witness, checks, po2) {
         Ok(executed) => executed,
         Err(failure) => bail!(failure.message),
     };
@@ -115,7 +117,7 @@ fn execute(witness: &PathBuf, checks: Checks, po2: u32) -> Result<()> {
 }
 
 fn verify(proof: &PathBuf, header: &PathBuf, checks: Checks, image_id: Option<Digest>) -> Result<()> {
-    let prover = image_id.map_or_else(Risc0::default, Risc0::with_image_id);
+    let prover = Stages(image_id.map_or_else(Risc0::default, Risc0::with_image_id));
     let block = Header::from_bytes(&read(header)?).with_context(|| format!("{} is no header", header.display()))?;
     if let Err(why) = prover.verify_root(&read(proof)?, &block, checks) {
         bail!("{why}");

@@ -1,32 +1,37 @@
-//! What costs no proof: the guest on honest and on wrong blocks, its hash against the rollup's, and what is refused.
+//! What costs no proof: the guest in the zkVM. What it accepts and refuses is tested on the host, too (`provers/zkvm/src/tests`).
 
 use std::collections::BTreeMap;
 
-use plonky2::field::goldilocks_field::GoldilocksField;
-use plonky2::field::types::{Field, PrimeField64};
-use plonky2::hash::poseidon::Poseidon;
+use push0_prover::Failure;
 use push0_rollup::block::Witness;
 use push0_rollup::tool::chain::Chain;
 use push0_rollup::tool::random;
+use push0_zkvm::Execution;
+use push0_zkvm::guest::{Checks, Journal, refusal};
+use risc0_zkvm::Segment;
 use sha2::{Digest as _, Sha256};
 
-use crate::guest::{self, Checks, Journal};
-use crate::prover::{Execution, execute};
+use crate::guest;
+use crate::prover::{Bincode, Risc0};
 
 fn block(transfers: u32) -> Witness {
     let mut chain = Chain::start("demo", 1, random::accounts(16, random::DEFAULT_BALANCE)).unwrap();
     random::blocks(&mut chain, 7, 1, transfers).unwrap().remove(0)
 }
 
+fn execute(witness: &Witness, checks: Checks, po2: u32) -> Result<Execution<Bincode<Segment>>, Failure> {
+    push0_zkvm::execute(&Risc0::default(), witness, checks, po2)
+}
+
 fn refused(witness: &Witness, checks: Checks) -> String {
-    execute(&guest::input(witness, checks), 18).err().expect("the guest refuses it").message
+    execute(witness, checks, 18).err().expect("the guest refuses it").message
 }
 
 #[test]
 fn an_honest_block_is_accepted_and_its_journal_is_of_its_header() {
     for (transfers, checks) in [(0, Checks::State), (1, Checks::Transfers), (9, Checks::State)] {
         let witness = block(transfers);
-        let Execution { segments, journal, .. } = execute(&guest::input(&witness, checks), 18).unwrap();
+        let Execution { segments, journal, .. } = execute(&witness, checks, 18).unwrap();
         assert!(!segments.is_empty());
         let journal = Journal::from_bytes(&journal).unwrap();
         assert_eq!(journal.difference(&witness.header, checks), None);
@@ -50,8 +55,8 @@ fn an_honest_block_is_accepted_and_its_journal_is_of_its_header() {
 
 #[test]
 fn smaller_segments_are_more_of_them() {
-    let input = guest::input(&block(2), Checks::Transfers);
-    let count = |po2| execute(&input, po2).unwrap().segments.len();
+    let witness = block(2);
+    let count = |po2| execute(&witness, Checks::Transfers, po2).unwrap().segments.len();
     assert!(count(16) > count(17) && count(17) > count(20));
 }
 
@@ -74,69 +79,8 @@ fn the_guest_refuses_what_the_header_does_not_say() {
         let mut block = honest.clone();
         change(&mut block);
         let said = refused(&block, checks);
-        assert!(said.ends_with(guest::refusal(code)), "change {at}: {said}");
+        assert!(said.ends_with(refusal(code)), "change {at}: {said}");
     }
-}
-
-#[test]
-fn transfers_alone_say_nothing_of_the_state() {
-    let mut witness = block(1);
-    witness.header.state_after = witness.header.state_before;
-    let Execution { journal, .. } = execute(&guest::input(&witness, Checks::Transfers), 18).unwrap();
-    let journal = Journal::from_bytes(&journal).unwrap();
-    assert!(journal.difference(&witness.header, Checks::State).unwrap().contains("not state"));
-}
-
-#[test]
-fn segments_without_the_state_hold_no_keys() {
-    let witness = block(2);
-    let key = witness.payments[0].key.0.map(|element| element.to_canonical_u64().to_be_bytes()).concat();
-    let holds = |checks| guest::input(&witness, checks).windows(32).any(|window| window == key);
-    assert!(holds(Checks::State) && !holds(Checks::Transfers));
-}
-
-#[test]
-fn the_constants_of_the_guests_hash_are_those_of_the_circuits() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/guest/poseidon_constants.h");
-    if std::env::var_os("PUSH0_BLESS").is_some() {
-        std::fs::write(path, constants()).unwrap();
-    }
-    assert_eq!(
-        std::fs::read_to_string(path).unwrap(),
-        constants(),
-        "PUSH0_BLESS=1 writes it anew; then guest/build.sh"
-    );
-}
-
-fn constants() -> String {
-    type F = GoldilocksField;
-    let list = |numbers: &[u64]| numbers.iter().map(|number| format!("{number:#018x}ull")).collect::<Vec<_>>();
-    let circulant = <F as Poseidon>::MDS_MATRIX_CIRC;
-    let diagonal = <F as Poseidon>::MDS_MATRIX_DIAG;
-    assert!(diagonal[1..].iter().all(|entry| *entry == 0), "the guest adds to the first entry alone");
-    assert!(circulant.iter().sum::<u64>() + diagonal[0] <= 264, "the guest's limbs have room for no more");
-    let mut text = String::from("/* Made from the constants of qp-plonky2 1.6.0 by a test (src/tests.rs). */\n");
-    let small: Vec<String> = circulant.iter().map(u64::to_string).collect();
-    text += &format!("#define MDS_CIRCULANT {{{}}}\n#define MDS_TOP_LEFT {}\n", small.join(", "), diagonal[0]);
-    text += "#define ROUND_CONSTANTS {";
-    for round in 0..30 {
-        let mut state = [F::ZERO; 12];
-        F::constant_layer(&mut state, round);
-        let row: Vec<u64> = state.iter().map(PrimeField64::to_canonical_u64).collect();
-        text += " \\\n  {";
-        for (at, entry) in list(&row).iter().enumerate() {
-            text += if at == 0 {
-                ""
-            } else if at % 4 == 0 {
-                ", \\\n   "
-            } else {
-                ", "
-            };
-            text += entry;
-        }
-        text += "},";
-    }
-    text + " \\\n  {0}}\n"
 }
 
 #[test]

@@ -5,16 +5,15 @@
 //! the session. Every proof that comes in is verified before anything is done with it, so that a bad one is named
 //! (`bad_input`) instead of failing a join that had no fault.
 
+pub mod block;
 mod range;
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::ErrorKind;
 use std::path::Path;
 
+use push0_prover::files::{inputs, read, write};
 use push0_prover::{Ctx, Failure, Hello, Kind, Prover, Task, TaskResult, Verdict, hello};
 
-use crate::block::{Header, Witness};
 use crate::circuit::{JoinCircuit, LeafCircuit, LiftCircuit, RangeLiftCircuit};
 use crate::keys::{self, Shape};
 use crate::proof::{ProofFile, VerifiedProof, Verifier};
@@ -106,31 +105,9 @@ impl Prover for Rollup {
 fn split(task: &Task) -> Result<TaskResult, Failure> {
     let [input] = inputs(task)?;
     let size = segment_size(&task.params)?;
-    let witness =
-        Witness::from_bytes(&read(input)?).map_err(|error| Failure::permanent(format!("the witness: {error}")))?;
-    let header = &witness.header;
-    let (chain, number) = (&task.block.chain, task.block.number);
-    // The exec form without a task file has no block to compare with.
-    if !chain.is_empty() && (*chain != header.chain || number != header.number) {
-        let message = format!("the witness is of block {} of {}, not {number} of {chain}", header.number, header.chain);
-        return Err(Failure::permanent(message));
-    }
+    let witness = block::witness(&read(input)?, &task.block)?;
     let segments = cut(&witness, size).map_err(Failure::permanent)?;
-    let count = write_split(task, segments.iter().map(Segment::to_bytes), &header.to_bytes())?;
-    Ok(TaskResult::split(count, hex::encode(header.hash()), Some(hex::encode(header.parent_hash))))
-}
-
-/// Writes what a split leaves: the segments and the header. Returns how many segments.
-fn write_split(task: &Task, segments: impl Iterator<Item = Vec<u8>>, header: &[u8]) -> Result<u32, Failure> {
-    let directory = task.output.join("segments");
-    fs::create_dir_all(&directory).map_err(|error| io_failure(&directory, &error))?;
-    let mut count = 0;
-    for bytes in segments {
-        write(&directory.join(format!("{count:06}")), &bytes)?;
-        count += 1;
-    }
-    write(&task.output.join("header"), header)?;
-    Ok(count)
+    block::write_split(task, segments.iter().map(|segment| Ok(segment.to_bytes())), &witness.header)
 }
 
 /// The stage's segment size: a parameter, or the default.
@@ -236,23 +213,11 @@ impl Rollup {
 
     fn verify(&self, task: &Task) -> Result<TaskResult, Failure> {
         let [proof, header] = inputs(task)?;
-        let (proof, header) = (read(proof)?, read(header)?);
-        let bad_block = |message: String| Ok(TaskResult::verdict(Verdict::BadBlock, message));
-        let header = match Header::from_bytes(&header) {
+        let header = match block::header(&read(header)?, &task.block) {
             Ok(header) => header,
-            Err(error) => return bad_block(format!("the header: {error}")),
+            Err(message) => return Ok(TaskResult::verdict(Verdict::BadBlock, message)),
         };
-        let (block, hash) = (&task.block, hex::encode(header.hash()));
-        if hash != block.hash || header.chain != block.chain || header.number != block.number {
-            return bad_block(format!(
-                "the header is of block {} of {} with hash {hash}, not {} of {} with hash {}",
-                header.number, header.chain, block.number, block.chain, block.hash
-            ));
-        }
-        if let Some(contradiction) = header.contradiction() {
-            return bad_block(contradiction.to_owned());
-        }
-        match self.verifier.verify_block(&proof, &header) {
+        match self.verifier.verify_block(&read(proof)?, &header) {
             Ok(proof) => Ok(TaskResult::verdict(Verdict::Ok, "").stating(proof.statement().outputs())),
             Err(error) => Ok(TaskResult::verdict(Verdict::BadProof, error)),
         }
@@ -272,24 +237,4 @@ impl Rollup {
         write(&task.output, &bytes)?;
         Ok(TaskResult::default())
     }
-}
-
-/// The task's inputs, if there are as many as the stage takes.
-fn inputs<const N: usize>(task: &Task) -> Result<[&Path; N], Failure> {
-    let inputs: Vec<&Path> = task.inputs.iter().map(AsRef::as_ref).collect();
-    let given = inputs.len();
-    inputs.try_into().map_err(|_| Failure::permanent(format!("{} takes {N} inputs, not {given}", task.stage)))
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    fs::read(path).map_err(|error| io_failure(path, &error))
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    fs::write(path, bytes).map_err(|error| io_failure(path, &error))
-}
-
-fn io_failure(path: &Path, error: &std::io::Error) -> Failure {
-    let hint = if error.kind() == ErrorKind::StorageFull { " (the disk is full)" } else { "" };
-    Failure::retryable(format!("{}: {error}{hint}", path.display()))
 }

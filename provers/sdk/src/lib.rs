@@ -35,6 +35,7 @@
 //! belongs there either), and write the output file before returning.
 
 mod exec;
+pub mod files;
 mod session;
 pub mod wire;
 

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use push0_prover::files::{inputs, read, write_split};
 use push0_prover::{Ctx, Failure, Task, TaskResult, Verdict};
 use serde::Deserialize;
 
-use super::{Rollup, inputs, read, write_split};
+use super::Rollup;
 use crate::block::{BlockHash, Header};
 use crate::circuit::RangeLiftCircuit;
 use crate::keys::{self, Shape};
@@ -81,10 +82,9 @@ impl Rollup {
                 "a range of {blocks} blocks has a header of {bytes} bytes, above {MAX_HEADER_BYTES}: take fewer blocks a range"
             )));
         }
-        let segments =
-            range.links().into_iter().zip(blocks).map(|(statement, block)| {
-                RangeSegment { statement, header: block.header, proof: block.bytes }.to_bytes()
-            });
+        let segments = range.links().into_iter().zip(blocks).map(|(statement, block)| {
+            Ok(RangeSegment { statement, header: block.header, proof: block.bytes }.to_bytes())
+        });
         let count = write_split(task, segments, &header)?;
         let (hash, parent) = (range.last().hash(), range.first().parent_hash);
         Ok(TaskResult::split(count, hex::encode(hash), Some(hex::encode(parent))))
