@@ -118,3 +118,6 @@ pub fn released(before: &ChainRow, block: &BlockRow, window: u64) -> Check {
         format!("{block:?} with {before:?} and a window of {window}")
     })
 }
+
+#[cfg(test)]
+mod tests;
