@@ -10,8 +10,9 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use push0_core::message::{FailureKind, Report, ReportEvent, TaskMessage, queue};
-use push0_core::pipeline::{Form, Kind, ProverCommand};
+use push0_core::pipeline::{self, Form, Kind, ProverCommand};
 use push0_core::{ErrorCode, Millis, Sha256};
+use push0_gpu_worker::ec2::self_tests;
 use push0_gpu_worker::gpu::{Gpus, Rules};
 use push0_gpu_worker::{WorkerConfig, WorkerError, run};
 use push0_runtime::engine::Engine;
@@ -237,6 +238,40 @@ async fn a_device_that_fails_under_a_task_is_to_blame_and_comes_back_with_its_te
         worker.send("plain", "meet-2").await;
     }
     assert_eq!(worker.devices(2).await, ["GPU-a", "GPU-b"]);
+    worker.end().await;
+}
+
+#[tokio::test]
+async fn a_slot_comes_back_when_its_provers_pass_their_self_tests_on_its_device() {
+    let machine = Machine::with(&TWO[..1]);
+    let seed = machine.at("seed");
+    std::fs::write(&seed, "segment").unwrap();
+    let stages = [("split", "split"), ("sound", "map"), ("join", "join"), ("verify", "verify")];
+    let stages = stages.map(|(name, kind)| format!("[[stage]]\nname = \"{name}\"\nkind = \"{kind}\"\n")).concat();
+    let pipeline = format!(
+        "name = \"tested\"\n[prover.plain]\nform = \"exec\"\ncommand = [\"sh\"]\n\
+         [prover.plain.self_test]\nstage = \"sound\"\ninputs = [{seed:?}]\n{stages}[policy.default]\npool = \"cpu\"\n"
+    );
+    let self_tests = self_tests([&pipeline::parse(&pipeline).unwrap()], &pool());
+    let mut worker = Worker::start(WorkerConfig { self_tests, ..machine.config() });
+    worker.send("plain", "hang").await;
+    machine.until_there_is("hang-on-GPU-a").await;
+    machine.is(&[TWO[0], "xid GPU-a 79"]);
+    let (kind, message) = worker.failure().await;
+    assert_eq!((kind, ErrorCode::find(&message)), (FailureKind::Retryable, Some(ErrorCode::DeviceFailed)), "{message}");
+
+    worker.send("plain", "where").await;
+    let tests = || std::fs::read_to_string(machine.at("ran/tests-on-GPU-a")).map_or(0, |lines| lines.lines().count());
+    while tests() < 3 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(worker.says_nothing().await && !machine.at("ran/where-on-GPU-a").exists(), "it takes nothing");
+    std::fs::write(machine.at("ran/is-sound"), "").unwrap();
+    assert_eq!(worker.device().await, "GPU-a");
+    let passed = tests();
+    worker.send("plain", "where").await;
+    assert_eq!(worker.device().await, "GPU-a");
+    assert_eq!(tests(), passed, "once it has passed it is not tested again");
     worker.end().await;
 }
 

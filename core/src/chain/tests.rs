@@ -566,18 +566,21 @@ fn a_batch_that_is_not_full_is_fixed_when_its_first_block_has_been_final_for_the
     let mut world = source(4, Some(100));
     world.tick(1_000);
     assert_eq!(world.ranges("batches"), [], "there is nothing to wait for");
+    assert_eq!(world.chain.batches, [], "and no clock that runs");
+    world.now = Millis(1_020);
     world.finalize(1..=1);
     world.now = Millis(1_050);
     world.finalize(2..=2);
-    world.tick(1_099);
+    world.tick(1_119);
     assert_eq!(world.ranges("batches"), []);
-    world.tick(1_100);
+    world.tick(1_120);
     assert_eq!(world.ranges("batches"), [(1, 1, 2)]);
     world.now = Millis(1_150);
     world.finalize(3..=6);
     assert_eq!(world.ranges("batches"), [(1, 1, 2), (2, 3, 6)], "a full one waits for nothing");
     world.tick(9_999);
     assert_eq!(world.batches.len(), 2, "and the clock of the next one has not begun");
+    assert_eq!(world.chain.batches[0].since, None);
     assert_eq!(world.told.len(), 2);
 }
 

@@ -14,6 +14,8 @@ touch "$dir/$stage-on-$CUDA_VISIBLE_DEVICES"
 case "$stage" in
     # Done once it runs on as many devices at a time.
     meet-2 | meet-3) until [ "$(ls "$dir" | grep -c "^$stage-on-")" -ge "${stage#meet-}" ]; do sleep 0.01; done ;;
+    # A self-test: fails until the device is said to be sound.
+    sound) echo >> "$dir/tests-on-$CUDA_VISIBLE_DEVICES"; [ -e "$dir/is-sound" ] ;;
     hang) sleep 600 ;;
     fall)
         until [ -e "$dir/let-it-fall" ]; do sleep 0.01; done
