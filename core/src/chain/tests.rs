@@ -1,5 +1,6 @@
 //! Decisions of a chain, by behaviour. `World` plays the drive loop: writes changes, performs nothing, keeps what was asked for.
 
+mod edges;
 mod reorg;
 
 use std::collections::BTreeMap;

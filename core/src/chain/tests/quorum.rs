@@ -212,7 +212,10 @@ fn a_bad_proof_begins_its_pipeline_anew_in_another_lane_and_disturbs_nobody() {
     world.states(1, 0, 7).unwrap();
     world.states(1, 2, 7).unwrap();
     assert_eq!((world.finalized(), world.started().len()), (vec![1], 4));
-    assert_eq!(world.blocks[&1].lanes_seen, 6);
+    let block = &world.blocks[&1];
+    assert_eq!((block.lanes_seen, block.bad_proofs, block.spoiled_runs), (6, 3, 1));
+    let LaneState::Failed { reason } = &block.runs[5].state else { panic!("{:?}", block.runs[5]) };
+    assert!(reason.ends_with("(3 runs ended so)"), "{reason}");
 }
 
 #[test]
