@@ -91,6 +91,8 @@ mod tests {
         (0..10).for_each(|_| kept.count(false));
         (0..RECENT).for_each(|_| kept.count(true));
         assert_eq!((kept.met, kept.missed, kept.total()), (64, 10, 74));
+        assert_eq!(kept.share(), Some(64.0 / 74.0));
+        assert!(!kept.is_empty());
         assert_eq!(kept.recent_share(), Some((64, 1.0)), "the missed ones are further back");
         kept.count(false);
         assert_eq!(kept.recent_share(), Some((64, 63.0 / 64.0)));

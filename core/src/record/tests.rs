@@ -1,5 +1,7 @@
 //! Every record and message survives being written and read, and an unknown version is refused.
 
+mod run;
+
 use proptest::option;
 use proptest::prelude::*;
 
@@ -314,6 +316,35 @@ fn a_plan_record_of_no_pipeline_is_none() {
     let join = file.pipeline.stages.iter().position(|stage| stage.kind == Kind::Join).unwrap();
     for arity in [0, 1, 17] {
         refused(&|run| run["pipeline"]["stages"][join]["arity"]["rest"] = arity.into(), "an arity is from 2 to 16");
+    }
+}
+
+#[test]
+fn a_block_that_is_vacated_is_remembered_once_and_the_others_with_it() {
+    let mut row = BlockRow::new("demo".parse().unwrap(), 7, BlockStatus::Parked, Millis(5));
+    for (byte, past) in [(1, vec![1]), (2, vec![1, 2]), (1, vec![2, 1])] {
+        row.hash = Some(BlockHash([byte; 32]));
+        row.vacate();
+        assert_eq!(row.past, past.into_iter().map(|byte| BlockHash([byte; 32])).collect::<Vec<_>>());
+    }
+    row.vacate();
+    assert_eq!((row.hash, row.past.len()), (None, 2), "nothing stood here");
+    for byte in 0..=MAX_PAST as u8 {
+        row.hash = Some(BlockHash([100 + byte; 32]));
+        row.vacate();
+    }
+    assert_eq!((row.past.len(), row.past[0]), (MAX_PAST, BlockHash([101; 32])), "the newest");
+}
+
+#[test]
+fn what_is_as_ever_is_not_written() {
+    let written = |effect: PendingEffect| serde_json::to_string(&effect).unwrap();
+    let stop = |lanes: u16| PendingEffect::Stop { number: 1, epoch: Epoch(2), from: 0, lanes };
+    assert_eq!(written(stop(1)), r#"{"effect":"stop","number":1,"epoch":2}"#);
+    assert_eq!(written(stop(2)), r#"{"effect":"stop","number":1,"epoch":2,"lanes":2}"#);
+    assert!(OnTime::default().is_empty());
+    for late in Late::ALL {
+        assert_eq!(serde_json::to_value(late).unwrap(), late.as_str());
     }
 }
 
