@@ -42,3 +42,24 @@ pub mod queue {
 pub fn work_queue(pool: &Pool, class: Class) -> String {
     format!("work-{pool}-{}", class.as_str())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_letter_queue_belongs_to_the_queue_of_its_name() {
+        for (name, origin) in [
+            ("results-dlq", "results"),
+            ("work-cpu-bulk-dlq", "work-cpu-bulk"),
+            ("results", "results"),
+            ("dlq", "dlq"),
+            ("submissions.fifo", "submissions.fifo"),
+            ("a-dlq-b", "a-dlq-b"),
+        ] {
+            assert_eq!(queue::origin(name), origin);
+        }
+        let work = work_queue(&"gpu-large".parse().unwrap(), Class::Bulk);
+        assert_eq!(queue::origin(&format!("{work}-dlq")), "work-gpu-large-bulk");
+    }
+}

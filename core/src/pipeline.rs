@@ -378,3 +378,6 @@ pub enum Form {
     Session,
     Exec,
 }
+
+#[cfg(test)]
+mod tests;

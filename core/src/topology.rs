@@ -245,4 +245,22 @@ mod tests {
         assert!(short.queues.iter().all(|queue| queue.visibility_s == 1));
         assert_eq!(Topology::built_in().with_visibility(None), Topology::built_in());
     }
+
+    #[test]
+    fn the_sources_of_a_function_are_queues_one_for_each_pool_and_class() {
+        let topology = Topology::built_in();
+        let pools = ["cpu".parse().unwrap(), Pool::trusted()].into();
+        let queues: BTreeSet<String> = topology.expanded_queues(&pools).into_iter().map(|queue| queue.name).collect();
+        for function in &topology.functions {
+            let sources = topology.expanded_sources(function, &pools);
+            let names: BTreeSet<String> = sources.iter().map(|source| source.queue.clone()).collect();
+            assert_eq!(names.len(), sources.len(), "{}: {names:?}", function.name);
+            assert!(names.is_subset(&queues), "{}: {names:?}", function.name);
+        }
+        let collector = topology.function("collector").unwrap();
+        let sources = topology.expanded_sources(collector, &pools);
+        let batch = |name: &str| sources.iter().find(|source| source.queue == name).map(|source| source.batch);
+        assert_eq!(batch("work-trusted-standard-dlq"), Some(10));
+        assert_eq!(batch("work-gpu-standard-dlq"), None);
+    }
 }

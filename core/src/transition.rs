@@ -354,7 +354,22 @@ impl TaskEvent {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::chain::ChainConfig;
+    use crate::id::{BlockHash, Epoch, Millis, PipelineDigest, RunId, Sha256};
+    use crate::message::Submission;
+    use crate::record::{BlobRef, FailureNote, Started, Try};
+
+    fn view() -> View {
+        let chain = ChainConfig::new("demo".parse().unwrap(), PipelineDigest([9; 32])).new_row();
+        View { chain, blocks: BTreeMap::new(), published: 0 }
+    }
+
+    fn block(number: u64, status: BlockStatus) -> BlockRow {
+        BlockRow::new("demo".parse().unwrap(), number, status, Millis(0))
+    }
 
     #[test]
     fn every_pair_is_listed_once_and_has_a_name_of_its_own() {
@@ -364,5 +379,153 @@ mod tests {
             + ChainState::ALL.len() * ChainEvent::ALL.len()
             + TaskState::ALL.len() * TaskEvent::ALL.len();
         assert_eq!((all.len(), names.len()), (planes, planes));
+    }
+
+    #[test]
+    fn a_pair_says_what_its_state_is_of() {
+        let pairs = [
+            (Pair::Block(BlockState::Parked, BlockEvent::Retry), "block, parked: retry"),
+            (Pair::Chain(ChainState::Paused, ChainEvent::Tick), "chain, paused: tick"),
+            (Pair::Task(TaskState::Noted, TaskEvent::Late), "task, failure noted: late"),
+        ];
+        for (pair, text) in pairs {
+            assert_eq!(pair.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_block_is_a_tombstone_once_the_cursor_has_passed_it() {
+        let reason = || "r".to_owned();
+        for (status, final_seq, state) in [
+            (BlockStatus::Parked, None, BlockState::Parked),
+            (BlockStatus::Proving, None, BlockState::Proving),
+            (BlockStatus::Proven, None, BlockState::Proven),
+            (BlockStatus::Failed { reason: reason() }, None, BlockState::Failed),
+            (BlockStatus::Skipped { reason: reason() }, None, BlockState::Skipped),
+            (BlockStatus::Skipped { reason: reason() }, Some(1), BlockState::Tombstone),
+            (BlockStatus::Dropped { reason: reason() }, None, BlockState::Dropped),
+            (BlockStatus::Final, Some(1), BlockState::Final),
+        ] {
+            let row = BlockRow { final_seq, ..block(1, status) };
+            assert_eq!(BlockState::of(Some(&row)), state);
+        }
+        assert_eq!(BlockState::of(None), BlockState::Nothing);
+    }
+
+    #[test]
+    fn a_fork_is_counted_and_names_its_parent() {
+        let parent = Some(BlockHash([0; 32]));
+        for (fork_seq, parent_hash, event) in [
+            (None, None, BlockEvent::Submission),
+            (Some(1), None, BlockEvent::Submission),
+            (None, parent, BlockEvent::Submission),
+            (Some(1), parent, BlockEvent::Fork),
+        ] {
+            let submission = Submission {
+                chain: "demo".parse().unwrap(),
+                number: 1,
+                hash: BlockHash([1; 32]),
+                parent_hash,
+                witness: BlobRef { key: "w".to_owned(), sha256: Sha256([0; 32]), size: 1 },
+                fork_seq,
+                deadline: None,
+            };
+            let pair = of_event(&view(), &Event::Submitted(submission));
+            assert_eq!(pair, Pair::Block(BlockState::Nothing, event), "{fork_seq:?}, {parent_hash:?}");
+        }
+    }
+
+    #[test]
+    fn a_run_of_another_epoch_was_overtaken() {
+        let row = BlockRow { epoch: Epoch(2), ..block(1, BlockStatus::Proving) };
+        let known = View { blocks: [(1, row)].into(), ..view() };
+        let proving = |event| Pair::Block(BlockState::Proving, event);
+        for (view, epoch, pair) in [
+            (&known, 1, proving(BlockEvent::Overtaken)),
+            (&known, 2, proving(BlockEvent::RunFailed)),
+            (&view(), 1, Pair::Block(BlockState::Nothing, BlockEvent::RunFailed)),
+        ] {
+            let run = RunId::new("demo".parse().unwrap(), 1, Epoch(epoch));
+            let ended = Event::RunEnded { run, outcome: Outcome::Failed { reason: "r".to_owned() } };
+            assert_eq!(of_event(view, &ended), pair);
+        }
+    }
+
+    #[test]
+    fn a_turn_looks_at_nothing_while_something_is_left_to_do() {
+        let turn = [
+            Pair::Block(BlockState::Nothing, BlockEvent::Release),
+            Pair::Block(BlockState::Nothing, BlockEvent::Cursor),
+        ];
+        for (next_seq, published, pending, wanted) in [
+            (1, 0, vec![], &turn[..]),
+            (4, 3, vec![], &turn[..]),
+            (2, 0, vec![], &[]),
+            (5, 3, vec![], &[]),
+            (1, 0, vec![PendingEffect::Arm { number: 1 }], &[]),
+            (2, 0, vec![PendingEffect::Arm { number: 1 }], &[]),
+        ] {
+            let chain = ChainRow { next_seq, pending, ..view().chain };
+            let view = View { chain, published, ..view() };
+            assert_eq!(of_turn(&view, None), wanted, "{view:?}");
+        }
+    }
+
+    #[test]
+    fn a_turn_looks_at_the_release_point_and_then_at_the_cursor() {
+        let blocks = [(1, block(1, BlockStatus::Proving)), (2, block(2, BlockStatus::Parked))].into();
+        let chain = ChainRow { next_release: 2, ..view().chain };
+        let view = View { chain: chain.clone(), blocks, ..view() };
+        let release = Pair::Block(BlockState::Parked, BlockEvent::Release);
+        let both = vec![release, Pair::Block(BlockState::Proving, BlockEvent::Cursor)];
+        let write = |chain| Some(Step::Write(Box::new(Change { chain, ..Change::default() })));
+        for (step, wanted) in [
+            (None, &both),
+            (write(None), &both),
+            (write(Some(chain.clone())), &both),
+            (write(Some(ChainRow { next_release: 3, ..chain.clone() })), &vec![release]),
+        ] {
+            assert_eq!(&of_turn(&view, step.as_ref()), wanted, "{step:?}");
+        }
+        let walking = |walk| View { chain: ChainRow { walk: Some(walk), ..chain.clone() }, ..view.clone() };
+        let fit = walking(Walk::Fit { at: 2, through: 2 });
+        assert_eq!(of_turn(&fit, None), [Pair::Block(BlockState::Parked, BlockEvent::Look)]);
+        let dropped = [BlockState::Proving, BlockState::Parked].map(|state| Pair::Block(state, BlockEvent::Drop));
+        assert_eq!(of_turn(&walking(Walk::Drop { at: 1 }), None), dropped);
+    }
+
+    #[test]
+    fn a_task_stands_as_the_copy_of_the_attempt_that_is_wanted() {
+        let (first, second) = (Attempt::FIRST, Attempt::FIRST.next());
+        let start =
+            |attempt| Some(Started { attempt, worker: "w".parse().unwrap(), by: None, at: Millis(0), handout: None });
+        let note = |copy| FailureNote {
+            attempt: first,
+            copy,
+            worker: None,
+            by: None,
+            kind: FailureKind::Retryable,
+            message: "m".to_owned(),
+            accused: Vec::new(),
+            at: Millis(0),
+        };
+        let open = NodeView::default();
+        let started = NodeView { started: start(first), ..open.clone() };
+        let wanted = |wanted| NodeView { wanted, ..started.clone() };
+        let checking = wanted(Try { checks: vec![(0, Sha256([0; 32]))], failures: vec![note(0)], ..Try::default() });
+        for (row, attempt, copy, state) in [
+            (&open, first, 0, TaskState::Open),
+            (&open, second, 0, TaskState::Overtaken),
+            (&started, first, 0, TaskState::Started),
+            (&started, first, 1, TaskState::Open),
+            (&wanted(Try { failures: vec![note(0)], ..Try::default() }), first, 0, TaskState::Noted),
+            (&wanted(Try { failures: vec![note(1)], ..Try::default() }), first, 0, TaskState::Started),
+            (&checking, first, 0, TaskState::Checking),
+            (&checking, second, 0, TaskState::Overtaken),
+            (&wanted(Try { attempt: second, ..Try::default() }), first, 0, TaskState::Overtaken),
+            (&wanted(Try { attempt: second, ..Try::default() }), second, 0, TaskState::Open),
+        ] {
+            assert_eq!(TaskState::of(row, attempt, copy), state, "{row:?}");
+        }
     }
 }

@@ -114,3 +114,21 @@ impl FailureKind {
 }
 
 versioned! { Report = 1, "report", super::MAX_MESSAGE; }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_of_failure_is_called_as_it_is_sent() {
+        for (kind, name) in [
+            (FailureKind::Retryable, "retryable"),
+            (FailureKind::Permanent, "permanent"),
+            (FailureKind::BadInput, "bad_input"),
+            (FailureKind::OutOfMemory, "out_of_memory"),
+            (FailureKind::Lost, "lost"),
+        ] {
+            assert_eq!((kind.as_str(), serde_json::to_value(kind).unwrap()), (name, name.into()));
+        }
+    }
+}

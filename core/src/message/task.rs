@@ -102,12 +102,13 @@ impl Versioned for TaskMessage {
 mod tests {
     use super::*;
 
+    const SPLIT: &str = r#"{"v":1,"id":"demo/1/e1/0123456789abcdef/0.0.0/a1c0","stage":"split","kind":"split","prover":"p",
+        "pool":"trusted","class":"standard","inputs":[],"params":null,
+        "block_hash":"0000000000000000000000000000000000000000000000000000000000000000","time_limit":1}"#;
+
     #[test]
     fn only_what_an_older_worker_would_take_for_something_else_has_the_new_version() {
-        let text = r#"{"v":1,"id":"demo/1/e1/0123456789abcdef/0.0.0/a1c0","stage":"split","kind":"split","prover":"p",
-            "pool":"trusted","class":"standard","inputs":[],"params":null,
-            "block_hash":"0000000000000000000000000000000000000000000000000000000000000000","time_limit":1}"#;
-        let task = TaskMessage::from_json(text).unwrap();
+        let task = TaskMessage::from_json(SPLIT).unwrap();
         assert_eq!(task.to_value()["v"], 1, "workers of before go on with what they can do");
         let batch = TaskMessage { expand: true, ..task };
         let sent = batch.to_value();
@@ -117,5 +118,40 @@ mod tests {
         let mut earlier = batch.to_value();
         earlier["v"] = 1.into();
         assert_eq!(TaskMessage::from_value(earlier), Ok(batch));
+    }
+
+    #[test]
+    fn an_artifact_lies_under_the_pool_and_the_copy_that_makes_it() {
+        let task = TaskMessage::from_json(&SPLIT.replace("\"trusted\"", "\"gpu\"")).unwrap();
+        assert_eq!(task.artifact_key(), "artifacts/gpu/demo/1/e1/0123456789abcdef/0.0.0/a1c0");
+        let copy = task.as_copy(2);
+        assert_eq!(copy.artifact_key(), "artifacts/gpu/demo/1/e1/0123456789abcdef/0.0.0/a1c2");
+        assert_eq!(copy.as_copy(0), task, "nothing else differs");
+    }
+
+    #[test]
+    fn a_demoted_task_is_bulk_and_says_so() {
+        let task = TaskMessage::from_json(SPLIT).unwrap();
+        let demoted = task.clone().demoted();
+        assert_eq!((demoted.class, demoted.demoted), (Class::Bulk, true));
+        assert_eq!(TaskMessage { class: task.class, demoted: false, ..demoted }, task, "nothing else differs");
+    }
+
+    #[test]
+    fn splits_verdicts_and_checks_are_for_the_trusted_pool() {
+        let task = TaskMessage::from_json(SPLIT).unwrap();
+        let check = Some(Check { reader: Node::new(2, 0, 0), slot: 1 });
+        for (kind, check, is_trusted) in [
+            (Kind::Split, None, true),
+            (Kind::Verify, None, true),
+            (Kind::Map, None, false),
+            (Kind::Join, None, false),
+            (Kind::Single, None, false),
+            (Kind::Map, check, true),
+            (Kind::Split, check, true),
+        ] {
+            let task = TaskMessage { kind, check, ..task.clone() };
+            assert_eq!(task.is_trusted(), is_trusted, "{kind:?}, {check:?}");
+        }
     }
 }

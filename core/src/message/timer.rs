@@ -38,3 +38,22 @@ impl TimerKind {
 }
 
 versioned! { TimerMessage = 1, "timer", super::MAX_MESSAGE; }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Versioned;
+
+    #[test]
+    fn a_timer_that_says_nothing_else_looks_for_lost_tasks() {
+        let timer = |kind| TimerMessage { run: "demo/7/e1".parse().unwrap(), piece: 2, due: Millis(5), kind };
+        let sent = timer(TimerKind::Lost).to_value();
+        assert_eq!(sent, serde_json::json!({ "v": 1, "run": "demo/7/e1", "piece": 2, "due": 5 }));
+        assert_eq!(TimerMessage::from_value(sent), Ok(timer(TimerKind::Lost)));
+        for (kind, name) in [(TimerKind::Hedge, "hedge"), (TimerKind::Deadline, "deadline")] {
+            let sent = timer(kind).to_value();
+            assert_eq!(sent["kind"], name);
+            assert_eq!(TimerMessage::from_value(sent), Ok(timer(kind)));
+        }
+    }
+}

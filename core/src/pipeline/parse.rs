@@ -544,8 +544,13 @@ mod tests {
             let mistakes = set(bad).unwrap_err().to_string();
             assert!(mistakes.contains(says), "{bad}: {mistakes}");
         }
-        let trusted = GOOD.replace("[policy.prove]", "[policy.split]").replace("attempts = 7", "hedge = true");
-        assert!(parse(&trusted).unwrap_err().to_string().contains("`split` runs once"));
+        let trusted = |own: &str| parse(&GOOD.replace("[policy.prove]", "[policy.split]").replace("attempts = 7", own));
+        for bad in ["hedge = true", "copies = 2", "copies = 3"] {
+            assert!(trusted(bad).unwrap_err().to_string().contains("`split` runs once"), "{bad}");
+        }
+        for nothing in ["hedge = false", "copies = 1"] {
+            assert!(!trusted(nothing).unwrap().policy.stage(0).may_copy(), "{nothing}");
+        }
     }
 
     #[test]
@@ -667,6 +672,18 @@ mod tests {
             let command = "command = [\"push0-echo\"]";
             parse(&GOOD.replace(command, &format!("{command}\n        {own}")))
         };
+        for key in ["memory_limit_mib", "gpu_memory_mib"] {
+            for most in [1, 1 << 30] {
+                let file = prover(&format!("{key} = {most}")).unwrap();
+                let echo = file.provers.values().next().unwrap();
+                assert_eq!(echo.memory_limit_mib.or(echo.gpu_memory_mib), Some(most), "{key}");
+            }
+            for bad in [0, (1 << 30) + 1] {
+                let mistakes = prover(&format!("{key} = {bad}")).unwrap_err().to_string();
+                let says = format!("`{key}` must be a whole number from 1 to 1073741824");
+                assert!(mistakes.contains(&says), "{bad}: {mistakes}");
+            }
+        }
         assert!(!prover("network = false").unwrap().provers.values().next().unwrap().network);
         assert!(prover("network = 1").unwrap_err().to_string().contains("`network` must be true or false"));
     }

@@ -337,9 +337,14 @@ mod tests {
             ("\"max_receives\": 20", "\"max_receives\": 1001", "max_receives is 1 to 1000"),
             ("\"max_receives\": 20", "\"max_receives\": 4", "max_receives must be at least 5"),
             ("\"sort_key\": \"sk\"", "\"sort_key\": \"pk\"", "are two attributes"),
+            ("\"sort_key\": \"sk\"", "\"sort_key\": \"\"", "are two attributes"),
+            ("\"partition_key\": \"pk\"", "\"partition_key\": \"\"", "are two attributes"),
             ("\"ttl_attribute\": null", "\"ttl_attribute\": \"sk\"", "is not one of its keys"),
+            ("\"ttl_attribute\": null", "\"ttl_attribute\": \"pk\"", "is not one of its keys"),
+            ("\"ttl_attribute\": null", "\"ttl_attribute\": \"\"", "is not one of its keys"),
             ("\"prefixes\": [\"witnesses/\"]", "\"prefixes\": []", "no key could lie in it"),
             ("\"control/\"", "\"control\"", "a prefix is a word and /"),
+            ("\"control/\"", "\"/\"", "a prefix is a word and /"),
             ("\"control/\"", "\"artifacts/control/\"", "prefixes overlap: \"artifacts/\" and \"artifacts/control/\""),
             ("\"control/\"", "\"witnesses/\"", "prefixes overlap"),
             ("\"abort_uploads_after_days\": 1", "\"abort_uploads_after_days\": 0", "at least a day"),
@@ -397,5 +402,26 @@ mod tests {
         let mistakes = Topology::parse(&text).unwrap_err().0;
         assert_eq!(mistakes.len(), 2, "{mistakes:#?}");
         assert!(told("\"versioned\": true", "\"versioned\": true, \"lifetime\": 1")[0].contains("lifetime"));
+    }
+
+    #[test]
+    fn what_just_holds_is_no_mistake() {
+        let longest = format!("\"name\": \"{}\"", "q".repeat(QUEUE_NAME - LONGEST_PREFIX - 1));
+        let one_more = longest.replacen('q', "qq", 1);
+        let cases: &[(&str, &str)] = &[
+            ("\"name\": \"poison\"", &longest),
+            ("\"visibility_s\": 30", "\"visibility_s\": 43200"),
+            ("\"visibility_s\": 30", "\"visibility_s\": 1"),
+            ("\"max_receives\": 20", "\"max_receives\": 5"),
+            ("\"max_receives\": 20", "\"max_receives\": 1000"),
+            ("\"ttl_attribute\": null", "\"ttl_attribute\": \"gone_at\""),
+            ("\"control/\"", "\"c/\""),
+        ];
+        for (from, to) in cases {
+            assert!(BUILT_IN.contains(from), "{from} is not in the topology");
+            let parsed = Topology::parse(&BUILT_IN.replacen(from, to, 1));
+            assert!(parsed.is_ok(), "{to}: {:#?}", parsed.unwrap_err().0);
+        }
+        assert!(told(cases[0].0, &one_more)[0].contains("it has 81 characters, 80 may be"));
     }
 }

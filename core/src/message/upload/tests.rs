@@ -135,3 +135,27 @@ fn a_version_survives_its_key() {
         assert!(split_version(bad).is_err(), "{bad}");
     }
 }
+
+#[test]
+fn the_start_of_what_was_not_understood_is_shown() {
+    assert_eq!(notified("{}"), Err(BadUpload::NotAnEvent("{}".to_owned())));
+    let other = r#"{"Event":"s3:Other"}"#;
+    assert_eq!(notified(other), Err(BadUpload::NotAnEvent(other.to_owned())));
+    for (body, shown) in [
+        ("not json".to_owned(), "not json".to_owned()),
+        ("é".repeat(201), "é".repeat(200)),
+        ("n".repeat(200), "n".repeat(200)),
+    ] {
+        let error = notified(&body).unwrap_err().to_string();
+        assert!(error.ends_with(&format!(": {shown}")), "{error}");
+    }
+    let error = created(&key(), Some(&"v".repeat(201))).unwrap_err().to_string();
+    assert!(error.contains(&format!("its version {:?} is too long", "v".repeat(200))), "{error}");
+}
+
+#[test]
+fn the_uploads_of_a_block_lie_under_its_number() {
+    let prefix = Upload::prefix(&"demo".parse().unwrap(), 7);
+    assert_eq!(prefix, "witnesses/demo/7/");
+    assert!(key().starts_with(&prefix));
+}
