@@ -1,3 +1,5 @@
+//! Which stages make a pipeline, what it is known by, and what of a policy is written.
+
 use super::*;
 
 /// Stages `s0`, `s1`… of these kinds.

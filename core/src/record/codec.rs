@@ -154,6 +154,27 @@ mod tests {
         }
     }
 
+    /// Of version 2; of what version 1 wrote nobody said how to read it.
+    #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+    struct Place {
+        #[serde(default)]
+        name: String,
+    }
+
+    impl Versioned for Place {
+        const VERSION: u32 = 2;
+        const NAME: &'static str = "place";
+    }
+
+    #[test]
+    fn a_record_is_written_with_its_version_and_an_earlier_one_is_refused_where_nobody_says_how_to_read_it() {
+        let place = Place { name: "Turin".to_owned() };
+        assert_eq!(place.to_json(), r#"{"name":"Turin","v":2}"#);
+        assert_eq!(Place::from_json(&place.to_json()), Ok(place));
+        let earlier = Place::from_json(r#"{"v":1,"name":"Turin"}"#);
+        assert_eq!(earlier, Err(DecodeError::Version { record: "place", found: 1, known: 2 }));
+    }
+
     #[test]
     fn a_text_longer_than_its_kind_allows_is_refused_before_it_is_parsed() {
         let padded = |bytes: usize| {

@@ -296,6 +296,11 @@ fn a_block_is_overdue_when_its_deadline_has_passed_and_not_with_it() {
 }
 
 #[test]
+fn runs_that_a_block_does_not_need_have_an_hour_unless_it_is_said() {
+    assert_eq!(super::super::Provers::REST_LIMIT, Millis(3_600_000));
+}
+
+#[test]
 fn a_batch_is_admitted_with_what_it_is_made_of() {
     let mut world = batch_chain();
     world.on(batch(1, Content::Witness(blob("manifest")))).unwrap();
