@@ -656,6 +656,23 @@ mod tests {
     }
 
     #[test]
+    fn accused_artifacts_are_checked_where_it_is_said_and_those_of_trusted_stages_never() {
+        let checked =
+            |text: &str| -> Vec<bool> { parse(text).unwrap().policy.stages.iter().map(|stage| stage.check).collect() };
+        assert_eq!(checked(GOOD), [false; 4]);
+        let everywhere = GOOD.replace("attempts = 2", "check = true");
+        assert_eq!(checked(&everywhere), [false, true, true, false]);
+        assert_eq!(checked(&everywhere.replace("attempts = 7", "check = false")), [false, false, true, false]);
+        assert_eq!(checked(&GOOD.replace("attempts = 7", "check = true")), [false, true, false, false]);
+        for stage in ["split", "verify"] {
+            let own = |check: bool| format!("{GOOD}\n[policy.{stage}]\ncheck = {check}");
+            let mistakes = parse(&own(true)).unwrap_err().to_string();
+            assert!(mistakes.contains(&format!("nobody accuses a `{stage}` stage")), "{mistakes}");
+            assert_eq!(checked(&own(false)), [false; 4]);
+        }
+    }
+
+    #[test]
     fn limits_of_nothing_and_of_no_end_are_refused() {
         let with = |own: &str| GOOD.replace("attempts = 7", own);
         for (bad, says) in [
