@@ -440,6 +440,24 @@ fn a_pipeline_that_is_not_configured_any_more_fails_its_run_and_holds_nothing_up
 }
 
 #[test]
+fn a_run_that_has_begun_goes_on_when_its_pipeline_is_not_configured_any_more() {
+    let mut world = three(2, Rest::Finish);
+    world.submit(1);
+    let bad = Outcome::BadProof { message: "wrong root".to_owned(), suspects: vec![] };
+    let run = RunId::new(chain_id(), 1, world.blocks[&1].epoch).in_lane(2);
+    let event = Event::RunEnded { run, outcome: bad };
+    let change = decide(&world.view(Some(&event)), &event, Millis(5), &world.config).unwrap();
+    world.write(change);
+    // Another's than the one that is about to begin anew.
+    world.config.provers.as_mut().unwrap().pipelines.remove(1);
+    world.on(Event::Tick).unwrap_err();
+    assert_eq!(world.lane_states(1), ["proving", "proving", "begun anew", "proving"]);
+    world.states(1, 1, 7).unwrap();
+    world.states(1, 3, 7).unwrap();
+    assert_eq!(world.finalized(), [1]);
+}
+
+#[test]
 fn provers_that_share_take_turns_and_a_run_begun_anew_is_the_next_ones() {
     let mut world = three(1, Rest::Finish);
     world.config.provers.as_mut().unwrap().mode = Mode::Share;
