@@ -38,7 +38,9 @@ impl<Z: Zkvm> Prover for Stages<Z> {
             "lift" => self.lift(task),
             "join" => self.join(task),
             "verify" => self.verify(task),
-            _ => self.0.other_stage(task),
+            other => self.0.other_stage(task).unwrap_or_else(|| {
+                Err(Failure::permanent(format!("no stage {other}: there are split, prove, lift, join and verify")))
+            }),
         }
     }
 }
@@ -51,9 +53,13 @@ pub fn execute<Z: Zkvm>(
     po2: u32,
 ) -> Result<Execution<Z::Segment>, Failure> {
     let execution = zkvm.execute(&guest::input(witness, checks), po2)?;
-    match execution.exit_code {
-        0 => Ok(execution),
-        code => Err(Failure::permanent(format!("the guest refuses the block: {}", guest::refusal(code)))),
+    if execution.exit_code != 0 {
+        let why = guest::refusal(execution.exit_code);
+        return Err(Failure::permanent(format!("the guest refuses the block: {why}")));
+    }
+    match Journal::from_bytes(&execution.journal) {
+        Ok(_) => Ok(execution),
+        Err(error) => Err(Failure::permanent(format!("what the guest left is no journal: {error}"))),
     }
 }
 

@@ -262,6 +262,8 @@ fn a_split_is_of_the_tasks_block_and_says_what_the_guest_refuses() {
     permanent(&bench, "the witness is of block 3 of demo, not 4 of demo");
     bench.block.chain.clear();
     assert!(bench.run("split", &["witness"], "split").is_ok(), "the exec form may know no block");
+    bench.zkvm.loses_journal = true;
+    permanent(&bench, "what the guest left is no journal");
     let failure = bench.run("groth16", &["witness"], "none").unwrap_err();
     assert!(failure.message.contains("no stage groth16"), "{}", failure.message);
 }
